@@ -1,0 +1,1 @@
+"""How a block of numbers becomes bits: pure numpy, no graph."""

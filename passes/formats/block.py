@@ -1,0 +1,114 @@
+"""Blockwise codes with power-of-two block scales and one scale per column."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+Codes = NDArray[np.int8]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class BlockFormat:
+    """How one [k, n] weight is stored.
+
+    Attributes:
+        bits: width of a code, 2 to 8, two's complement over the full range [-2^(bits-1), 2^(bits-1) - 1].
+        block_size: neighbours along k that share an exponent, a multiple of 8; 0 for the whole column.
+        steps: exponents per octave: 1 for shifts (powers of two), 4 for fine scales, 2^(i/4).
+        max_exponent: the largest exponent; exponents are 0 to max_exponent.
+    """
+
+    bits: int
+    block_size: int
+    steps: int = 1
+    max_exponent: int = 0
+
+    @classmethod
+    def shifted(cls, bits: int, block_size: int) -> BlockFormat:
+        """Return the format whose `code << exponent` fits an int8: shifts of 0 to 8 - bits."""
+        return cls(bits, block_size, steps=1, max_exponent=8 - bits if block_size else 0)
+
+    @classmethod
+    def fine(cls, bits: int, block_size: int) -> BlockFormat:
+        """Return the format with quarter-octave block scales over almost eight octaves."""
+        return cls(bits, block_size, steps=4, max_exponent=31 if block_size else 0)
+
+    @property
+    def low(self) -> int:
+        """The smallest code."""
+        return -(1 << (self.bits - 1))
+
+    @property
+    def high(self) -> int:
+        """The largest code."""
+        return (1 << (self.bits - 1)) - 1
+
+    def blocks(self, k: int) -> tuple[int, int]:
+        """Return (number of blocks, rows of a block) for k rows; only the last block is padded, to a multiple of 8."""
+        whole = -(-k // 8) * 8
+        rows = min(self.block_size or whole, whole)
+        return -(-k // rows), rows
+
+
+@dataclass(frozen=True)
+class BlockTensor:
+    """A [k, n] weight as codes: value[i, j] = codes * 2^(exponent / steps) * column_scale[j] * tensor_scale.
+
+    Attributes:
+        format: the format the arrays follow.
+        k: rows of the weight, without padding.
+        codes: int8 [blocks, block rows, n]; rows past k are zero.
+        exponents: uint8 [blocks, n].
+        column_scale: float16 [n], positive.
+        tensor_scale: a power of two that keeps column_scale within float16's range.
+        noise: sum of squared errors against the encoded weight.
+        signal: sum of squares of the encoded weight.
+    """
+
+    format: BlockFormat
+    k: int
+    codes: Codes
+    exponents: NDArray[np.uint8]
+    column_scale: NDArray[np.float16]
+    tensor_scale: float
+    noise: float
+    signal: float
+
+    @property
+    def n(self) -> int:
+        """Columns of the weight."""
+        return self.codes.shape[2]
+
+    @cached_property
+    def scale(self) -> Floats:
+        """Float scale of each column, [n], without the block's exponent."""
+        return self.column_scale.astype(np.float32) * np.float32(self.tensor_scale)
+
+    @property
+    def block_scale(self) -> Floats:
+        """Float scale of each block, [blocks, n]."""
+        return exponent_scale(self.exponents, self.format) * self.scale
+
+    @property
+    def sqnr_db(self) -> float:
+        """Signal to quantization noise ratio in decibels; infinite when every value is represented exactly."""
+        if self.noise == 0:
+            return float("inf")
+        return float(10 * np.log10(self.signal / self.noise)) if self.signal else float("-inf")
+
+
+def exponent_scale(exponents: NDArray[np.uint8], fmt: BlockFormat) -> Floats:
+    """Return 2^(exponent / steps) as float32, from a table so that equal exponents give equal bits."""
+    table = np.exp2(np.arange(fmt.max_exponent + 1, dtype=np.float64) / fmt.steps).astype(np.float32)
+    return table[exponents]
+
+
+def decode(tensor: BlockTensor) -> Floats:
+    """Return the float32 [k, n] weight that the codes stand for."""
+    blocks = tensor.codes.astype(np.float32) * tensor.block_scale[:, None, :]
+    return blocks.reshape(-1, tensor.n)[: tensor.k]

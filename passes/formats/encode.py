@@ -1,0 +1,125 @@
+"""Encode a weight: column scale and block exponents searched together for the least squared error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .block import BlockFormat, BlockTensor, Codes, Floats, exponent_scale
+
+# Elements of a chunk of columns: its three float32 buffers stay in a core's second-level cache.
+CHUNK_ELEMENTS = 1 << 16
+# Column scales tried over the span that the exponents leave open (one step of theirs).
+SHIFT_CANDIDATES, FINE_CANDIDATES = 8, 2
+# A block is also tried with exponents below the one that holds its largest value, down to half an octave or one.
+CLIPPED_STEPS = {1: (0, 1), 4: (0, 1, 2)}
+# Wider codes gain nothing from clipping a column's largest value.
+WIDEST_CLIPPED = 7
+# Smallest scale, and the head room that keeps a scale rounded to float16 from clipping.
+TINY, ROUND_UP = np.float32(1e-30), np.float32(1 + 2**-10)
+
+
+def encode(weight: NDArray[np.floating], fmt: BlockFormat, workers: int = 1) -> BlockTensor:
+    """Return the codes of a finite float [k, n] weight.
+
+    Every column is searched on its own: the column scale, and each block's exponent among the smallest that does not
+    clip and the ones just below it. The squared error of a column is never larger than that of the largest scale,
+    with which nothing clips and every error is at most half its block's scale. The result depends on nothing but the
+    weight and the format, not on the number of workers.
+    """
+    k, n = weight.shape
+    blocks, rows = fmt.blocks(k)
+    largest = _largest_scale(weight, fmt)
+    tensor_scale = np.exp2(np.ceil(np.log2(largest.max(initial=TINY))))
+    codes = np.empty((blocks, rows, n), np.int8)
+    exponents = np.empty((blocks, n), np.uint8)
+    column_scale = np.empty(n, np.float16)
+
+    def encode_columns(columns: slice) -> tuple[float, float]:
+        chunk = np.zeros((blocks * rows, columns.stop - columns.start), np.float32)
+        chunk[:k] = weight[:, columns]
+        best = _search(chunk.reshape(blocks, rows, -1), fmt, largest[columns], tensor_scale)
+        codes[:, :, columns], exponents[:, columns], column_scale[columns] = best[:3]
+        return best.noise, float(np.vdot(chunk, chunk))
+
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        energies = list(pool.map(encode_columns, _column_slices(n, CHUNK_ELEMENTS // (blocks * rows))))
+    noise, signal = np.sum(energies, axis=0) if energies else (0.0, 0.0)
+    return BlockTensor(fmt, k, codes, exponents, column_scale, float(tensor_scale), float(noise), float(signal))
+
+
+class _Encoded(NamedTuple):
+    codes: Codes
+    exponents: NDArray[np.uint8]
+    column_scale: NDArray[np.float16]
+    noise: float
+
+
+def _largest_scale(weight: NDArray[np.floating], fmt: BlockFormat) -> Floats:
+    """Return per column the scale, [n], with which its largest value needs the largest exponent and code."""
+    peak = np.maximum(weight.max(axis=0, initial=0), -weight.min(axis=0, initial=0)).astype(np.float32)
+    top = np.float32(2.0 ** (fmt.max_exponent / fmt.steps))
+    return np.maximum(peak / (fmt.high * top) * ROUND_UP, TINY)
+
+
+def _column_slices(n: int, width: int) -> Iterator[slice]:
+    width = max(32, width)
+    return (slice(start, min(start + width, n)) for start in range(0, n, width))
+
+
+def _search(chunk: Floats, fmt: BlockFormat, largest: Floats, tensor_scale: np.float32) -> _Encoded:
+    """Return the best codes of a [blocks, rows, columns] chunk over the candidate column scales."""
+    peak = np.maximum(chunk.max(axis=1), -chunk.min(axis=1))
+    buffers = np.empty_like(chunk), np.empty_like(chunk)
+    columns = chunk.shape[2]
+    least = np.full(columns, np.inf, np.float32)
+    best_scale = np.zeros(columns, np.float16)
+    best_exponents = np.zeros(peak.shape, np.uint8)
+    for fraction in _candidates(fmt):
+        scale16 = np.maximum((largest * np.float32(2.0**-fraction) / tensor_scale).astype(np.float16), 2**-24)
+        scale = scale16.astype(np.float32) * tensor_scale
+        exponents, error = _best_exponents(chunk, peak, scale, fmt, buffers)
+        better = error < least
+        least[better], best_scale[better] = error[better], scale16[better]
+        best_exponents[:, better] = exponents[:, better]
+    block_scale = exponent_scale(best_exponents, fmt) * (best_scale.astype(np.float32) * tensor_scale)
+    _round(chunk, block_scale, fmt, *buffers)
+    return _Encoded(buffers[1].astype(np.int8), best_exponents, best_scale, float(least.sum(dtype=np.float64)))
+
+
+def _candidates(fmt: BlockFormat) -> NDArray[np.float64]:
+    """Return how many octaves below the largest scale each candidate lies."""
+    if not fmt.max_exponent:
+        return np.arange(SHIFT_CANDIDATES if fmt.bits <= WIDEST_CLIPPED else 1) / SHIFT_CANDIDATES
+    count = SHIFT_CANDIDATES if fmt.steps == 1 else FINE_CANDIDATES
+    return np.arange(count) / (count * fmt.steps)
+
+
+def _best_exponents(
+    chunk: Floats, peak: Floats, scale: Floats, fmt: BlockFormat, buffers: tuple[Floats, Floats]
+) -> tuple[NDArray[np.uint8], Floats]:
+    """Return each block's best exponent, [blocks, columns], and each column's squared error, [columns]."""
+    octaves = np.log2(np.maximum(peak, TINY) / (scale * np.float32(fmt.high)))
+    smallest = np.clip(np.ceil(octaves * fmt.steps), 0, fmt.max_exponent).astype(np.int8)
+    exponents = smallest.astype(np.uint8)
+    least = _round(chunk, exponent_scale(exponents, fmt) * scale, fmt, *buffers)
+    for below in CLIPPED_STEPS[fmt.steps][1:] if fmt.max_exponent else ():
+        lower = np.maximum(smallest - np.int8(below), 0).astype(np.uint8)
+        error = _round(chunk, exponent_scale(lower, fmt) * scale, fmt, *buffers)
+        better = error < least
+        least[better], exponents[better] = error[better], lower[better]
+    return exponents, least.sum(axis=0)
+
+
+def _round(chunk: Floats, block_scale: Floats, fmt: BlockFormat, scaled: Floats, codes: Floats) -> Floats:
+    """Leave the codes of `chunk / block_scale` in `codes` and return each block's squared error, [blocks, columns]."""
+    np.multiply(chunk, (1 / block_scale)[:, None, :], out=scaled)
+    np.rint(scaled, out=codes)
+    np.clip(codes, fmt.low, fmt.high, out=codes)
+    np.subtract(scaled, codes, out=scaled)
+    np.multiply(scaled, scaled, out=scaled)
+    return scaled.sum(axis=1) * np.square(block_scale)

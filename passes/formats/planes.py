@@ -1,0 +1,60 @@
+"""Codes of 2 to 8 bits as planes of 4, 2 and 1 bits, the widths that unpack with byte operators."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bytes = NDArray[np.uint8]
+
+# Widths of the planes of a code, most significant first. The first plane carries the sign.
+PLANES = {2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 7: (4, 2, 1), 8: (8,)}
+
+
+class Plane(NamedTuple):
+    """Some bits of every code, packed.
+
+    Attributes:
+        bits: bits of one piece: 8, 4, 2 or 1.
+        shift: how far left the piece belongs in the code.
+        packed: uint8 [elements * bits / 8]. Nibbles are packed as ONNX packs int4 (neighbours share a byte, the first
+            one low); smaller pieces are packed so that byte i holds elements i, i + m, i + 2m, ... for m bytes.
+    """
+
+    bits: int
+    shift: int
+    packed: Bytes
+
+
+def split(codes: NDArray[np.int8], bits: int) -> list[Plane]:
+    """Return the planes of two's complement codes; the number of codes is a multiple of 8."""
+    unsigned = codes.reshape(-1).view(np.uint8)
+    shift, planes = bits, []
+    for width in PLANES[bits]:
+        shift -= width
+        pieces = (unsigned >> np.uint8(shift)) & np.uint8((1 << width) - 1)
+        planes.append(Plane(width, shift, _PACK[width](pieces)))
+    return planes
+
+
+def pack_nibbles(pieces: Bytes) -> Bytes:
+    """Return [m] values below 16 as [m / 2] bytes, the first of each pair in the low half, as ONNX stores int4."""
+    return pieces[0::2] | (pieces[1::2] << np.uint8(4))
+
+
+def _pack_strided(pieces: Bytes, width: int) -> Bytes:
+    lanes = pieces.reshape(8 // width, -1)
+    packed = lanes[0].copy()
+    for lane in range(1, len(lanes)):
+        packed |= lanes[lane] << np.uint8(lane * width)
+    return packed
+
+
+_PACK = {
+    8: np.ndarray.copy,
+    4: pack_nibbles,
+    2: lambda pieces: _pack_strided(pieces, 2),
+    1: lambda pieces: _pack_strided(pieces, 1),
+}
