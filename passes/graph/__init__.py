@@ -1,1 +1,1 @@
-"""TBD."""
+"""Looking at a graph and changing it."""

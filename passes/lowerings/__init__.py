@@ -1,1 +1,1 @@
-"""TBD."""
+"""How a block-formatted weight, and the arithmetic on it, is written with ONNX operators."""

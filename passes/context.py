@@ -1,0 +1,103 @@
+"""What the passes of one run share: the editor, the request, and the weights already stored."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from .formats.encode import encode
+from .graph.constants import ConstantView
+from .graph.editor import Editor, Emitter
+from .lowerings.base import Lowering, StoredWeight
+from .lowerings.operators import FLOAT, cast
+from .options import Options
+from .report import PassReport, Skip, TensorReport
+
+
+@dataclass
+class Context:
+    """One run over one graph.
+
+    Attributes:
+        editor: makes every change.
+        options: the request.
+        lowering: keeps and multiplies weights.
+        report: report of the pass at work.
+        stored: weights already in the graph, by what they hold and how they lie.
+        originals: constants met so far, by type and sorted shape.
+    """
+
+    editor: Editor
+    options: Options
+    lowering: Lowering
+    report: PassReport
+    stored: dict[tuple[Any, ...], StoredWeight] = field(default_factory=dict)
+    originals: defaultdict[tuple[Any, ...], list[gs.Constant]] = field(default_factory=lambda: defaultdict(list))
+    _floats: dict[tuple[str, int], gs.Variable] = field(default_factory=dict)
+    _outputs: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Note which tensors are outputs of the graph or of a body."""
+        scopes = [self.editor.graph, *self.editor.graph.subgraphs(recursive=True)]
+        self._outputs = frozenset(tensor.name for scope in scopes for tensor in scope.outputs)
+
+    def is_output(self, tensor: gs.Tensor) -> bool:
+        """Tell whether a tensor is an output of the graph or of a body, and so must keep its name and place."""
+        return tensor.name in self._outputs
+
+    def store(
+        self,
+        key: tuple[Any, ...],
+        sources: list[gs.Constant],
+        load: Callable[[], NDArray[np.floating]],
+        by_rows: bool = False,
+    ) -> StoredWeight | Skip:
+        """Encode and write a weight, [k, n] as `load` returns it, unless one with this key is in the graph already."""
+        if key not in self.stored:
+            matrix = load()
+            if not np.isfinite(matrix).all():
+                return Skip("its weight holds NaN or infinity")
+            name = sources[0].name
+            fmt = self.lowering.format(self.options.bits, self.options.block_size, matrix.shape[0])
+            tensor = encode(matrix, fmt, self.options.workers)
+            stored = self.lowering.store(self.editor.at_load(), tensor, name, by_rows)
+            self.stored[key] = stored
+            self.report.tensors.append(
+                TensorReport(
+                    name=" + ".join(source.name for source in sources),
+                    shape=(int(matrix.shape[0]), int(matrix.shape[1])),
+                    bits=fmt.bits,
+                    block_size=fmt.block_size,
+                    lowering=self.lowering.name,
+                    bytes_before=sum(int(source._values.nbytes) for source in sources),
+                    bytes_after=stored.bytes,
+                    sqnr_db=tensor.sqnr_db,
+                )
+            )
+        return self.stored[key]
+
+    def as_float(self, at: Emitter, x: gs.Tensor, dtype: str) -> gs.Tensor:
+        """Return x as float32, cast once for all its readers in one graph."""
+        if dtype == "float32":
+            return x
+        key = (x.name, at.scope)
+        if key not in self._floats:
+            self._floats[key] = cast(at, x, FLOAT, f"{x.name}.float")
+        return self._floats[key]
+
+
+def weight_key(view: ConstantView, transposed: bool) -> tuple[Any, ...]:
+    """Return a key that is equal for the same matrix, whether the reader or an operator in between transposes it.
+
+    `transposed`: the reader takes the view's last two axes the other way round.
+    """
+    steps = view.steps
+    while steps and steps[-1] == ("transpose", (1, 0)):
+        steps, transposed = steps[:-1], not transposed
+    return (id(view.source), steps, transposed)

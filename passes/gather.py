@@ -1,0 +1,68 @@
+"""Gather on a constant table: codes stay codes, looked-up rows become floats.
+
+    Before: table float [rows, k], indices [...] -- Gather(axis 0) -> [..., k]
+    After:  codes [rows, k] (decoded at load to int8), scale [rows]
+            indices -- Gather(codes) -- Cast -- Mul(Gather(scale)) -> [..., k]
+
+A table that an output projection multiplies with, too, is stored once: this pass comes before the multiplications.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_graphsurgeon as gs
+
+from .context import Context, weight_key
+from .graph.constants import ConstantView, resolve
+from .report import Skip
+
+# A smaller table is not worth its scales: the pass for other constants takes it.
+SMALLEST_TABLE_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """A Gather on a table, [rows, k]."""
+
+    scope: gs.Graph
+    node: gs.Node
+    table: ConstantView
+    indices: gs.Tensor
+
+
+def match(scope: gs.Graph, node: gs.Node, context: Context) -> Lookup | Skip | None:
+    """Return the lookup a Gather stands for."""
+    if node.op != "Gather" or node.domain not in (None, "", "ai.onnx"):
+        return None
+    table = resolve(node.inputs[0])
+    if table is None or not table.is_float:
+        return None
+    if resolve(node.inputs[1]) is not None:
+        return Skip("its indices are constant: the session folds it")
+    axis = int(node.attrs.get("axis", 0))
+    if len(table.shape) != 2 or axis not in (0, -2):
+        return Skip(f"axis {axis} of a table of shape {list(table.shape)}: rows of a matrix are looked up, nothing else")
+    if table.nbytes < SMALLEST_TABLE_BYTES:
+        return Skip(f"its table has {table.nbytes} bytes, fewer than {SMALLEST_TABLE_BYTES}")
+    return Lookup(scope, node, table, node.inputs[1])
+
+
+def groups(matches: list[Lookup]) -> list[list[Lookup]]:
+    """Every lookup is rewritten on its own."""
+    return [[lookup] for lookup in matches]
+
+
+def replace(context: Context, matches: list[Lookup]) -> Skip | None:
+    """Rewrite one lookup."""
+    lookup = matches[0]
+    table = context.store(
+        weight_key(lookup.table, transposed=True), [lookup.table.source], lambda: lookup.table.values().T, by_rows=True
+    )
+    if isinstance(table, Skip):
+        return table
+    at = context.editor.before(lookup.scope, lookup.node)
+    name = lookup.table.source.name
+    rows = context.lowering.lookup(at, table, lookup.indices, name)
+    at.deliver(at.as_type(rows, lookup.table.dtype, name), lookup.node)
+    return None

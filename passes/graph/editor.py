@@ -1,0 +1,167 @@
+"""The one place where a graph is changed: fresh names, constants stored once, nodes put where they belong."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+from onnx_graphsurgeon.ir.tensor import LazyValues
+
+# Equal constants up to this size are stored once; larger ones are distinct weights and not worth hashing.
+SHARED_BYTES = 4096
+
+
+def walk(graph: gs.Graph) -> Iterator[tuple[gs.Graph, gs.Node]]:
+    """Yield (graph, node) for every node, bodies of If, Loop and Scan included, in graph order."""
+    for node in graph.nodes:
+        yield graph, node
+        for body in node.subgraphs():
+            yield from walk(body)
+
+
+def is_constant(tensor: gs.Tensor) -> bool:
+    """Tell whether the tensor is an initializer."""
+    return isinstance(tensor, gs.Constant)
+
+
+class Emitter:
+    """Writes nodes at one place of the graph; nodes of one emitter keep the order in which they were written."""
+
+    def __init__(self, editor: Editor, scope: gs.Graph, nodes: list[gs.Node]) -> None:
+        """Write into `nodes`, which belong to the graph or body `scope`, taking names from `editor`."""
+        self._editor = editor
+        self._nodes = nodes
+        self.scope = id(scope)
+
+    @property
+    def opset(self) -> int:
+        """Version of the standard operators."""
+        return self._editor.opset
+
+    def at_load(self) -> Emitter:
+        """Return the emitter for nodes with constant inputs only, which a session computes once."""
+        return self._editor.at_load()
+
+    def op(
+        self,
+        op: str,
+        *inputs: gs.Tensor | None,
+        name: str,
+        output: gs.Variable | None = None,
+        dtype: Any = None,
+        domain: str | None = None,
+        **attrs: Any,
+    ) -> gs.Variable:
+        """Write a node and return its only output: `output` itself, or a new tensor called `name`."""
+        result = output if output is not None else self._editor.variable(name, dtype)
+        self.node(op, inputs, [result], domain=domain, **attrs)
+        return result
+
+    def node(
+        self,
+        op: str,
+        inputs: Sequence[gs.Tensor | None],
+        outputs: Sequence[gs.Variable],
+        domain: str | None = None,
+        **attrs: Any,
+    ) -> None:
+        """Write a node; None stands for an optional input that is left out."""
+        tensors = [gs.Variable.empty() if tensor is None else tensor for tensor in inputs]
+        self._nodes.append(gs.Node(op, inputs=tensors, outputs=list(outputs), attrs=attrs, domain=domain))
+
+    def as_type(self, x: gs.Variable, dtype: str, name: str) -> gs.Variable:
+        """Return float32 x in the float type called `dtype`."""
+        if dtype == "float32":
+            return x
+        to = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        return self.op("Cast", x, name=f"{name}.{dtype}", dtype=np.dtype(dtype), to=int(to))
+
+    def take(self, node: gs.Node) -> gs.Variable:
+        """Detach a node's first output, so that another node can produce it under the same name."""
+        output = node.outputs[0]
+        output.inputs.clear()
+        return output
+
+    def deliver(self, result: gs.Variable, node: gs.Node) -> None:
+        """Let the node that computes `result`, which nobody reads yet, produce the output of `node` instead."""
+        result.inputs[0].outputs = [self.take(node)]
+
+    def constant(self, values: NDArray[Any], name: str) -> gs.Constant:
+        """Return an initializer with these values."""
+        return self._editor.constant(values, name)
+
+    def packed(self, packed: NDArray[np.uint8], kind: int, shape: Sequence[int], name: str) -> gs.Constant:
+        """Return an initializer of a packed type (onnx.TensorProto.INT4 or UINT4) from its bytes."""
+        proto = onnx.helper.make_tensor(name, kind, list(shape), packed.tobytes(), raw=True)
+        return self._editor.named_constant(name, LazyValues(proto))
+
+
+class Editor:
+    """Changes one graph; what was written is in the graph after `flush`."""
+
+    def __init__(self, graph: gs.Graph) -> None:
+        """Take over `graph`, which nobody else changes meanwhile."""
+        self.graph = graph
+        self._names = {tensor.name for scope in _scopes(graph) for tensor in scope.tensors().values()}
+        self._shared: dict[tuple[str, tuple[int, ...], bytes], gs.Constant] = {}
+        self._load: list[gs.Node] = []
+        self._before: defaultdict[int, list[gs.Node]] = defaultdict(list)
+
+    @property
+    def opset(self) -> int:
+        """Version of the standard operators."""
+        return int(self.graph.opset)
+
+    def at_load(self) -> Emitter:
+        """Return an emitter for nodes with constant inputs only, which a session computes once."""
+        return Emitter(self, self.graph, self._load)
+
+    def before(self, scope: gs.Graph, node: gs.Node) -> Emitter:
+        """Return an emitter for nodes that come just before `node`, which is one of `scope`."""
+        return Emitter(self, scope, self._before[id(node)])
+
+    def variable(self, name: str, dtype: Any = None) -> gs.Variable:
+        """Return a new tensor called `name`, or `name.1`, `name.2`, ... where that is taken."""
+        return gs.Variable(self._fresh(name), dtype=dtype)
+
+    def constant(self, values: NDArray[Any], name: str) -> gs.Constant:
+        """Return an initializer with these values; small ones with equal values are one initializer."""
+        values = np.ascontiguousarray(values).reshape(values.shape)
+        if values.nbytes > SHARED_BYTES:
+            return self.named_constant(name, values)
+        key = (values.dtype.str, values.shape, values.tobytes())
+        if key not in self._shared:
+            self._shared[key] = self.named_constant(name, values)
+        return self._shared[key]
+
+    def named_constant(self, name: str, values: NDArray[Any] | LazyValues) -> gs.Constant:
+        """Return a new initializer."""
+        constant = gs.Constant(self._fresh(name), values=values)
+        if isinstance(values, LazyValues):
+            values.tensor.name = constant.name
+        return constant
+
+    def flush(self) -> None:
+        """Put the written nodes in place and drop what no output needs any more."""
+        for scope in _scopes(self.graph):
+            scope.nodes = [new for node in scope.nodes for new in (*self._before.get(id(node), ()), node)]
+        self.graph.nodes = self._load + list(self.graph.nodes)
+        self.graph.cleanup()
+        self._load, self._before = [], defaultdict(list)
+
+    def _fresh(self, name: str) -> str:
+        fresh, count = name, 0
+        while fresh in self._names:
+            count += 1
+            fresh = f"{name}.{count}"
+        self._names.add(fresh)
+        return fresh
+
+
+def _scopes(graph: gs.Graph) -> list[gs.Graph]:
+    return [graph, *graph.subgraphs(recursive=True)]

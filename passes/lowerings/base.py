@@ -1,0 +1,62 @@
+"""What every lowering of a multiplied weight offers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import onnx_graphsurgeon as gs
+
+from ..formats.block import BlockFormat, BlockTensor
+from ..graph.editor import Emitter
+
+
+@dataclass(frozen=True)
+class StoredWeight:
+    """A weight in the graph.
+
+    Attributes:
+        values: what the lowering multiplies with or looks up in.
+        scale: float scales that go with it.
+        format: format of its codes.
+        k: length of the axis that is summed over.
+        n: columns.
+        by_rows: True when `values` holds [n, k], one row an output column, as tables are; False for [k, n].
+        tensor_scale: a factor of every scale that the lowering applies elsewhere.
+        bytes: bytes in the file.
+    """
+
+    values: gs.Tensor
+    scale: gs.Tensor
+    format: BlockFormat
+    k: int
+    n: int
+    by_rows: bool
+    tensor_scale: float
+    bytes: int
+
+
+class Lowering(Protocol):
+    """One way to keep a weight and to compute with it. Activations are float32."""
+
+    name: str
+
+    def format(self, bits: int, block_size: int, k: int) -> BlockFormat:
+        """Return the nearest format the lowering has for a request and a weight of k rows."""
+        ...
+
+    def opset(self, bits: int) -> int:
+        """Return the lowest opset that weights of this width need."""
+        ...
+
+    def store(self, load: Emitter, tensor: BlockTensor, name: str, by_rows: bool) -> StoredWeight:
+        """Write a weight and what decodes it when the session is made."""
+        ...
+
+    def multiply(self, at: Emitter, x: gs.Tensor, weight: StoredWeight, name: str) -> gs.Variable:
+        """Write x [..., k] times the weight: [..., n]."""
+        ...
+
+    def lookup(self, at: Emitter, table: StoredWeight, indices: gs.Tensor, name: str) -> gs.Variable:
+        """Write the rows of a table (stored by rows) at integer indices [...]: [..., k]."""
+        ...

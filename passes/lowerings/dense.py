@@ -1,0 +1,110 @@
+"""Codes in the file, int8 in memory: decoded when the session is made, multiplied with row-wise int8 activations.
+
+    codes, shifts -- unpack, BitShift, Cast(int8), Reshape -> int8 [k, n]          (once, at load)
+    x [..., k] -- quantize_rows -> q, r                                            (shared by all readers of x)
+    q -- MatMulIntegerToFloat(int8 [k, n], column scale [n]) -- Mul(r) -> [..., n]
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from ..formats.block import BlockFormat, BlockTensor
+from ..graph.editor import Emitter
+from .base import StoredWeight
+from .operators import FLOAT, OPSET_QUANTIZE, cast, reshape, slice_rows
+from .rowwise import Rows, quantize_rows, zero_point
+from .unpack import as_int8, opset_for, shift_blocks, unpack
+
+
+@dataclass
+class Dense:
+    """Decode at load, compute in int8."""
+
+    name: str = "dense"
+    _rows: dict[tuple[str, int], Rows] = field(default_factory=dict)
+    _transposed: dict[str, gs.Variable] = field(default_factory=dict)
+
+    def format(self, bits: int, block_size: int, k: int) -> BlockFormat:  # noqa: ARG002 (one signature for all)
+        """Return codes whose shifted values fit an int8; at 8 bits that leaves one block per column."""
+        return BlockFormat.shifted(bits, 0 if bits == 8 else block_size)
+
+    def opset(self, bits: int) -> int:
+        """Return the opset of int4 codes, or of QuantizeLinear for whole bytes."""
+        return max(OPSET_QUANTIZE, opset_for(bits))
+
+    def store(self, load: Emitter, tensor: BlockTensor, name: str, by_rows: bool) -> StoredWeight:
+        """Write the codes and their decoding to int8 [k, n], or [n, k] when stored by rows."""
+        values, size = self._values(load, tensor, name, by_rows)
+        scale = load.constant(tensor.column_scale, f"{name}.scale16")
+        return StoredWeight(
+            values=values,
+            scale=cast(load, scale, FLOAT, f"{name}.scale"),
+            format=tensor.format,
+            k=tensor.k,
+            n=tensor.n,
+            by_rows=by_rows,
+            tensor_scale=tensor.tensor_scale,
+            bytes=size + tensor.column_scale.nbytes,
+        )
+
+    def multiply(self, at: Emitter, x: gs.Tensor, weight: StoredWeight, name: str) -> gs.Variable:
+        """Write the integer multiplication of a row-wise quantized x."""
+        rows = self._quantize(at, x)
+        product = at.op(
+            "MatMulIntegerToFloat",
+            rows.q,
+            self._columns(at, weight),
+            at.constant(np.array(weight.tensor_scale, np.float32), "tensor_scale"),
+            weight.scale,
+            zero_point(at),
+            name=f"{name}.product",
+            domain="com.microsoft",
+        )
+        return at.op("Mul", product, rows.scale, name=f"{name}.scaled", dtype=np.float32)
+
+    def lookup(self, at: Emitter, table: StoredWeight, indices: gs.Tensor, name: str) -> gs.Variable:
+        """Write the gathered int8 rows times their gathered scales."""
+        rows = cast(at, at.op("Gather", table.values, indices, name=f"{name}.codes", axis=0), FLOAT, f"{name}.steps")
+        load = at.at_load()
+        column = reshape(load, table.scale, (-1, 1), f"{table.scale.name}.column")
+        column = load.op(
+            "Mul", column, load.constant(np.array(table.tensor_scale, np.float32), "tensor_scale"), name=f"{name}.scales"
+        )
+        scale = at.op("Gather", column, indices, name=f"{name}.scale", axis=0)
+        return at.op("Mul", rows, scale, name=f"{name}.rows", dtype=np.float32)
+
+    def _values(self, load: Emitter, tensor: BlockTensor, name: str, by_rows: bool) -> tuple[gs.Tensor, int]:
+        codes, exponents = tensor.codes, tensor.exponents[:, None, :]
+        if by_rows:
+            codes, exponents = codes.transpose(2, 0, 1), tensor.exponents.T[:, :, None]
+        axis, padded = (1, (tensor.n, -1)) if by_rows else (0, (-1, tensor.n))
+        bits = tensor.format.bits
+        if bits == 8:
+            matrix = codes.reshape(padded)
+            return unpack(load, matrix[:, : tensor.k] if by_rows else matrix[: tensor.k], bits, name)
+        values, size = unpack(load, np.ascontiguousarray(codes), bits, name)
+        if tensor.format.max_exponent:
+            values, shift_bytes = shift_blocks(load, values, exponents, name)
+            size += shift_bytes
+        values = reshape(load, as_int8(load, values, bits, name), padded, f"{name}.matrix")
+        if codes.size != tensor.k * tensor.n:
+            values = slice_rows(load, values, axis, tensor.k, f"{name}.unpadded")
+        return values, size
+
+    def _quantize(self, at: Emitter, x: gs.Tensor) -> Rows:
+        key = (x.name, at.scope)
+        if key not in self._rows:
+            self._rows[key] = quantize_rows(at, x, x.name)
+        return self._rows[key]
+
+    def _columns(self, at: Emitter, weight: StoredWeight) -> gs.Tensor:
+        if not weight.by_rows:
+            return weight.values
+        name = weight.values.name
+        if name not in self._transposed:
+            self._transposed[name] = at.at_load().op("Transpose", weight.values, name=f"{name}.columns", perm=[1, 0])
+        return self._transposed[name]

@@ -1,0 +1,49 @@
+"""Standard operators whose form changed between opsets."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from ..graph.editor import Emitter
+
+FLOAT, FLOAT16 = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
+INT8, UINT8, BOOL = onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.BOOL
+INT4, UINT4 = onnx.TensorProto.INT4, onnx.TensorProto.UINT4
+# Sub-byte types, and blockwise QuantizeLinear and DequantizeLinear.
+OPSET_INT4 = 21
+# QuantizeLinear.
+OPSET_QUANTIZE = 10
+
+
+def cast(at: Emitter, x: gs.Tensor, to: int, name: str, output: gs.Variable | None = None) -> gs.Variable:
+    """Write Cast."""
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(to)
+    return at.op("Cast", x, name=name, output=output, dtype=dtype, to=int(to))
+
+
+def reshape(at: Emitter, x: gs.Tensor, shape: tuple[int, ...], name: str) -> gs.Variable:
+    """Write Reshape to a constant shape."""
+    return at.op("Reshape", x, at.constant(np.array(shape, np.int64), f"shape{len(shape)}"), name=name)
+
+
+def reduce_max(at: Emitter, x: gs.Tensor, name: str) -> gs.Variable:
+    """Write ReduceMax over the last axis, which is kept: [..., k] to [..., 1]."""
+    if at.opset >= 18:
+        return at.op("ReduceMax", x, at.constant(np.array([-1], np.int64), "last_axis"), name=name, keepdims=1)
+    return at.op("ReduceMax", x, name=name, axes=[-1], keepdims=1)
+
+
+def slice_rows(at: Emitter, x: gs.Tensor, axis: int, stop: int, name: str) -> gs.Variable:
+    """Write Slice that keeps the first `stop` entries of an axis."""
+    bounds = [at.constant(np.array([v], np.int64), n) for v, n in ((0, "zero"), (stop, "stop"), (axis, "axis"))]
+    return at.op("Slice", x, *bounds, name=name)
+
+
+def split_last(at: Emitter, x: gs.Tensor, outputs: list[gs.Variable], sizes: list[int]) -> None:
+    """Write Split along the last axis into the given tensors."""
+    if at.opset >= 13:
+        at.node("Split", [x, at.constant(np.array(sizes, np.int64), "split")], outputs, axis=-1)
+    else:
+        at.node("Split", [x], outputs, axis=-1, split=sizes)

@@ -1,0 +1,119 @@
+"""Codes that stay packed in memory: MatMulNBits and GatherBlockQuantized with scales expanded at load.
+
+    codes uint8 [n, blocks, block bytes], block scales [n, blocks]
+    x [..., k] -- MatMulNBits(accuracy_level 4) -> [..., n]
+    indices [...] -- GatherBlockQuantized -> [..., k]
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from ..formats.block import BlockFormat, BlockTensor
+from ..formats.planes import pack_nibbles
+from ..graph.editor import Emitter
+from .base import StoredWeight
+from .operators import reshape
+from .scales import expand_scales
+
+WIDTHS = (2, 4, 8)
+# MatMulNBits takes powers of two; above 256 released runtimes compute wrong numbers without an error.
+SMALLEST_BLOCK, LARGEST_BLOCK = 16, 256
+# One block for a whole column is not to be had: the kernel's fastest block at 8 bits stands for it.
+WHOLE_COLUMN_BLOCK = 128
+# int8 activations inside the kernel; other levels are slower than float.
+ACCURACY_LEVEL = 4
+
+
+@dataclass
+class Packed:
+    """Keep the codes packed, compute in the runtime's n-bit kernels."""
+
+    name: str = "packed"
+    _flat: dict[str, gs.Variable] = field(default_factory=dict)
+
+    def format(self, bits: int, block_size: int, k: int) -> BlockFormat:
+        """Return the next width and power-of-two block size that the kernel takes, with quarter-octave scales."""
+        width = next(w for w in WIDTHS if w >= bits)
+        block = min(max(block_size or WHOLE_COLUMN_BLOCK, SMALLEST_BLOCK), LARGEST_BLOCK)
+        block = 1 << (block - 1).bit_length()
+        while block > SMALLEST_BLOCK and block // 2 >= k:
+            block //= 2
+        return BlockFormat.fine(width, block)
+
+    def opset(self, bits: int) -> int:  # noqa: ARG002 (one signature for all)
+        """Return the lowest opset: its operators are the runtime's own, and Pow and Cast as they always were."""
+        return 7
+
+    def store(self, load: Emitter, tensor: BlockTensor, name: str, by_rows: bool) -> StoredWeight:
+        """Write packed codes [n, blocks, block bytes] and the scales' expansion."""
+        codes = np.ascontiguousarray(tensor.codes.transpose(2, 0, 1))
+        packed = _pack(codes, tensor.format)
+        scale, scale_bytes = expand_scales(
+            load,
+            np.ascontiguousarray(tensor.exponents.T),
+            tensor.column_scale[:, None],
+            tensor.tensor_scale,
+            tensor.format,
+            name,
+        )
+        values = load.constant(packed, f"{name}.codes")
+        size = packed.nbytes + scale_bytes
+        return StoredWeight(values, scale, tensor.format, tensor.k, tensor.n, by_rows, tensor.tensor_scale, size)
+
+    def multiply(self, at: Emitter, x: gs.Tensor, weight: StoredWeight, name: str) -> gs.Variable:
+        """Write MatMulNBits."""
+        return at.op(
+            "MatMulNBits",
+            x,
+            weight.values,
+            weight.scale,
+            name=f"{name}.product",
+            domain="com.microsoft",
+            dtype=np.float32,
+            K=weight.k,
+            N=weight.n,
+            bits=weight.format.bits,
+            block_size=weight.values.shape[2] * 8 // weight.format.bits,
+            accuracy_level=ACCURACY_LEVEL,
+        )
+
+    def lookup(self, at: Emitter, table: StoredWeight, indices: gs.Tensor, name: str) -> gs.Variable:
+        """Write GatherBlockQuantized on the same codes, seen as [n, row bytes]."""
+        flat = self._flat.get(table.values.name)
+        if flat is None:
+            flat = reshape(at.at_load(), table.values, (table.n, -1), f"{name}.codes")
+            self._flat[table.values.name] = flat
+        return at.op(
+            "GatherBlockQuantized",
+            flat,
+            indices,
+            table.scale,
+            name=f"{name}.rows",
+            domain="com.microsoft",
+            dtype=np.float32,
+            bits=table.format.bits,
+            block_size=table.values.shape[2] * 8 // table.format.bits,
+            gather_axis=0,
+            quantize_axis=1,
+        )
+
+
+def _pack(codes: NDArray[np.int8], fmt: BlockFormat) -> NDArray[np.uint8]:
+    """Return codes [n, blocks, rows] around 2^(bits-1), neighbours in one byte, the first one lowest."""
+    unsigned = (codes.view(np.uint8) + np.uint8(-fmt.low)) & np.uint8((1 << fmt.bits) - 1)
+    shape = codes.shape[:2]
+    if fmt.bits == 8:
+        return unsigned
+    if fmt.bits == 4:
+        return pack_nibbles(unsigned.reshape(-1)).reshape(*shape, -1)
+    return pack_nibbles(pack_pairs(unsigned.reshape(-1))).reshape(*shape, -1)
+
+
+def pack_pairs(pieces: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return [m] values below 4 as [m / 2] values below 16."""
+    return pieces[0::2] | (pieces[1::2] << np.uint8(2))

@@ -1,0 +1,82 @@
+"""Codes of 2 to 8 bits in the file, one byte each once the session is made.
+
+    INT4 plane -- Cast(uint8) --(BitShift)--+
+                                            BitwiseOr ... -> [blocks, rows, n]
+    2-bit or 1-bit plane [1, m] -- BitShift right by [lanes, 1] -- BitwiseAnd -- Reshape --(BitShift)--+
+
+Every operator is one byte wide, so that folding a weight takes a few times its int8 size and no more.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from ..formats.planes import Plane, pack_nibbles, split
+from ..graph.editor import Emitter
+from .operators import BOOL, INT4, INT8, OPSET_INT4, UINT4, UINT8, cast, reshape
+
+
+def opset_for(bits: int) -> int:
+    """Return the opset that codes of this width need in the file."""
+    return 1 if bits == 8 else OPSET_INT4
+
+
+def unpack(load: Emitter, codes: NDArray[np.int8], bits: int, name: str) -> tuple[gs.Tensor, int]:
+    """Store codes; return (tensor shaped like them, bytes): int8 at 8 bits, else uint8 holding two's complement."""
+    if bits == 8:
+        return load.constant(codes, f"{name}.codes"), codes.nbytes
+    planes = split(codes, bits)
+    joined: gs.Tensor | None = None
+    for plane in planes:
+        pieces = _plane(load, plane, codes.shape, name, signed=joined is None)
+        if plane.shift:
+            pieces = _shift(load, pieces, "LEFT", plane.shift, f"{name}.high{plane.bits}")
+        joined = pieces if joined is None else load.op("BitwiseOr", joined, pieces, name=f"{name}.joined")
+    assert joined is not None
+    return joined, sum(plane.packed.nbytes for plane in planes)
+
+
+def as_int8(load: Emitter, codes: gs.Tensor, bits: int, name: str) -> gs.Tensor:
+    """Reinterpret what `unpack` returned as int8."""
+    return codes if bits == 8 else cast(load, codes, INT8, f"{name}.int8")
+
+
+def shift_blocks(load: Emitter, codes: gs.Tensor, exponents: NDArray[np.uint8], name: str) -> tuple[gs.Tensor, int]:
+    """Shift uint8 codes left by each block's exponent, shaped to broadcast; return (tensor, bytes stored)."""
+    padded = np.zeros(-(-exponents.size // 2) * 2, np.uint8)
+    padded[: exponents.size] = exponents.reshape(-1)
+    packed = pack_nibbles(padded)
+    shifts = cast(load, load.packed(packed, UINT4, exponents.shape, f"{name}.shifts"), UINT8, f"{name}.shift")
+    return load.op("BitShift", codes, shifts, name=f"{name}.shifted", direction="LEFT"), packed.nbytes
+
+
+def _plane(load: Emitter, plane: Plane, shape: tuple[int, ...], name: str, signed: bool) -> gs.Tensor:
+    if plane.bits == 4:
+        # Casting int4 to uint8 extends the sign.
+        return cast(load, load.packed(plane.packed, INT4, shape, f"{name}.codes4"), UINT8, f"{name}.bits4")
+    lanes = np.arange(0, 8, plane.bits, dtype=np.uint8)[:, None]
+    mask = (1 << plane.bits) - 1
+    stored = load.constant(plane.packed[None, :], f"{name}.codes{plane.bits}")
+    lanes_shifted = load.op(
+        "BitShift", stored, load.constant(lanes, "lanes"), name=f"{name}.lanes{plane.bits}", direction="RIGHT"
+    )
+    pieces = load.op("BitwiseAnd", lanes_shifted, _byte(load, mask), name=f"{name}.pieces{plane.bits}")
+    pieces = _extend_sign(load, pieces, plane.bits, name) if signed else pieces
+    return reshape(load, pieces, shape, f"{name}.bits{plane.bits}")
+
+
+def _extend_sign(load: Emitter, pieces: gs.Variable, bits: int, name: str) -> gs.Variable:
+    sign = load.op("BitwiseAnd", pieces, _byte(load, 1 << (bits - 1)), name=f"{name}.sign")
+    negative = cast(load, sign, BOOL, f"{name}.negative")
+    ones = load.op("BitwiseOr", pieces, _byte(load, 0xFF & -(1 << bits)), name=f"{name}.ones")
+    return load.op("Where", negative, ones, pieces, name=f"{name}.signed")
+
+
+def _shift(load: Emitter, x: gs.Tensor, direction: str, by: int, name: str) -> gs.Variable:
+    return load.op("BitShift", x, _byte(load, by), name=name, direction=direction)
+
+
+def _byte(load: Emitter, value: int) -> gs.Constant:
+    return load.constant(np.array([value], np.uint8), f"byte{value}")

@@ -1,0 +1,175 @@
+"""MatMul and Gemm with a constant weight: the weight as codes, the multiplication in integers.
+
+    Before: x [..., k], weight float [k, n] -- MatMul or Gemm -> [..., n]
+    After:  x -- lowering.multiply(codes) -- (Mul alpha) -- (Add bias) -> [..., n]
+
+Products of the same x (query, key and value) become one, with the columns side by side:
+
+    Before: x -- MatMul(q) -- Add(bias q),  x -- MatMul(k) -- Add(bias k),  x -- MatMul(v) -- Add(bias v)
+    After:  x -- lowering.multiply(q | k | v) -- Add(bias q | k | v) -- Split -> three outputs
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from dataclasses import replace as with_changes
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from .context import Context, weight_key
+from .graph.constants import resolve
+from .graph.editor import Emitter
+from .graph.linear import Linear, match_linear
+from .lowerings.base import StoredWeight
+from .lowerings.operators import reshape, split_last
+from .report import Skip
+
+# Query, key and value, or gate and up. More readers of one tensor (the cross-attentions of a whole decoder) stay apart:
+# their products are needed at different times.
+MOST_MERGED = 3
+# Below this the codes and their decoding outweigh the floats.
+SMALLEST_WEIGHT_BYTES = 1024
+
+
+@dataclass(frozen=True)
+class Product:
+    """A product with a constant weight, and the Add of a constant bias that follows it."""
+
+    scope: gs.Graph
+    linear: Linear
+    bias: NDArray[np.floating] | None
+    add: gs.Node | None
+
+    @property
+    def node(self) -> gs.Node:
+        """The MatMul or Gemm."""
+        return self.linear.node
+
+    @property
+    def merges(self) -> bool:
+        """Tell whether the columns can stand beside those of another product."""
+        linear = self.linear
+        plain = not (linear.batch or linear.transpose_x or linear.alpha != 1 or linear.beta != 1)
+        return plain and (linear.bias is None or self.bias is not None)
+
+    @property
+    def last(self) -> gs.Node:
+        """The node whose output the rewrite produces."""
+        return self.add or self.linear.node
+
+
+def match(scope: gs.Graph, node: gs.Node, context: Context) -> Product | Skip | None:
+    """Return the product a MatMul or Gemm stands for."""
+    linear = match_linear(node)
+    if not isinstance(linear, Linear):
+        return linear
+    if linear.weight.nbytes < SMALLEST_WEIGHT_BYTES:
+        return Skip(f"its weight has {linear.weight.nbytes} bytes, fewer than {SMALLEST_WEIGHT_BYTES}")
+    if linear.batch and context.lowering.name != "dense":
+        return Skip(f"its weight of shape {list(linear.weight.shape)} is a batch of matrices")
+    if linear.k == 1:
+        return Skip("an outer product: nothing is summed")
+    bias, add = _bias(context, scope, linear)
+    return Product(scope, linear, bias, add)
+
+
+def groups(matches: list[Product]) -> list[list[Product]]:
+    """Return the products that become one multiplication together, in graph order of their first."""
+    readers: defaultdict[tuple[object, ...], list[Product]] = defaultdict(list)
+    for product in matches:
+        linear = product.linear
+        alone = () if product.merges else (id(linear.node),)
+        readers[(linear.x.name, id(product.scope), linear.k, linear.weight.dtype, *alone)].append(product)
+    merged = {id(group[0]): group for group in readers.values() if 1 < len(group) <= MOST_MERGED}
+    taken = {id(product) for group in merged.values() for product in group[1:]}
+    return [merged.get(id(product), [product]) for product in matches if id(product) not in taken]
+
+
+def replace(context: Context, matches: list[Product]) -> Skip | None:
+    """Rewrite one product, or several of the same x as one."""
+    linears = [product.linear for product in matches]
+    first, keys = linears[0], [weight_key(linear.weight, linear.transpose_weight) for linear in linears]
+    several = len(linears) > 1
+    weight = context.store(
+        tuple(keys) if several else keys[0],
+        [linear.weight.source for linear in linears],
+        lambda: np.hstack([linear.matrix() for linear in linears]) if several else first.matrix(),
+    )
+    if isinstance(weight, Skip):
+        return weight
+    at = context.editor.before(matches[0].scope, first.node)
+    x = context.as_float(at, first.x, first.weight.dtype)
+    name = first.weight.source.name
+    if first.transpose_x:
+        x = at.op("Transpose", x, name=f"{first.x.name}.transposed", perm=[1, 0])
+    if first.batch:
+        weight = _batched(at, weight, first, name)
+    y = context.lowering.multiply(at, x, weight, name)
+    if several:
+        _split(at, matches, y, name)
+    else:
+        _finish(at, first, y, name)
+    return None
+
+
+def _bias(
+    context: Context, scope: gs.Graph, linear: Linear
+) -> tuple[NDArray[np.floating] | None, gs.Node | None]:
+    """Return the constant bias vector of a product and the Add that adds it, if there is one."""
+    output = linear.node.outputs[0]
+    if linear.node.op == "Gemm":
+        return (None if linear.bias is None else _vector(linear.bias, linear.n)), None
+    add = output.outputs[0] if len(output.outputs) == 1 else None
+    if add is None or add.op != "Add" or context.is_output(output):
+        return None, None
+    vector = _vector(add.inputs[1] if add.inputs[0] is output else add.inputs[0], linear.n)
+    inside = any(node is add for node in scope.nodes)
+    return (vector, add) if vector is not None and inside else (None, None)
+
+
+def _vector(tensor: gs.Tensor, n: int) -> NDArray[np.floating] | None:
+    view = resolve(tensor)
+    return view.values() if view is not None and view.shape == (n,) and view.is_float else None
+
+
+def _batched(at: Emitter, weight: StoredWeight, linear: Linear, name: str) -> StoredWeight:
+    """Return a weight stored as [k, batch * n] seen as [*batch, k, n], and its scale as [*batch, 1, n]."""
+    load, batch = at.at_load(), linear.batch
+    values = reshape(load, weight.values, (linear.k, *batch, linear.n), f"{name}.apart")
+    order = [*range(1, len(batch) + 1), 0, len(batch) + 1]
+    return with_changes(
+        weight,
+        values=load.op("Transpose", values, name=f"{name}.batch", perm=order),
+        scale=reshape(load, weight.scale, (*batch, 1, linear.n), f"{name}.batch_scale"),
+    )
+
+
+def _split(at: Emitter, products: list[Product], y: gs.Variable, name: str) -> None:
+    """Give each product its columns of y, [..., sum of n], with all constant biases added at once."""
+    sizes = [product.linear.n for product in products]
+    dtype = products[0].linear.weight.dtype
+    if any(product.bias is not None for product in products):
+        parts = [np.zeros(n) if p.bias is None else p.bias for p, n in zip(products, sizes, strict=True)]
+        bias = np.concatenate(parts).astype(np.float32)
+        y = at.op("Add", y, at.constant(bias, f"{name}.bias"), name=f"{name}.biased", dtype=np.float32)
+    outputs = [at.take(product.last) for product in products]
+    for product in products:
+        product.linear.node.outputs.clear()
+    split_last(at, at.as_type(y, dtype, name), outputs, sizes)
+
+
+def _finish(at: Emitter, linear: Linear, y: gs.Variable, name: str) -> None:
+    """Apply alpha and beta * bias, and write the product's output."""
+    dtype = np.dtype(linear.weight.dtype)
+    if linear.alpha != 1:
+        y = at.op("Mul", y, at.constant(np.array(linear.alpha, np.float32), "alpha"), name=f"{name}.alpha")
+    y, bias = at.as_type(y, dtype.name, name), linear.bias
+    if bias is not None:
+        if linear.beta != 1:
+            bias = at.op("Mul", bias, at.constant(np.array(linear.beta, dtype), "beta"), name=f"{name}.bias")
+        y = at.op("Add", y, bias, name=f"{name}.biased")
+    at.deliver(y, linear.node)

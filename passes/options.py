@@ -1,0 +1,48 @@
+"""What the passes are asked to do."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+
+
+@dataclass(frozen=True)
+class Options:
+    """A request, valid or refused when it is made.
+
+    Attributes:
+        bits: width of a weight's codes, 2 to 8.
+        block_size: neighbours along the summed axis that share a scale, a multiple of 8; 0 for the whole column.
+        lowering: dense, packed or qdq.
+        keep: regular expressions; a node or weight whose name one of them finds is left alone.
+        workers: threads that encode.
+    """
+
+    bits: int = 6
+    block_size: int = 32
+    lowering: str = "dense"
+    keep: tuple[str, ...] = ()
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        """Refuse what no lowering can do, with ValueError."""
+        if not 2 <= self.bits <= 8:
+            raise ValueError(f"bits must be 2 to 8, not {self.bits}")
+        if self.block_size < 0 or self.block_size % 8:
+            raise ValueError(f"block size must be a multiple of 8, or 0 for a whole column, not {self.block_size}")
+        if self.lowering == "packed" and self.block_size not in (0, 16, 32, 64, 128, 256):
+            raise ValueError(f"packed weights take a block size of 16, 32, 64, 128 or 256, not {self.block_size}")
+        for pattern in self.keep:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"keep pattern {pattern!r} is not a regular expression: {error}") from error
+
+    @cached_property
+    def _kept(self) -> list[re.Pattern[str]]:
+        return [re.compile(pattern) for pattern in self.keep]
+
+    def keeps(self, *names: str) -> str | None:
+        """Return the pattern that finds one of the names, or None."""
+        return next((p.pattern for p in self._kept if any(name and p.search(name) for name in names)), None)
