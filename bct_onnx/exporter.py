@@ -1,0 +1,235 @@
+"""onnx-graphsurgeon graphs to ONNX models, without what onnx-graphsurgeon's own exporter loses; importer.py
+is the way in.
+"""
+
+from collections.abc import Callable, Iterable
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from onnx_graphsurgeon.ir.tensor import LazyValues, SparseValues
+
+from .errors import BctError
+from .importer import OVERRIDABLE_IR, Contents, Kind, default_inputs, variable
+from .tensors import DATA_TYPES, PACKED_BITS, TensorValues, raw_size
+from .wire import refer
+
+# Below this many bytes a tensor's data stays in the model message; above, it is read and written apart from
+# it.
+SMALL = 1024
+
+
+class Payload:
+    """The raw data of a tensor in its final form, made when written; its length is known before."""
+
+    def __init__(self, length: int, load: Callable[[], Any], *, in_attribute: bool) -> None:
+        """Take the length in bytes, what returns that many bytes, and whether the tensor is a node's
+        attribute.
+        """
+        self.length = length
+        self.load = load
+        self.in_attribute = in_attribute
+
+    def __len__(self) -> int:
+        """Return the length in bytes."""
+        return self.length
+
+
+def to_model(
+    graph: gs.Graph, source: onnx.ModelProto, contents: Contents
+) -> tuple[onnx.ModelProto, list[Payload]]:
+    """Return the model of a graph in the shell of `source`, and its large data: tensors refer to it by index
+    as `offset`.
+
+    Raises BctError where the graph holds what ONNX cannot express.
+    """
+    model = onnx.ModelProto()
+    model.CopyFrom(source)
+    for name in ("graph", "functions", "training_info", "opset_import"):
+        model.ClearField(name)
+    exporter = _Exporter(graph)
+    model.graph.CopyFrom(exporter.graph(graph))
+    model.graph.metadata_props.extend(source.graph.metadata_props)
+    _restore_inputs(model.graph, source, exporter, contents)
+    _restore_infos(model.graph.input, source.graph.input)
+    _restore_infos(model.graph.output, source.graph.output)
+    model.opset_import.extend(_opset_imports(graph, model.graph))
+    model.ir_version = max(graph.ir_version or 0, OVERRIDABLE_IR)
+    return model, exporter.payloads
+
+
+def _restore_inputs(
+    graph: onnx.GraphProto, source: onnx.ModelProto, exporter: "_Exporter", contents: Contents
+) -> None:
+    """Give inputs with a default value their default again."""
+    names = default_inputs(source) & {value.name for value in graph.input}
+    for tensor in source.graph.initializer:
+        if tensor.name in names:
+            values = TensorValues(tensor, contents(tensor))
+            graph.initializer.append(exporter.tensor(gs.Constant(tensor.name, values), in_attribute=False))
+    graph.sparse_initializer.extend(
+        sparse for sparse in source.graph.sparse_initializer if sparse.values.name in names
+    )
+
+
+def _restore_infos(infos: Iterable[onnx.ValueInfoProto], originals: Iterable[onnx.ValueInfoProto]) -> None:
+    """Give inputs or outputs that no pass changed back what a Variable cannot hold: documentation and
+    denotations.
+    """
+    known = {value.name: value for value in originals}
+    for info in infos:
+        original = known.get(info.name)
+        if original is not None and _value_info(variable(original.name, original)) == info:
+            info.CopyFrom(original)
+
+
+def _opset_imports(graph: gs.Graph, proto: onnx.GraphProto) -> list[onnx.OperatorSetIdProto]:
+    """Return the graph's imports; `opset` or the import may have been raised, domains may have come in with
+    nodes.
+    """
+    imports = {opset.domain: opset.version for opset in graph.import_domains or ()}
+    domains = {node.domain for node in _nodes(proto)}
+    if "" in imports or "" in domains:
+        imports[""] = max(graph.opset, imports.get("", 0))
+    for domain in sorted(domains - imports.keys()):
+        imports[domain] = 1
+    return [onnx.helper.make_opsetid(domain, version) for domain, version in imports.items()]
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterable[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _nodes(attribute.g)
+
+
+class _Exporter:
+    def __init__(self, graph: gs.Graph) -> None:
+        self.payloads: list[Payload] = []
+        self.homes = _homes(graph)
+
+    def graph(self, graph: gs.Graph) -> onnx.GraphProto:
+        proto = onnx.GraphProto(name=graph.name, doc_string=graph.doc_string)
+        constants = self.homes.get(id(graph), [])
+        names = [constant.name for constant in constants]
+        if len(set(names)) < len(names):
+            twice = next(name for index, name in enumerate(names) if name in names[:index])
+            raise BctError(
+                f"graph '{graph.name}': two constants are named '{twice}'; give one of them another name"
+            )
+        for constant in constants:
+            if isinstance(constant._values, SparseValues):
+                proto.sparse_initializer.append(constant._values.tensor)
+                proto.sparse_initializer[-1].values.name = constant.name
+            else:
+                proto.initializer.append(self.tensor(constant, in_attribute=False))
+        proto.node.extend(self.node(node) for node in graph.nodes)
+        proto.input.extend(map(_value_info, graph.inputs))
+        proto.output.extend(map(_value_info, graph.outputs))
+        listed = {value.name for value in chain(proto.input, proto.output)}
+        proto.value_info.extend(
+            _value_info(tensor)
+            for tensor in chain.from_iterable(node.outputs for node in graph.nodes)
+            if isinstance(tensor.dtype, onnx.TypeProto) and tensor.name not in listed
+        )
+        return proto
+
+    def node(self, node: gs.Node) -> onnx.NodeProto:
+        proto = onnx.NodeProto(op_type=node.op, name=node.name, domain=node.domain or None)
+        proto.input.extend(tensor.name for tensor in node.inputs)
+        proto.output.extend(tensor.name for tensor in node.outputs)
+        proto.attribute.extend(self.attribute(name, value) for name, value in node.attrs.items())
+        return proto
+
+    def attribute(self, name: str, value: Any) -> onnx.AttributeProto:
+        if isinstance(value, onnx.AttributeProto):
+            return value
+        if isinstance(value, list) and not value:
+            return onnx.AttributeProto(name=name, type=getattr(value, "kind", Kind.INTS))
+        if isinstance(value, gs.Constant):
+            value = self.tensor(value, in_attribute=True)
+        elif isinstance(value, gs.Graph):
+            value = self.graph(value)
+        elif isinstance(value, type | np.dtype):
+            value = DATA_TYPES[np.dtype(value)]
+        return onnx.helper.make_attribute(name, value)
+
+    def tensor(self, constant: gs.Constant, *, in_attribute: bool) -> onnx.TensorProto:
+        """Return a constant's tensor, its data left out and put among the payloads when it is not small."""
+        values = constant._values
+        if not isinstance(values, LazyValues):
+            return self.array(constant.name, np.asarray(values), in_attribute)
+        proto = onnx.TensorProto()
+        proto.CopyFrom(values.tensor)
+        proto.name = constant.name
+        content = values.content if isinstance(values, TensorValues) else None
+        if content is not None:
+            self.place(proto, len(content), lambda: content, in_attribute)
+        elif len(proto.raw_data) >= SMALL:
+            self.place(proto, len(proto.raw_data), lambda: values.tensor.raw_data, in_attribute)
+        return proto
+
+    def array(self, name: str, values: np.ndarray[Any, Any], in_attribute: bool) -> onnx.TensorProto:
+        if values.dtype.kind in "OUS":
+            return onnx.numpy_helper.from_array(values, name)
+        proto = onnx.TensorProto(name=name, dims=values.shape, data_type=DATA_TYPES[values.dtype])
+        size = raw_size(values.dtype, values.shape)
+        self.place(proto, size, lambda: _raw_data(values), in_attribute)
+        return proto
+
+    def place(
+        self, proto: onnx.TensorProto, length: int, load: Callable[[], Any], in_attribute: bool
+    ) -> None:
+        if length < SMALL:
+            proto.ClearField("external_data")
+            proto.ClearField("data_location")
+            proto.raw_data = bytes(load())
+            return
+        refer(proto, offset=len(self.payloads))
+        self.payloads.append(Payload(length, load, in_attribute=in_attribute))
+
+
+def _homes(graph: gs.Graph) -> dict[int, list[gs.Constant]]:
+    """Return by id of graph the constants to define there: in the innermost graph that holds all their
+    uses.
+    """
+    uses: dict[int, tuple[gs.Constant, tuple[gs.Graph, ...]]] = {}
+
+    def visit(graph: gs.Graph, outer: tuple[gs.Graph, ...]) -> None:
+        path = (*outer, graph)
+        for tensor in chain(chain.from_iterable(node.inputs for node in graph.nodes), graph.outputs):
+            if isinstance(tensor, gs.Constant):
+                _, known = uses.get(id(tensor), (tensor, path))
+                uses[id(tensor)] = tensor, tuple(a for a, b in zip(known, path, strict=False) if a is b)
+        for node in graph.nodes:
+            for value in node.attrs.values():
+                if isinstance(value, gs.Graph):
+                    visit(value, path)
+
+    visit(graph, ())
+    homes: dict[int, list[gs.Constant]] = {}
+    for constant, path in uses.values():
+        homes.setdefault(id(path[-1]), []).append(constant)
+    return homes
+
+
+def _value_info(tensor: gs.Tensor) -> onnx.ValueInfoProto:
+    info = onnx.ValueInfoProto(name=tensor.name)
+    if isinstance(tensor.dtype, onnx.TypeProto):
+        info.type.CopyFrom(tensor.dtype)
+    elif tensor.dtype is not None:
+        number = tensor.dtype if isinstance(tensor.dtype, int) else DATA_TYPES[np.dtype(tensor.dtype)]
+        info.type.CopyFrom(onnx.helper.make_tensor_type_proto(number, tensor.shape))
+    return info
+
+
+def _raw_data(values: np.ndarray[Any, Any]) -> Any:
+    """Return the bytes of an array as ONNX stores them, a view where the array is contiguous and its type not
+    packed.
+    """
+    if values.dtype in PACKED_BITS:
+        return onnx.numpy_helper.from_array(values).raw_data
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8)

@@ -1,0 +1,135 @@
+"""Models in files: `read` one, `write` a graph to a `staged` place, and `commit` it when it has been
+checked.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx
+import onnx_graphsurgeon as gs
+
+from . import exporter, wire
+from .errors import BctError
+from .exporter import Payload
+from .model_file import ModelFile, file_hash, read
+from .staging import Stage, check_target, data_name, staged
+
+__all__ = ["ModelFile", "Stage", "WrittenFile", "check_target", "read", "staged", "write"]
+
+# The size from which protobuf, and so ONNX Runtime, cannot load a model from one file.
+_MAX_EMBEDDED = 2**31 - 1
+# External data begins at multiples of a memory page, so that ONNX Runtime can map it.
+_PAGE = 4096
+# Bytes handed to the system at once.
+_BLOCK = 1 << 24
+
+ExternalData = Literal["auto", "always", "never"]
+
+
+@dataclass(frozen=True)
+class WrittenFile:
+    """A model as written: `bytes` and `sha256` cover the external data too, as in ModelFile."""
+
+    path: Path
+    bytes: int
+    sha256: str
+    opset: int
+    ir_version: int
+
+
+def write(
+    graph: gs.Graph, source: ModelFile, target: Path, *, external_data: ExternalData = "auto"
+) -> WrittenFile:
+    """Write a graph, with all that is not graph taken from `source`, to the new file `target` (a Stage's
+    path).
+
+    Weights that no pass touched are streamed from the source's file. Above 2 GB ("auto") or "always", tensors
+    of 1 KiB and more go to `<target name>.<hash>.data` beside it. Raises BctError if the graph cannot be
+    written.
+    """
+    target = Path(target)
+    model, payloads = exporter.to_model(graph, source.proto, source.content)
+    try:
+        pieces = _embed(model, payloads)
+        total = sum(map(len, pieces))
+        if total > _MAX_EMBEDDED and external_data == "never":
+            raise BctError(f"{target}: {total} bytes do not fit one ONNX file; allow external data")
+        data = None
+        if external_data == "always" or (external_data == "auto" and total > _MAX_EMBEDDED):
+            data = _write_data(payloads, target)
+            pieces = _embed(model, payloads, data.name if data else None)
+        _write_new(target, pieces)
+    except OSError as error:
+        raise BctError(f"{target}: cannot be written: {error.strerror}") from error
+    external = [data] if data else []
+    size = sum(path.stat().st_size for path in (target, *external))
+    opset = next((entry.version for entry in model.opset_import if entry.domain == ""), 0)
+    return WrittenFile(target, size, file_hash(target, external), opset, model.ir_version)
+
+
+def _embed(model: onnx.ModelProto, payloads: Sequence[Payload], location: str | None = None) -> list[Any]:
+    """Return the encoded model in pieces, payloads in place; those that go to the file `location` as
+    references.
+    """
+    offsets = _offsets(payloads)
+
+    def replace(data: memoryview, start: int, stop: int) -> list[Any] | None:
+        tensor = onnx.TensorProto.FromString(data[start:stop])
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            return None
+        index = int(tensor.external_data[0].value)
+        if location is None or payloads[index].in_attribute:
+            return wire.put_back(tensor, payloads[index])
+        wire.refer(tensor, location=location, offset=offsets[index], length=len(payloads[index]))
+        return [tensor.SerializeToString()]
+
+    return wire.rewrite_tensors(memoryview(model.SerializeToString()), replace)
+
+
+def _offsets(payloads: Sequence[Payload]) -> dict[int, int]:
+    """Return where each payload that may leave the model begins in the external data."""
+    offsets, end = {}, 0
+    for index, payload in enumerate(payloads):
+        if not payload.in_attribute:
+            offsets[index] = -(-end // _PAGE) * _PAGE
+            end = offsets[index] + len(payload)
+    return offsets
+
+
+def _write_data(payloads: Sequence[Payload], target: Path) -> Path | None:
+    """Write the external data beside `target`, named after its hash; returns None if there is none."""
+    pieces: list[Any] = []
+    end = 0
+    for index, offset in _offsets(payloads).items():
+        pieces += [bytes(offset - end), payloads[index]]
+        end = offset + len(payloads[index])
+    if not pieces:
+        return None
+    unnamed = target.with_name(f"{target.name}.data")
+    digest = _write_new(unnamed, pieces)
+    return unnamed.rename(target.with_name(data_name(target.name, digest)))
+
+
+def _write_new(path: Path, pieces: Iterable[Any]) -> str:
+    """Write pieces to a file that must not exist yet, down to the disk; returns their SHA-256 in
+    hexadecimal.
+    """
+    digest = hashlib.sha256()
+    with path.open("xb") as file:
+        for piece in pieces:
+            content = memoryview(piece.load() if isinstance(piece, Payload) else piece)
+            if len(content) != len(piece):
+                raise BctError(
+                    f"{path}: a tensor has {len(content)} bytes of data where {len(piece)} were declared"
+                )
+            for start in range(0, len(content), _BLOCK):
+                block = content[start : start + _BLOCK]
+                digest.update(block)
+                file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()

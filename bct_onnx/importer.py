@@ -1,0 +1,177 @@
+"""ONNX models to onnx-graphsurgeon graphs, without what onnx-graphsurgeon's own importer loses; exporter.py
+is the way back.
+
+Kept beyond its own: default values of inputs (variables here), types other than tensors (`Variable.dtype` is
+then the TypeProto), attributes that have no Python form (the AttributeProto itself), the type of empty lists,
+names that a subgraph defines anew, and constants that only subgraphs read (written once). Not kept:
+value_info of tensors, documentation of nodes.
+"""
+
+from collections import ChainMap
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx.inliner
+import onnx_graphsurgeon as gs
+from onnx_graphsurgeon.ir.tensor import SparseValues
+
+from .errors import BctError
+from .tensors import DTYPES, TensorValues
+
+# From IR version 4 on, initializers need not be inputs, and those that are can be overridden by the caller.
+OVERRIDABLE_IR = 4
+
+Kind = onnx.AttributeProto
+_PYTHON_FORMS: dict[int, Callable[[onnx.AttributeProto], Any]] = {
+    Kind.FLOAT: lambda attribute: attribute.f,
+    Kind.INT: lambda attribute: attribute.i,
+    Kind.STRING: lambda attribute: attribute.s.decode(),
+    Kind.FLOATS: lambda attribute: list(attribute.floats),
+    Kind.INTS: lambda attribute: list(attribute.ints),
+    Kind.STRINGS: lambda attribute: [text.decode() for text in attribute.strings],
+}
+
+# Returns the mapped bytes of a tensor that refers to external data, None for one that holds its data.
+Contents = Callable[[onnx.TensorProto], memoryview | None]
+
+
+class EmptyList(list[Any]):
+    """An empty list attribute that remembers its attribute type, which onnx cannot infer."""
+
+    def __init__(self, kind: int) -> None:
+        """Remember the AttributeProto type of the list."""
+        super().__init__()
+        self.kind = kind
+
+
+def default_inputs(model: onnx.ModelProto) -> set[str]:
+    """Return the names of the main graph's inputs that have a default value which the caller may override."""
+    if model.ir_version < OVERRIDABLE_IR:
+        return set()
+    constants = {tensor.name for tensor in model.graph.initializer}
+    constants |= {tensor.values.name for tensor in model.graph.sparse_initializer}
+    return constants & {value.name for value in model.graph.input}
+
+
+def to_graph(model: onnx.ModelProto, contents: Contents, path: Path) -> gs.Graph:
+    """Return the graph of a checked model, functions inlined; raises BctError, naming `path`, for what it
+    cannot keep.
+    """
+    model = _inline_functions(model, path)
+    imports = {
+        "" if opset.domain == "ai.onnx" else opset.domain: opset.version for opset in model.opset_import
+    }
+    header = {
+        "opset": imports.get(""),
+        "import_domains": [onnx.helper.make_opsetid(domain, version) for domain, version in imports.items()],
+        "producer_name": model.producer_name,
+        "producer_version": model.producer_version,
+        "ir_version": model.ir_version,
+    }
+    return _Importer(contents, path, header).graph(model.graph, ChainMap(), default_inputs(model))
+
+
+def _inline_functions(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+    inlined = onnx.ModelProto()
+    inlined.CopyFrom(model)
+    for convert_version in (False, True):
+        if not inlined.functions:
+            break
+        try:
+            inlined = onnx.inliner.inline_local_functions(inlined, convert_version)
+        except Exception as error:  # a C++ exception of any type
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise BctError(f"{path}: its functions cannot be inlined: {reason}") from error
+    if inlined.functions:
+        names = ", ".join(function.name for function in inlined.functions)
+        raise BctError(f"{path}: cannot inline the functions {names}; export the model without functions")
+    return inlined
+
+
+class _Importer:
+    def __init__(self, contents: Contents, path: Path, header: dict[str, Any]) -> None:
+        self.contents = contents
+        self.path = path
+        self.header = header
+
+    def graph(self, proto: onnx.GraphProto, outer: ChainMap[str, gs.Tensor], variables: set[str]) -> gs.Graph:
+        """Import a graph that sees the tensors of `outer`; initializers named in `variables` are inputs."""
+        own: dict[str, gs.Tensor] = {}
+        scope = outer.new_child(own)
+        for tensor in proto.initializer:
+            if tensor.name not in variables:
+                own[tensor.name] = self.constant(tensor)
+        for sparse in proto.sparse_initializer:
+            if sparse.values.name not in variables:
+                own[sparse.values.name] = gs.Constant(sparse.values.name, SparseValues(sparse))
+        infos = {value.name: value for value in chain(proto.value_info, proto.input, proto.output)}
+
+        def define(name: str) -> gs.Tensor:
+            if not name:
+                return gs.Variable.empty()
+            if name not in own:
+                own[name] = variable(name, infos.get(name))
+            return own[name]
+
+        inputs = [
+            define(value.name) for value in proto.input if not isinstance(own.get(value.name), gs.Constant)
+        ]
+        outputs = [define(value.name) for value in proto.output]
+        nodes = [
+            gs.Node(
+                node.op_type,
+                node.name,
+                {attribute.name: self.attribute(attribute, node, scope) for attribute in node.attribute},
+                [scope[name] if name and name in scope else define(name) for name in node.input],
+                [define(name) for name in node.output],
+                node.domain if node.domain not in ("", "ai.onnx") else None,
+            )
+            for node in proto.node
+        ]
+        return gs.Graph(nodes, inputs, outputs, proto.name, proto.doc_string, **self.header)
+
+    def constant(self, tensor: onnx.TensorProto) -> gs.Constant:
+        return gs.Constant(tensor.name, TensorValues(tensor, self.contents(tensor)))
+
+    def attribute(
+        self, attribute: onnx.AttributeProto, node: onnx.NodeProto, scope: ChainMap[str, gs.Tensor]
+    ) -> Any:
+        """Return the Python form of an attribute, or a copy of itself when it has none."""
+        if attribute.type in (Kind.GRAPHS, Kind.UNDEFINED):
+            kind = Kind.AttributeType.Name(attribute.type)
+            raise BctError(
+                f"{self.path}: node '{node.name}' ({node.op_type}): the attribute '{attribute.name}' of type"
+                f" {kind} cannot be kept; export the model without it"
+            )
+        if attribute.type == Kind.TENSOR and not attribute.ref_attr_name:
+            return self.constant(attribute.t)
+        if attribute.type == Kind.GRAPH and not attribute.ref_attr_name:
+            return self.graph(attribute.g, scope, set())
+        try:
+            value = _PYTHON_FORMS[attribute.type](attribute)
+        except (KeyError, UnicodeDecodeError):
+            value = None
+        if value is None or attribute.ref_attr_name:
+            kept = onnx.AttributeProto()
+            kept.CopyFrom(attribute)
+            return kept
+        return EmptyList(attribute.type) if value == [] else value
+
+
+def variable(name: str, info: onnx.ValueInfoProto | None) -> gs.Variable:
+    """Return the Variable of a name with what is known of its type; `dtype` is the TypeProto when that is no
+    tensor.
+    """
+    kind = info.type.WhichOneof("value") if info is not None else None
+    if info is None or kind is None:
+        return gs.Variable(name)
+    if kind != "tensor_type":
+        return gs.Variable(name, info.type, type=kind)
+    tensor = info.type.tensor_type
+    shape = None
+    if tensor.HasField("shape"):
+        shape = [getattr(size, size.WhichOneof("value") or "", None) for size in tensor.shape.dim]
+    return gs.Variable(name, DTYPES.get(tensor.elem_type), shape)

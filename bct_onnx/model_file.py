@@ -1,0 +1,133 @@
+"""Reading ONNX with bounded memory: the file is mapped, weights stay where they are until somebody asks for
+them.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import onnx
+import onnx_graphsurgeon as gs
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from . import importer, wire
+from .errors import BctError
+from .tensors import Span, all_tensors, check_tensor, external_path, locate, map_file
+
+# Weights from this size on stay in the file, in bytes.
+_SMALL = 1024
+# What protobuf parses at most.
+_MAX_SKELETON = 2**31 - 1
+_EXTERNAL = onnx.TensorProto.EXTERNAL
+
+
+@dataclass(frozen=True, eq=False)
+class ModelFile:
+    """A model in its file.
+
+    `proto` is the model without its weights: a tensor of 1 KiB or more refers to `location` (the file itself
+    or an external file), offset and length, as ONNX external data does. `large` says where these weights lie,
+    by name of the main graph's initializer. `bytes` counts the file and the external data that it refers to.
+    `files` are all mapped files.
+    """
+
+    path: Path
+    proto: onnx.ModelProto
+    large: Mapping[str, Span]
+    bytes: int
+    files: Mapping[str, Path]
+    maps: Mapping[str, memoryview]
+
+    @cached_property
+    def sha256(self) -> str:
+        """The SHA-256 in hexadecimal of the file followed by its external files in order of their names, if
+        it has any.
+        """
+        return file_hash(
+            self.path, [self.files[name] for name in sorted(self.files) if name != own_name(self.path)]
+        )
+
+    def graph(self) -> gs.Graph:
+        """Return a new graph of the model whose weights are views of the file; raises BctError if it cannot
+        be kept whole.
+
+        Functions are inlined. Inputs with a default value (IR version 4 on) are variables.
+        """
+        return importer.to_graph(self.proto, self.content, self.path)
+
+    def content(self, tensor: onnx.TensorProto) -> memoryview | None:
+        """Return the raw bytes of a tensor of `proto` where it refers to a file, None where it holds its
+        data.
+        """
+        if tensor.data_location != _EXTERNAL:
+            return None
+        location, offset, length = locate(tensor, self.path)
+        return self.maps[location][offset : offset + length]
+
+
+def own_name(path: Path) -> str:
+    """Return the location by which a skeleton refers to the model file itself."""
+    return path.name.encode("utf-8", "replace").decode()
+
+
+def file_hash(path: Path, external: list[Path]) -> str:
+    """Return the SHA-256 in hexadecimal of the contents of files, one after the other."""
+    digest = hashlib.sha256()
+    for part in (path, *external):
+        with part.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def read(path: Path) -> ModelFile:
+    """Read a model, every tensor checked to have the data it declares; raises BctError with one line for a
+    bad file.
+    """
+    path = Path(path)
+    data = map_file(path)
+    proto = _parse(data, path)
+    own = own_name(path)
+    maps, files = {own: data}, {own: path}
+    spans: set[tuple[str, int, int]] = set()
+    for tensor in all_tensors(proto):
+        check_tensor(tensor, str(path))
+        if tensor.data_location == _EXTERNAL:
+            location, offset, length = locate(tensor, path)
+            if location not in maps:
+                files[location] = external_path(location, path, tensor.name)
+                maps[location] = map_file(files[location])
+            if offset + length > len(maps[location]):
+                raise BctError(
+                    f"{path}: tensor '{tensor.name}' needs bytes {offset} to {offset + length} of"
+                    f" {files[location]}, which has {len(maps[location])}; the external data is cut short"
+                )
+            spans.add((location, offset, length))
+    large = {}
+    for tensor in proto.graph.initializer:
+        if tensor.data_location == _EXTERNAL:
+            location, offset, length = locate(tensor, path)
+            large[tensor.name] = Span(files[location], offset, length)
+    size = len(data) + sum(length for location, _, length in spans if location != own)
+    return ModelFile(path, proto, large, size, files, maps)
+
+
+def _parse(data: memoryview, path: Path) -> onnx.ModelProto:
+    if bytes(data[:16]) == b"version https://":
+        raise BctError(f"{path}: is a Git LFS pointer, not the model; fetch it with `git lfs pull`")
+    if not data:
+        raise BctError(f"{path}: is empty; export or download the model again")
+    try:
+        skeleton = wire.cut_out(data, own_name(path), _SMALL)
+        if len(skeleton) > _MAX_SKELETON:
+            raise BctError(f"{path}: {len(skeleton)} bytes besides raw_data are more than protobuf can parse")
+        proto: onnx.ModelProto = onnx.ModelProto.FromString(skeleton)
+    except (wire.WireError, DecodeError) as error:
+        raise BctError(
+            f"{path}: is not an ONNX model or is damaged ({error}); export or download it again"
+        ) from error
+    if not proto.HasField("graph"):
+        raise BctError(f"{path}: holds no graph, so it is not an ONNX model")
+    return proto

@@ -1,0 +1,136 @@
+"""A model appears under its name whole or not at all: it is made in a hidden folder beside its place and
+moved at the end.
+"""
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import BctError
+from .model_file import read
+
+_HASH_DIGITS = 16
+
+
+def data_name(model: str, digest: str) -> str:
+    """Return the name of the external data of a model file: the hash keeps the data of an older model of that
+    name apart.
+    """
+    return f"{model}.{digest[:_HASH_DIGITS]}.data"
+
+
+def _is_data_of(name: str, model: str) -> bool:
+    return re.fullmatch(re.escape(model) + rf"\.[0-9a-f]{{{_HASH_DIGITS}}}\.data", name) is not None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A file in the making: write to `path`, check it there, then `commit` moves it (and its external data)
+    to `target`.
+    """
+
+    target: Path
+    path: Path
+
+    def commit(self) -> None:
+        """Put the written file in place of `target`; raises BctError and leaves the old file alone if that
+        fails.
+
+        External data goes first, under a name of its own; the switch is one rename of the model file; then
+        the data that `write` gave the old model is removed. Stopped anywhere, old or new are complete.
+        """
+        folder, moved = self.target.parent, list[Path]()
+        old = _data_of(self.target)
+        data = [path for path in self.path.parent.iterdir() if _is_data_of(path.name, self.target.name)]
+        try:
+            for path in data:
+                place = folder / path.name
+                if not place.exists():
+                    moved.append(place)
+                path.replace(place)
+            _sync_folder(folder)
+            self.path.replace(self.target)
+        except BaseException as error:
+            # An interrupt may come between the rename and the next line: what is in place then is the new
+            # model.
+            if self.path.exists():
+                for place in moved:
+                    place.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise BctError(f"{self.target}: cannot be put in place: {error.strerror}") from error
+            raise
+        _sync_folder(folder)
+        for name in old - {path.name for path in data}:
+            (folder / name).unlink(missing_ok=True)
+
+
+@contextmanager
+def staged(target: Path) -> Iterator[Stage]:
+    """Give a Stage for `target`; leaving the block without `commit`, by whatever way, leaves no trace.
+
+    Raises BctError if the folder cannot be written to.
+    """
+    target = Path(target)
+    try:
+        folder = tempfile.TemporaryDirectory(dir=target.parent, prefix=".bct-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise BctError(f"{target}: its folder cannot be written to: {error.strerror}") from error
+    with folder as name:
+        yield Stage(target, Path(name) / target.name)
+
+
+def check_target(source: Path, target: Path) -> None:
+    """Check before long work that `target` can be written and is no part of `source`; raises BctError if
+    not.
+    """
+    source, target = Path(source), Path(target)
+    if target.is_dir() or not target.name:
+        raise BctError(f"{target}: is a folder; name the .onnx file to write")
+    if target.exists() and not target.is_file():
+        raise BctError(f"{target}: is not a regular file; name another file to write")
+    if not target.parent.is_dir():
+        raise BctError(f"{target}: the folder {target.parent} does not exist; make it first")
+    if source.exists() and target.exists():
+        if source.samefile(target):
+            raise BctError(f"{target}: is the input file; name another file to write")
+        _check_external(source, target)
+    with staged(target) as stage:
+        try:
+            stage.path.touch()
+        except OSError as error:
+            raise BctError(f"{target}: cannot be written: {error.strerror}") from error
+
+
+def _check_external(source: Path, target: Path) -> None:
+    """Refuse a target whose writing would replace or remove the external data of the source."""
+    for path in read(source).files.values():
+        if path.samefile(target) or any(path.samefile(target.parent / name) for name in _data_of(target)):
+            raise BctError(
+                f"{target}: shares the external data {path} with the input; name another file to write"
+            )
+
+
+def _data_of(model: Path) -> set[str]:
+    """Return the names of the external data that `write` made for an existing model of this very name."""
+    try:
+        return (
+            {name for name in read(model).files if _is_data_of(name, model.name)} if model.exists() else set()
+        )
+    except BctError:
+        return set()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make renames in a folder survive a power cut, where the system can do that."""
+    if os.name != "posix":
+        return
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
