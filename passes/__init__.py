@@ -10,8 +10,8 @@ import onnx_graphsurgeon as gs
 
 from . import constant, gather, matmul, tied
 from .context import Context
-from .graph.constants import lift_constant_nodes
 from .graph.editor import Editor, walk
+from .graph.tidy import lift_constant_nodes, merge_equal, shorten_names
 from .lowerings.table import LOWERINGS
 from .options import Options
 from .report import PassReport, Skip, SkippedNode
@@ -34,8 +34,11 @@ def run(graph: gs.Graph, options: Options, progress: Progress | None = None) -> 
     `required_opset(options)`.
     """
     lift_constant_nodes(graph)
+    merge_equal(graph)
     context = Context(Editor(graph), options, LOWERINGS[options.lowering](), PassReport(""))
-    return [_run_pass(module, graph, context, progress) for module in CHAIN]
+    reports = [_run_pass(module, graph, context, progress) for module in CHAIN]
+    shorten_names(graph)
+    return reports
 
 
 def required_opset(options: Options) -> int:

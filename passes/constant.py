@@ -95,9 +95,9 @@ def _replace(context: Context, constant: ConstantView) -> str | None:
     if values.size > 2 and (np.all(np.diff(values.reshape(-1)) > 0) or np.all(np.diff(values.reshape(-1)) < 0)):
         return f"{source.name} is a ramp: positions or frequencies are kept exact"
     to = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(constant.dtype))
-    load, readers = context.editor.at_load(), list(source.outputs)
+    load, readers, name = context.editor.at_load(), list(source.outputs), f"c{len(context.report.tensors)}"
     if values.nbytes < SMALLEST_CODED_BYTES:
-        restored, size = store_half(load, values, to, source.name)
+        restored, size = store_half(load, values, to, name)
         bits, lowering, noise = 16, "half", float(np.square(values - values.astype(np.float16)).sum())
         signal = float(np.square(values).sum())
         sqnr = 10 * math.log10(signal / noise) if noise and signal else math.inf
@@ -107,7 +107,7 @@ def _replace(context: Context, constant: ConstantView) -> str | None:
         if context.editor.opset < opset_for(bits):
             bits = OTHER_BITS
         tensor = encode(_rows(values).T, BlockFormat.fine(bits, BLOCK_SIZE), context.options.workers)
-        restored, size = store_codes(load, tensor, values.shape, to, source.name)
+        restored, size = store_codes(load, tensor, values.shape, to, name)
         sqnr = tensor.sqnr_db
     for reader in readers:
         reader.inputs = [restored if tensor is source else tensor for tensor in reader.inputs]

@@ -63,10 +63,9 @@ class Context:
             matrix = load()
             if not np.isfinite(matrix).all():
                 return Skip("its weight holds NaN or infinity")
-            name = sources[0].name
             fmt = self.lowering.format(self.options.bits, self.options.block_size, matrix.shape[0])
             tensor = encode(matrix, fmt, self.options.workers)
-            stored = self.lowering.store(self.editor.at_load(), tensor, name, by_rows)
+            stored = self.lowering.store(self.editor.at_load(), tensor, f"w{len(self.stored)}", by_rows)
             self.stored[key] = stored
             self.report.tensors.append(
                 TensorReport(
@@ -88,7 +87,7 @@ class Context:
             return x
         key = (x.name, at.scope)
         if key not in self._floats:
-            self._floats[key] = cast(at, x, FLOAT, f"{x.name}.float")
+            self._floats[key] = cast(at, x, FLOAT, f"x{len(self._floats)}.float")
         return self._floats[key]
 
 

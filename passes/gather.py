@@ -62,7 +62,7 @@ def replace(context: Context, matches: list[Lookup]) -> Skip | None:
     if isinstance(table, Skip):
         return table
     at = context.editor.before(lookup.scope, lookup.node)
-    name = lookup.table.source.name
+    name = table.name
     rows = context.lowering.lookup(at, table, lookup.indices, name)
     at.deliver(at.as_type(rows, lookup.table.dtype, name), lookup.node)
     return None

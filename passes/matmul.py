@@ -103,7 +103,7 @@ def replace(context: Context, matches: list[Product]) -> Skip | None:
         return weight
     at = context.editor.before(matches[0].scope, first.node)
     x = context.as_float(at, first.x, first.weight.dtype)
-    name = first.weight.source.name
+    name = weight.name
     if first.transpose_x:
         x = at.op("Transpose", x, name=f"{first.x.name}.transposed", perm=[1, 0])
     if first.batch:

@@ -35,7 +35,7 @@ def split(codes: NDArray[np.int8], bits: int) -> list[Plane]:
     for width in PLANES[bits]:
         shift -= width
         pieces = (unsigned >> np.uint8(shift)) & np.uint8((1 << width) - 1)
-        planes.append(Plane(width, shift, _PACK[width](pieces)))
+        planes.append(Plane(width, shift, PACK[width](pieces)))
     return planes
 
 
@@ -52,7 +52,7 @@ def _pack_strided(pieces: Bytes, width: int) -> Bytes:
     return packed
 
 
-_PACK = {
+PACK = {
     8: np.ndarray.copy,
     4: pack_nibbles,
     2: lambda pieces: _pack_strided(pieces, 2),

@@ -12,8 +12,6 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from onnx_graphsurgeon.ir.tensor import LazyValues, SparseValues
 
-from .editor import walk
-
 Array = NDArray[Any]
 Step = tuple[str, Any]
 FLOATS = ("float16", "float32", "float64")
@@ -97,41 +95,6 @@ def small_values(tensor: gs.Tensor) -> Array | None:
     """Return the values of a constant that parametrizes a node (a scalar, a shape, axes), or None."""
     view = resolve(tensor)
     return view.values() if view is not None and math.prod(view.shape) <= 64 else None
-
-
-def lift_constant_nodes(graph: gs.Graph) -> None:
-    """Turn Constant nodes into initializers, in bodies too, so that passes see one form of constant."""
-    for _, node in walk(graph):
-        value = _constant_value(node)
-        if value is None or any(output is node.outputs[0] for output in graph.outputs):
-            continue
-        output = node.outputs[0]
-        constant = gs.Constant(output.name, value)
-        for reader in list(output.outputs):
-            reader.inputs = [constant if tensor is output else tensor for tensor in reader.inputs]
-        if not output.outputs:
-            node.outputs.clear()
-
-
-def _constant_value(node: gs.Node) -> LazyValues | Array | None:
-    if node.op != "Constant":
-        return None
-    value = node.attrs.get("value")
-    if isinstance(value, gs.Constant):
-        values: LazyValues | Array = value._values
-        return values
-    for name, dtype in _CONSTANT_ATTRIBUTES.items():
-        if name in node.attrs:
-            return np.array(node.attrs[name], dtype)
-    return None
-
-
-_CONSTANT_ATTRIBUTES = {
-    "value_float": np.float32,
-    "value_floats": np.float32,
-    "value_int": np.int64,
-    "value_ints": np.int64,
-}
 
 
 def _append(view: ConstantView, step: Step, shape: tuple[int, ...], dtype: str | None = None) -> ConstantView:

@@ -16,6 +16,7 @@ class StoredWeight:
     """A weight in the graph.
 
     Attributes:
+        name: what the names of its tensors begin with.
         values: what the lowering multiplies with or looks up in.
         scale: float scales that go with it.
         format: format of its codes.
@@ -26,6 +27,7 @@ class StoredWeight:
         bytes: bytes in the file.
     """
 
+    name: str
     values: gs.Tensor
     scale: gs.Tensor
     format: BlockFormat

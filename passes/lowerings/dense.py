@@ -41,6 +41,7 @@ class Dense:
         values, size = self._values(load, tensor, name, by_rows)
         scale = load.constant(tensor.column_scale, f"{name}.scale16")
         return StoredWeight(
+            name=name,
             values=values,
             scale=cast(load, scale, FLOAT, f"{name}.scale"),
             format=tensor.format,
@@ -88,7 +89,7 @@ class Dense:
             return unpack(load, matrix[:, : tensor.k] if by_rows else matrix[: tensor.k], bits, name)
         values, size = unpack(load, np.ascontiguousarray(codes), bits, name)
         if tensor.format.max_exponent:
-            values, shift_bytes = shift_blocks(load, values, exponents, name)
+            values, shift_bytes = shift_blocks(load, values, exponents, tensor.format.max_exponent, name)
             size += shift_bytes
         values = reshape(load, as_int8(load, values, bits, name), padded, f"{name}.matrix")
         if codes.size != tensor.k * tensor.n:
@@ -98,7 +99,7 @@ class Dense:
     def _quantize(self, at: Emitter, x: gs.Tensor) -> Rows:
         key = (x.name, at.scope)
         if key not in self._rows:
-            self._rows[key] = quantize_rows(at, x, x.name)
+            self._rows[key] = quantize_rows(at, x, f"x{len(self._rows)}")
         return self._rows[key]
 
     def _columns(self, at: Emitter, weight: StoredWeight) -> gs.Tensor:

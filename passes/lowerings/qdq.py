@@ -53,7 +53,7 @@ class Qdq:
             load, np.ascontiguousarray(exponents), column_scale, tensor.tensor_scale, fmt, name
         )
         return StoredWeight(
-            values, scale, fmt, tensor.k, tensor.n, by_rows, tensor.tensor_scale, size + scale_bytes
+            name, values, scale, fmt, tensor.k, tensor.n, by_rows, tensor.tensor_scale, size + scale_bytes
         )
 
     def multiply(self, at: Emitter, x: gs.Tensor, weight: StoredWeight, name: str) -> gs.Variable:

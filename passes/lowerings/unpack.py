@@ -13,9 +13,9 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from ..formats.planes import Plane, pack_nibbles, split
+from ..formats.planes import PACK, Plane, split
 from ..graph.editor import Emitter
-from .operators import BOOL, INT4, INT8, OPSET_INT4, UINT4, UINT8, cast, reshape
+from .operators import BOOL, INT4, INT8, OPSET_INT4, UINT4, UINT8, cast, reshape, slice_rows
 
 
 def opset_for(bits: int) -> int:
@@ -43,28 +43,40 @@ def as_int8(load: Emitter, codes: gs.Tensor, bits: int, name: str) -> gs.Tensor:
     return codes if bits == 8 else cast(load, codes, INT8, f"{name}.int8")
 
 
-def shift_blocks(load: Emitter, codes: gs.Tensor, exponents: NDArray[np.uint8], name: str) -> tuple[gs.Tensor, int]:
+def shift_blocks(
+    load: Emitter, codes: gs.Tensor, exponents: NDArray[np.uint8], largest: int, name: str
+) -> tuple[gs.Tensor, int]:
     """Shift uint8 codes left by each block's exponent, shaped to broadcast; return (tensor, bytes stored)."""
-    padded = np.zeros(-(-exponents.size // 2) * 2, np.uint8)
+    width = next(width for width in (1, 2, 4) if largest < 1 << width)
+    padded = np.zeros(-(-exponents.size // 8) * 8, np.uint8)
     padded[: exponents.size] = exponents.reshape(-1)
-    packed = pack_nibbles(padded)
-    shifts = cast(load, load.packed(packed, UINT4, exponents.shape, f"{name}.shifts"), UINT8, f"{name}.shift")
-    return load.op("BitShift", codes, shifts, name=f"{name}.shifted", direction="LEFT"), packed.nbytes
+    plane = Plane(width, 0, PACK[width](padded))
+    if width == 4:
+        packed = plane.packed[: -(-exponents.size // 2)]
+        shifts = cast(load, load.packed(packed, UINT4, exponents.shape, f"{name}.shifts4"), UINT8, f"{name}.shifts")
+    else:
+        shifts = _pieces(load, plane, f"{name}.shifts")
+        if padded.size != exponents.size:
+            shifts = slice_rows(load, reshape(load, shifts, (-1,), f"{name}.flat"), 0, exponents.size, f"{name}.unpadded")
+        shifts = reshape(load, shifts, exponents.shape, f"{name}.shifts")
+    return load.op("BitShift", codes, shifts, name=f"{name}.shifted", direction="LEFT"), plane.packed.nbytes
 
 
 def _plane(load: Emitter, plane: Plane, shape: tuple[int, ...], name: str, signed: bool) -> gs.Tensor:
     if plane.bits == 4:
         # Casting int4 to uint8 extends the sign.
         return cast(load, load.packed(plane.packed, INT4, shape, f"{name}.codes4"), UINT8, f"{name}.bits4")
-    lanes = np.arange(0, 8, plane.bits, dtype=np.uint8)[:, None]
-    mask = (1 << plane.bits) - 1
-    stored = load.constant(plane.packed[None, :], f"{name}.codes{plane.bits}")
-    lanes_shifted = load.op(
-        "BitShift", stored, load.constant(lanes, "lanes"), name=f"{name}.lanes{plane.bits}", direction="RIGHT"
-    )
-    pieces = load.op("BitwiseAnd", lanes_shifted, _byte(load, mask), name=f"{name}.pieces{plane.bits}")
+    pieces = _pieces(load, plane, f"{name}.codes")
     pieces = _extend_sign(load, pieces, plane.bits, name) if signed else pieces
     return reshape(load, pieces, shape, f"{name}.bits{plane.bits}")
+
+
+def _pieces(load: Emitter, plane: Plane, name: str) -> gs.Variable:
+    """Write the unpacking of 2-bit or 1-bit pieces: [pieces of a byte, bytes]."""
+    lanes = load.constant(np.arange(0, 8, plane.bits, dtype=np.uint8)[:, None], f"lanes{plane.bits}")
+    stored = load.constant(plane.packed[None, :], f"{name}{plane.bits}")
+    lanes = load.op("BitShift", stored, lanes, name=f"{name}{plane.bits}.lanes", direction="RIGHT")
+    return load.op("BitwiseAnd", lanes, _byte(load, (1 << plane.bits) - 1), name=f"{name}{plane.bits}.pieces")
 
 
 def _extend_sign(load: Emitter, pieces: gs.Variable, bits: int, name: str) -> gs.Variable:
