@@ -1,0 +1,93 @@
+"""Feeds for a model: made from its own inputs, or read from a file."""
+
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from onnx import ModelProto
+
+from bct_onnx.errors import BctError
+from bct_onnx.verify.flow import flatten
+from bct_onnx.verify.inputs import ModelInput, find_inputs
+from bct_onnx.verify.sizes import PLANS, axis_kinds, complete, concrete_shape, fallbacks
+from bct_onnx.verify.values import Array, Value, make_value, numpy_type
+
+Feed = Mapping[str, Value]
+
+
+def candidate_feeds(model: ModelProto, seed: int) -> Iterator[Iterator[Feed]]:
+    """Yield groups of feeds, the likeliest group first; take from the first group in which any runs.
+
+    Each group has at most four feeds of different sizes, each made when asked for. The same seed
+    gives the same feeds. BctError when an input's type cannot be fed.
+    """
+    flow = flatten(model)
+    inputs = find_inputs(model, flow)
+    kinds = axis_kinds(inputs)
+    tried: set[object] = set()
+
+    def group(change: Mapping[str, int], plain: bool) -> Iterator[Feed]:
+        seen_before = frozenset(tried)
+        for number, plan in enumerate(PLANS):
+            sizes = complete({**plan, **change, "feed": number}, inputs)
+            shapes = {entry.name: concrete_shape(entry, kinds, sizes) for entry in inputs}
+            key = (plain, sizes["past"], *shapes.values())
+            if key in seen_before:
+                continue
+            tried.add(key)
+            rng = np.random.default_rng([seed, number])
+            yield {e.name: make_value(e, shapes[e.name], sizes, rng, plain) for e in inputs}
+
+    for change in fallbacks(inputs, flow):
+        for plain in (False, True):
+            yield group(change, plain)
+
+
+def load_feeds(path: str | Path, model: ModelProto) -> list[Feed]:
+    """Read feeds from an .npz: arrays `name` (in every feed) or `name.0`, `name.1`, ... (one a feed).
+
+    BctError names the file and the array when the file cannot be read, a name, type or rank is not
+    the model's, or an input is missing. Inputs of type bfloat16 are given as float32.
+    """
+    inputs = {entry.name: entry for entry in find_inputs(model, flatten(model))}
+    shared: dict[str, Array] = {}
+    numbered: dict[int, dict[str, Array]] = {}
+    for key, array in _read(Path(path)).items():
+        name, _, suffix = key.rpartition(".")
+        if key in inputs:
+            shared[key] = array
+        elif name in inputs and suffix.isdecimal():
+            numbered.setdefault(int(suffix), {})[name] = array
+        else:
+            raise BctError(f"{path}: {key!r} is not an input of the model; it has {', '.join(inputs)}")
+        _check(path, key, array, inputs[key if key in inputs else name])
+    feeds = [{**shared, **numbered[number]} for number in sorted(numbered)] or [shared]
+    for number, feed in enumerate(feeds):
+        missing = inputs.keys() - feed.keys()
+        if missing:
+            raise BctError(f"{path}: feed {number} has no array for input {sorted(missing)[0]!r}")
+    return [*feeds]
+
+
+def _read(path: Path) -> dict[str, Array]:
+    try:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise BctError(f"{path}: holds a single array; save named arrays with numpy.savez")
+        with archive:
+            return dict(archive)
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        reason = "file not found" if isinstance(error, FileNotFoundError) else "not a readable .npz file"
+        raise BctError(f"{path}: {reason}; save named arrays with numpy.savez") from error
+
+
+def _check(path: str | Path, key: str, array: Array, entry: ModelInput) -> None:
+    wanted = numpy_type(entry)
+    if array.dtype != wanted and not (wanted.kind == "O" and array.dtype.kind in "US"):
+        raise BctError(f"{path}: {key!r} is {array.dtype}, the model's input {entry.name!r} is {wanted}")
+    if array.ndim != len(entry.shape):
+        raise BctError(
+            f"{path}: {key!r} has shape {list(array.shape)}, "
+            f"the model's input {entry.name!r} is {list(entry.shape)}"
+        )
