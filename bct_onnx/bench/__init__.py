@@ -1,0 +1,1 @@
+"""Compare a float model with compressed ones: file, loading, memory, latency and answers, side by side."""

@@ -1,0 +1,99 @@
+"""The command line of the benchmark: `python -m bct_onnx.bench FLOAT.onnx [CANDIDATE.onnx ...]`."""
+
+import json
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from bct_onnx.bench.measure import Effort, compare
+from bct_onnx.bench.model_files import read_inputs
+from bct_onnx.bench.peers import PEERS, make_all, ours
+from bct_onnx.bench.records import Candidate, Comparison, Skipped
+from bct_onnx.bench.report import as_data, plot, table
+from bct_onnx.bench.workloads import default_workloads, parse
+from bct_onnx.errors import BctError
+
+MODEL = click.Path(exists=True, dir_okay=False, path_type=Path)
+WIDE = 180  # columns of a table that goes to a file or a pipe
+FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
+
+
+@click.command()
+@click.argument("source", metavar="FLOAT.onnx", type=MODEL)
+@click.argument("given", metavar="[CANDIDATE.onnx]...", nargs=-1, type=MODEL)
+@click.option(
+    "--peers", is_flag=True, help="Make and measure what ONNX Runtime's own tools make of FLOAT.onnx."
+)
+@click.option("--presets", default="", help="Make and measure ours, e.g. fast,small.")
+@click.option(
+    "--shapes", help="BATCHxTOKENS[+PAST],... (pictures: BATCH,...); default: by the kind of model."
+)
+@click.option("--threads", default=2, show_default=True, type=click.IntRange(min=1))
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(min=1), help="Turns per model.")
+@click.option("--seconds", default=1.0, show_default=True, type=click.FloatRange(min=0), help="Per turn.")
+@click.option("--json", "json_path", type=FILE, help="Write the figures there.")
+@click.option(
+    "--plot", "plot_path", type=FILE, help="Draw the figures there (.png, .svg, .pdf; extra `eval`)."
+)
+@click.option(
+    "--keep-dir", type=click.Path(file_okay=False, path_type=Path), help="Keep the models made here."
+)
+def main(
+    *,
+    source: Path,
+    given: tuple[Path, ...],
+    peers: bool,
+    presets: str,
+    shapes: str | None,
+    threads: int,
+    rounds: int,
+    seconds: float,
+    json_path: Path | None,
+    plot_path: Path | None,
+    keep_dir: Path | None,
+) -> None:
+    """Compare FLOAT.onnx with compressed models: file, loading, memory, latency in turns, answers."""
+    console = Console(stderr=True)
+    try:
+        workloads = parse(shapes) if shapes else default_workloads(read_inputs(source))
+        recipes = (*(PEERS if peers else ()), *ours(presets))
+        with ExitStack() as stack, console.status("start") as status:
+            folder = keep_dir or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            folder.mkdir(parents=True, exist_ok=True)
+            candidates, skipped = [Candidate("float", source, "float", "given")], list[Skipped]()
+            for made in make_all(source, recipes, folder, status.update):
+                if isinstance(made, Skipped):
+                    skipped.append(made)
+                else:
+                    candidates.append(made)
+            taken = [candidate.name for candidate in candidates] + [path.stem for path in given]
+            candidates += [
+                Candidate(path.stem if taken.count(path.stem) == 1 else str(path), path, "given", "given")
+                for path in given
+            ]
+            comparison = compare(candidates, workloads, Effort(threads, rounds, seconds), status.update)
+        comparison.skipped[:0] = skipped
+        _show(comparison, json_path, plot_path)
+    except BctError as error:
+        console.print(f"error: {error}", highlight=False, soft_wrap=True)
+        raise SystemExit(error.exit_code) from None
+
+
+def _show(comparison: Comparison, json_path: Path | None, plot_path: Path | None) -> None:
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDE
+    console.print(table(comparison))
+    for skipped in comparison.skipped:
+        console.print(f"skipped: {skipped.name}: {skipped.reason}", highlight=False, markup=False)
+    if json_path:
+        json_path.write_text(json.dumps(as_data(comparison), indent=2) + "\n", encoding="utf-8")
+    if plot_path:
+        plot(comparison, plot_path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""The models that other tools make of a float model, and ours: one row each, made in a process of its own."""
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import onnxruntime as ort
+from onnx import TensorProto
+
+from bct_onnx.bench.load_once import peak_bytes, session
+from bct_onnx.bench.model_files import file_bytes, read_inputs
+from bct_onnx.bench.records import Candidate, Cost, Kind, Skipped, one_line
+from bct_onnx.errors import BctError
+
+Step = Callable[[Path, Path], None]
+"""Makes the model at the second path of the one at the first; raises when it cannot."""
+
+EXTERNAL_FROM = 1_500_000_000  # bytes; protobuf ends at 2 GB and tools write weights unpacked in between
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one candidate is made: by `step`, of the first of `bases` that exists ("float" always does)."""
+
+    name: str
+    step: Step
+    kind: Kind = "peer"
+    bases: tuple[str, ...] = ("float",)
+
+
+def optimize(source: Path, target: Path) -> None:
+    """Fuse with the optimizer of onnxruntime.transformers, as the first model type whose result loads."""
+    from onnxruntime.transformers.optimizer import optimize_model
+
+    inputs = read_inputs(source)
+    guess = (
+        "gpt2" if any(i.is_cache for i in inputs) else "vit" if any(i.is_picture for i in inputs) else "bert"
+    )
+    failure = ""
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        basic = Path(folder, "basic.onnx")
+        _optimize_basic(source, basic)
+        for model_type in dict.fromkeys((guess, "bert")):
+            try:
+                model = optimize_model(str(basic), model_type=model_type, opt_level=0)
+                model.save_model_to_file(str(target), use_external_data_format=_is_large(source))
+                session(target, 1)
+            except Exception as error:
+                failure = one_line(error)
+            else:
+                return
+    raise BctError(f"no model type fits: {failure}")
+
+
+def _optimize_basic(source: Path, target: Path) -> None:
+    """Do what `optimize_model(opt_level=1)` does first, which asks for torch only to read its version."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(target)
+    if _is_large(source):
+        entry = "session.optimized_model_external_initializers_file_name"
+        options.add_session_config_entry(entry, f"{target.name}.data")
+    ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def quantize_dynamic(source: Path, target: Path) -> None:
+    """Quantize to 8 bits per channel, activations dynamic per tensor."""
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization import quantize_dynamic as quantize
+
+    quantize(
+        source,
+        target,
+        per_channel=True,
+        weight_type=QuantType.QInt8,
+        use_external_data_format=_is_large(source),
+        extra_options={"DefaultTensorType": TensorProto.FLOAT},
+    )
+
+
+def quantize_nbits(source: Path, target: Path, *, block: int) -> None:
+    """Quantize the multiplications to 4 bits, symmetric, integer arithmetic (accuracy_level 4)."""
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    quantizer = MatMulNBitsQuantizer(str(source), 4, block, is_symmetric=True, accuracy_level=4)
+    quantizer.process()
+    quantizer.model.save_model_to_file(str(target), _is_large(source))
+
+
+def compress_preset(source: Path, target: Path, *, preset: str) -> None:
+    """Compress with this project."""
+    from bct_onnx import compress
+
+    compress(source, target, preset=preset, verify=False)
+
+
+OPTIMIZED = "optimizer"
+PEERS = (
+    Recipe(OPTIMIZED, optimize),
+    Recipe("quantize_dynamic", quantize_dynamic),
+    Recipe("optimizer, quantize_dynamic", quantize_dynamic, bases=(OPTIMIZED,)),
+    # Fused first where that works: MatMulNBits is faster inside fused layers.
+    Recipe("MatMulNBits 4 bits block 32", partial(quantize_nbits, block=32), bases=(OPTIMIZED, "float")),
+    Recipe("MatMulNBits 4 bits block 128", partial(quantize_nbits, block=128), bases=(OPTIMIZED, "float")),
+)
+
+
+def ours(presets: str) -> tuple[Recipe, ...]:
+    """Return one recipe per preset of a comma-separated list."""
+    names = [preset.strip() for preset in presets.split(",") if preset.strip()]
+    return tuple(Recipe(f"bct_onnx {name}", partial(compress_preset, preset=name), "ours") for name in names)
+
+
+def make_all(
+    source: Path, recipes: Sequence[Recipe], folder: Path, say: Callable[[str], None]
+) -> Iterator[Candidate | Skipped]:
+    """Make every recipe's model in `folder`, or say why not, one at a time; `say` hears what is under way."""
+    made = {"float": source}
+    for recipe in recipes:
+        base = next((base for base in recipe.bases if base in made), None)
+        if base is None:
+            yield Skipped(recipe.name, f"{recipe.bases[0]} was skipped")
+            continue
+        say(f"make {recipe.name}")
+        target = folder / f"{''.join(c if c.isalnum() else '_' for c in recipe.name)}.onnx"
+        result = in_fresh_process(recipe.step, made[base], target)
+        if isinstance(result, str):
+            yield Skipped(recipe.name, result)
+        else:
+            made[recipe.name] = target
+            yield Candidate(
+                recipe.name, target, recipe.kind, f"of the {base} model, by {_title(recipe.step)}", result
+            )
+
+
+def in_fresh_process(step: Step, source: Path, target: Path) -> Cost | str:
+    """Run a step in a process of its own and return its cost, or one line that says how it failed."""
+    spawn = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(1, spawn) as pool:
+            return pool.submit(_timed, step, source, target).result()
+    except Exception as error:
+        return one_line(error)
+
+
+def _timed(step: Step, source: Path, target: Path) -> Cost:
+    logging.disable()
+    warnings.simplefilter("ignore")
+    ort.set_default_logger_severity(3)
+    with Path(os.devnull).open("w", encoding="utf-8") as sink, contextlib.redirect_stdout(sink):
+        start = time.perf_counter()
+        step(source, target)
+        return Cost(time.perf_counter() - start, peak_bytes())
+
+
+def _is_large(source: Path) -> bool:
+    return file_bytes(source) > EXTERNAL_FROM
+
+
+def _title(step: Step) -> str:
+    function = step.func if isinstance(step, partial) else step
+    options = step.keywords if isinstance(step, partial) else {}
+    return f"{function.__name__}({', '.join(f'{k}={v}' for k, v in options.items())})"

@@ -1,0 +1,114 @@
+"""The records a benchmark is made of: what is compared, what was measured, and how the figures relate."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Literal
+
+Kind = Literal["float", "peer", "ours", "given"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one run of a process took: wall time in seconds, highest resident memory in bytes."""
+
+    seconds: float
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One model of the comparison: where it is, who made it, how, and (when made here) at what cost."""
+
+    name: str
+    path: Path
+    kind: Kind
+    how: str
+    made: Cost | None = None
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A model that could not be made, loaded or run, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Minimum and median of `count` wall times, in seconds."""
+
+    minimum: float
+    median: float
+    count: int
+
+    @classmethod
+    def of(cls, seconds: list[float]) -> "Spread":
+        """Summarize a list that is not empty."""
+        return cls(min(seconds), median(seconds), len(seconds))
+
+
+@dataclass
+class Row:
+    """The measurements of one candidate; `latency` and `error` by workload label.
+
+    `file_bytes` counts external data; `load_peak_bytes` is the whole process; `error` is the relative
+    distance of the first output from the float model's, norm over norm.
+    """
+
+    candidate: Candidate
+    file_bytes: int
+    load: Spread
+    load_peak_bytes: int
+    latency: dict[str, Spread] = field(default_factory=dict)
+    error: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A whole benchmark: the float model's row first; the baseline is a process that loads no model."""
+
+    environment: dict[str, str | int]
+    workloads: list[str]
+    baseline_bytes: int
+    rows: list[Row]
+    skipped: list[Skipped]
+
+    def has_peers(self) -> bool:
+        """Tell whether another tool's model takes part."""
+        return any(row.candidate.kind == "peer" for row in self.rows)
+
+    def to_float(self, row: Row, workload: str) -> float | None:
+        """Return how many times faster than the float model `row` is (minimum over minimum)."""
+        return _ratio(row, self.rows[:1], lambda r: _fastest(r, workload))
+
+    def to_best_peer(self, row: Row, workload: str) -> float | None:
+        """Return how many times faster `row` is than the fastest model that other tools made."""
+        return _ratio(row, self._others(), lambda r: _fastest(r, workload))
+
+    def smaller_than_float(self, row: Row) -> float | None:
+        """Return how many times smaller than the float model's file `row` is."""
+        return _ratio(row, self.rows[:1], lambda r: r.file_bytes)
+
+    def smaller_than_best_peer(self, row: Row) -> float | None:
+        """Return how many times smaller `row` is than the smallest file that other tools made."""
+        return _ratio(row, self._others(), lambda r: r.file_bytes)
+
+    def _others(self) -> list[Row]:
+        return [row for row in self.rows if row.candidate.kind in {"float", "peer"}]
+
+
+def _fastest(row: Row, workload: str) -> float | None:
+    return row.latency[workload].minimum if workload in row.latency else None
+
+
+def _ratio(row: Row, others: Iterable[Row], value: Callable[[Row], float | None]) -> float | None:
+    own, best = value(row), min((v for v in map(value, others) if v is not None), default=None)
+    return best / own if own and best else None
+
+
+def one_line(error: BaseException) -> str:
+    """Return an exception as one line of at most 200 characters."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
