@@ -8,12 +8,11 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from bct_onnx.bench.measure import Effort, compare
-from bct_onnx.bench.model_files import read_inputs
+from bct_onnx.bench.measure import Bench, Effort
 from bct_onnx.bench.peers import PEERS, make_all, ours
 from bct_onnx.bench.records import Candidate, Comparison, Skipped
 from bct_onnx.bench.report import as_data, plot, table
-from bct_onnx.bench.workloads import default_workloads, parse
+from bct_onnx.bench.workloads import Signature, parse
 from bct_onnx.errors import BctError
 
 MODEL = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -58,7 +57,8 @@ def main(
     """Compare FLOAT.onnx with compressed models: file, loading, memory, latency in turns, answers."""
     console = Console(stderr=True)
     try:
-        workloads = parse(shapes) if shapes else default_workloads(read_inputs(source))
+        signature = Signature.read(source)
+        workloads = parse(shapes) if shapes else signature.default_workloads()
         recipes = (*(PEERS if peers else ()), *ours(presets))
         with ExitStack() as stack, console.status("start") as status:
             folder = keep_dir or Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -74,7 +74,7 @@ def main(
                 Candidate(path.stem if taken.count(path.stem) == 1 else str(path), path, "given", "given")
                 for path in given
             ]
-            comparison = compare(candidates, workloads, Effort(threads, rounds, seconds), status.update)
+            comparison = Bench(candidates, Effort(threads, rounds, seconds), status.update).compare(workloads)
         comparison.skipped[:0] = skipped
         _show(comparison, json_path, plot_path)
     except BctError as error:

@@ -6,17 +6,16 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 
 from bct_onnx.bench import load_once
-from bct_onnx.bench.model_files import file_bytes, read_inputs
-from bct_onnx.bench.records import Candidate, Comparison, Cost, Row, Skipped, Spread, one_line
-from bct_onnx.bench.workloads import Feeds, Workload, make_feeds
+from bct_onnx.bench.records import Candidate, Comparison, Cost, Result, Row, Skipped, Spread, one_line
+from bct_onnx.bench.workloads import Feeds, Signature, Workload, disk_bytes
 from bct_onnx.errors import BctError
 
 LOADS = 3  # fresh processes per candidate; fewer when the rounds are
@@ -36,51 +35,76 @@ class Effort:
 Say = Callable[[str], None]
 
 
-def compare(
-    candidates: Sequence[Candidate], workloads: Sequence[Workload], effort: Effort, say: Say = lambda _: None
-) -> Comparison:
-    """Measure all candidates, the float model first; raise BctError when that one does not load or run.
+class Bench:
+    """Measures candidates, the float model first, and collects in `skipped` what did not load or run."""
 
-    Candidates that do not load are listed as skipped; one that fails on a workload has no figure there.
-    """
-    skipped: list[Skipped] = []
-    rows = load_all(candidates, effort, skipped, say)
-    baseline = load_in_fresh_process("-", effort.threads).peak_bytes
-    needed = sum(row.load_peak_bytes - baseline for row in rows)
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    sessions = Sessions(effort.threads, keep=needed < MEMORY_SHARE * memory)
-    inputs = read_inputs(candidates[0].path)
-    for workload in workloads:
-        feeds = make_feeds(inputs, workload)
-        time_workload(rows, workload.label, feeds, sessions=sessions, effort=effort, skipped=skipped, say=say)
-    labels = [workload.label for workload in workloads]
-    return Comparison(environment(effort), labels, baseline, rows, skipped)
+    def __init__(self, candidates: Sequence[Candidate], effort: Effort, say: Say = lambda _: None) -> None:
+        """Prepare to compare candidates of different names; `say` hears what is under way."""
+        self._candidates, self._effort, self._say = candidates, effort, say
+        self.skipped: list[Skipped] = []
 
+    def compare(self, workloads: Sequence[Workload]) -> Comparison:
+        """Measure everything; raise BctError when the float model does not load or run."""
+        rows = self._load_all()
+        baseline = load_in_fresh_process("-", self._effort.threads).peak_bytes
+        needed = sum(row.load_peak_bytes - baseline for row in rows)
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        sessions = Sessions(self._effort.threads, keep=needed < MEMORY_SHARE * memory)
+        signature = Signature.read(rows[0].candidate.path)
+        for workload in workloads:
+            results = self._run_all([row.candidate for row in rows], workload, signature, sessions)
+            rows = [_with_result(row, workload.label, results) for row in rows]
+        labels = [workload.label for workload in workloads]
+        return Comparison(environment(self._effort), labels, baseline, rows, self.skipped)
 
-def load_all(candidates: Sequence[Candidate], effort: Effort, skipped: list[Skipped], say: Say) -> list[Row]:
-    """Load every candidate in processes of its own, in turns, and return a row for each that loads."""
-    costs: dict[str, list[Cost]] = {candidate.name: [] for candidate in candidates}
-    failed: dict[str, str] = {}
-    for _ in range(min(effort.rounds, LOADS)):
-        for candidate in (c for c in candidates if c.name not in failed):
-            say(f"load {candidate.name}")
+    def _load_all(self) -> list[Row]:
+        """Load every candidate in processes of its own, in turns, and return a row for each that loads."""
+        costs: dict[Candidate, list[Cost]] = {candidate: [] for candidate in self._candidates}
+        for turn in range(min(self._effort.rounds, LOADS)):
+            for candidate in list(costs):
+                self._say(f"load {turn + 1}: {candidate.name}")
+                try:
+                    costs[candidate].append(load_in_fresh_process(candidate.path, self._effort.threads))
+                except BctError as error:
+                    self._skip(candidate, error)
+                    del costs[candidate]
+        return [
+            Row(
+                candidate,
+                disk_bytes(candidate.path),
+                Spread.of([cost.seconds for cost in found]),
+                max(cost.peak_bytes for cost in found),
+            )
+            for candidate, found in costs.items()
+        ]
+
+    def _run_all(
+        self, candidates: Sequence[Candidate], workload: Workload, signature: Signature, sessions: "Sessions"
+    ) -> dict[Candidate, Result]:
+        """Run every candidate once for its answer, then all in turns, A B C A B C ..., for the time."""
+        feeds = signature.feeds(workload)
+        errors: dict[Candidate, float] = {}
+        reference = None
+        for candidate in candidates:
             try:
-                costs[candidate.name].append(load_in_fresh_process(candidate.path, effort.threads))
-            except BctError as error:
-                failed[candidate.name] = str(error)
-    if candidates[0].name in failed:
-        raise BctError(failed[candidates[0].name])
-    skipped += [Skipped(name, reason) for name, reason in failed.items()]
-    return [
-        Row(
-            candidate,
-            file_bytes(candidate.path),
-            Spread.of([cost.seconds for cost in costs[candidate.name]]),
-            max(cost.peak_bytes for cost in costs[candidate.name]),
-        )
-        for candidate in candidates
-        if candidate.name not in failed
-    ]
+                answer = np.asarray(sessions.get(candidate).run(None, feeds)[0], np.float64)
+                reference = answer if reference is None else reference
+                errors[candidate] = float(
+                    np.linalg.norm(answer - reference) / (np.linalg.norm(reference) or 1.0)
+                )
+            except Exception as error:
+                self._skip(candidate, BctError(f"{candidate.path}: at {workload.label}: {one_line(error)}"))
+        seconds: dict[Candidate, list[float]] = {candidate: [] for candidate in errors}
+        for turn in range(self._effort.rounds):
+            for candidate in seconds:
+                self._say(f"{workload.label}, round {turn + 1} of {self._effort.rounds}: {candidate.name}")
+                seconds[candidate] += _turn(sessions.get(candidate), feeds, self._effort.seconds)
+        return {c: Result(Spread.of(found), errors[c]) for c, found in seconds.items()}
+
+    def _skip(self, candidate: Candidate, error: BctError) -> None:
+        if candidate is self._candidates[0]:
+            raise error
+        self.skipped.append(Skipped(candidate.name, str(error)))
 
 
 def load_in_fresh_process(path: Path | str, threads: int) -> Cost:
@@ -101,8 +125,9 @@ class Sessions:
         self._threads, self._keep = threads, keep
         self._open: dict[Path, ort.InferenceSession] = {}
 
-    def get(self, path: Path) -> ort.InferenceSession:
-        """Return the session of a model, loading it where it is not loaded."""
+    def get(self, candidate: Candidate) -> ort.InferenceSession:
+        """Return the session of a candidate, loading it where it is not loaded."""
+        path = candidate.path
         if path not in self._open:
             if not self._keep:
                 self._open.clear()
@@ -110,43 +135,8 @@ class Sessions:
         return self._open[path]
 
 
-def time_workload(
-    rows: Sequence[Row],
-    label: str,
-    feeds: Feeds,
-    *,
-    sessions: Sessions,
-    effort: Effort,
-    skipped: list[Skipped],
-    say: Say,
-) -> None:
-    """Write latency and error of every row for one workload: A B C A B C ..., after one call each."""
-    seconds: dict[str, list[float]] = {}
-    reference = None
-    for row in rows:
-        name = row.candidate.name
-        try:
-            answer = np.asarray(sessions.get(row.candidate.path).run(None, feeds)[0], np.float64)
-            reference = answer if reference is None else reference
-            row.error[label] = float(np.linalg.norm(answer - reference) / (np.linalg.norm(reference) or 1.0))
-        except Exception as error:
-            if row is rows[0]:
-                raise BctError(f"{row.candidate.path}: does not run at {label}: {one_line(error)}") from error
-            skipped.append(Skipped(name, f"at {label}: {one_line(error)}"))
-        else:
-            seconds[name] = []
-    for turn in range(effort.rounds):
-        for row in (row for row in rows if row.candidate.name in seconds):
-            say(f"{label}: round {turn + 1} of {effort.rounds}, {row.candidate.name}")
-            session = sessions.get(row.candidate.path)
-            time.sleep(REST)
-            seconds[row.candidate.name] += _turn(session, feeds, effort.seconds)
-    for row in rows:
-        if row.candidate.name in seconds:
-            row.latency[label] = Spread.of(seconds[row.candidate.name])
-
-
 def _turn(session: ort.InferenceSession, feeds: Feeds, seconds: float) -> list[float]:
+    time.sleep(REST)
     found: list[float] = []
     end = time.perf_counter() + seconds
     while not found or time.perf_counter() < end:
@@ -156,12 +146,16 @@ def _turn(session: ort.InferenceSession, feeds: Feeds, seconds: float) -> list[f
     return found
 
 
+def _with_result(row: Row, label: str, results: Mapping[Candidate, Result]) -> Row:
+    found = {label: results[row.candidate]} if row.candidate in results else {}
+    return replace(row, results=row.results | found)
+
+
 def environment(effort: Effort) -> dict[str, str | int]:
     """Return what figures depend on: processor, threads, versions."""
     cpuinfo = Path("/proc/cpuinfo")
-    models = [
-        line.split(": ", 1)[1] for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
-    ]
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.split(": ", 1)[1] for line in lines if line.startswith("model name")]
     return {
         "processor": models[0] if models else platform.processor(),
         "cores": os.cpu_count() or 1,

@@ -17,8 +17,8 @@ import onnxruntime as ort
 from onnx import TensorProto
 
 from bct_onnx.bench.load_once import peak_bytes, session
-from bct_onnx.bench.model_files import file_bytes, read_inputs
 from bct_onnx.bench.records import Candidate, Cost, Kind, Skipped, one_line
+from bct_onnx.bench.workloads import Signature, disk_bytes
 from bct_onnx.errors import BctError
 
 Step = Callable[[Path, Path], None]
@@ -41,11 +41,9 @@ def optimize(source: Path, target: Path) -> None:
     """Fuse with the optimizer of onnxruntime.transformers, as the first model type whose result loads."""
     from onnxruntime.transformers.optimizer import optimize_model
 
-    inputs = read_inputs(source)
-    guess = (
-        "gpt2" if any(i.is_cache for i in inputs) else "vit" if any(i.is_picture for i in inputs) else "bert"
-    )
-    failure = ""
+    signature = Signature.read(source)
+    guess = "gpt2" if signature.has_cache else "vit" if signature.has_pictures else "bert"
+    failures = []
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         basic = Path(folder, "basic.onnx")
         _optimize_basic(source, basic)
@@ -55,10 +53,10 @@ def optimize(source: Path, target: Path) -> None:
                 model.save_model_to_file(str(target), use_external_data_format=_is_large(source))
                 session(target, 1)
             except Exception as error:
-                failure = one_line(error)
+                failures.append(one_line(error))
             else:
                 return
-    raise BctError(f"no model type fits: {failure}")
+    raise BctError(f"no model type fits: {failures[0]}")
 
 
 def _optimize_basic(source: Path, target: Path) -> None:
@@ -163,7 +161,7 @@ def _timed(step: Step, source: Path, target: Path) -> Cost:
 
 
 def _is_large(source: Path) -> bool:
-    return file_bytes(source) > EXTERNAL_FROM
+    return disk_bytes(source) > EXTERNAL_FROM
 
 
 def _title(step: Step) -> str:

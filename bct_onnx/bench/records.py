@@ -50,20 +50,29 @@ class Spread:
         return cls(min(seconds), median(seconds), len(seconds))
 
 
-@dataclass
-class Row:
-    """The measurements of one candidate; `latency` and `error` by workload label.
+@dataclass(frozen=True)
+class Result:
+    """One candidate on one workload: seconds per call, and the relative error of its first output.
 
-    `file_bytes` counts external data; `load_peak_bytes` is the whole process; `error` is the relative
-    distance of the first output from the float model's, norm over norm.
+    The error is the norm of the difference from the float model's output over the norm of that.
+    """
+
+    latency: Spread
+    error: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """The measurements of one candidate; `results` by workload label, without those it failed at.
+
+    `file_bytes` counts external data, `load_peak_bytes` the whole process.
     """
 
     candidate: Candidate
     file_bytes: int
     load: Spread
     load_peak_bytes: int
-    latency: dict[str, Spread] = field(default_factory=dict)
-    error: dict[str, float] = field(default_factory=dict)
+    results: dict[str, Result] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -101,7 +110,7 @@ class Comparison:
 
 
 def _fastest(row: Row, workload: str) -> float | None:
-    return row.latency[workload].minimum if workload in row.latency else None
+    return row.results[workload].latency.minimum if workload in row.results else None
 
 
 def _ratio(row: Row, others: Iterable[Row], value: Callable[[Row], float | None]) -> float | None:

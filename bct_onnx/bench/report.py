@@ -1,5 +1,6 @@
 """Show a comparison: a table, JSON, a picture."""
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,13 +36,14 @@ def _cells(c: Comparison, row: Row) -> list[str]:
     size = f"{row.file_bytes / MEGABYTE:.1f}"
     cells = [row.candidate.name, _against(c, size, c.smaller_than_float(row), c.smaller_than_best_peer(row))]
     for workload in c.workloads:
-        if workload in row.latency:
-            text = _spread(row.latency[workload], 1e3)
+        if workload in row.results:
+            text = _spread(row.results[workload].latency, 1e3)
             cells.append(_against(c, text, c.to_float(row, workload), c.to_best_peer(row, workload)))
         else:
             cells.append("failed")
     cells += [_spread(row.load, 1.0), f"{row.load_peak_bytes / MEGABYTE:.0f}"]
-    return [*cells, f"{max(row.error.values(), default=float('nan')):.4f}"]
+    error = max((result.error for result in row.results.values()), default=math.nan)
+    return [*cells, f"{error:.4f}"]
 
 
 def _spread(spread: Spread, unit: float) -> str:

@@ -1,19 +1,23 @@
 """What a model is fed: batch and token counts, and arrays that its inputs accept."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-from onnx import helper
 
-from bct_onnx.bench.model_files import Input
 from bct_onnx.errors import BctError
+from bct_onnx.model_file import read
+from bct_onnx.verify.flow import flatten
+from bct_onnx.verify.inputs import ModelInput, Role, find_inputs
+from bct_onnx.verify.sizes import axis_kinds, complete, concrete_shape
+from bct_onnx.verify.values import Value, make_value
 
-Feeds = dict[str, npt.NDArray[Any]]
+Feeds = dict[str, Value]
 
-PICTURE = (3, 224, 224)  # channels, height and width where a model leaves them open
+# Fed as if nothing were padded: what padding saves differs from model to model.
+UNPADDED = {Role.MASK, Role.ADDITIVE_MASK, Role.LENGTHS}
 
 
 @dataclass(frozen=True)
@@ -26,72 +30,76 @@ class Workload:
 
     @property
     def label(self) -> str:
-        """Return the form `parse` reads."""
+        """Return the form `parse` reads, or `batch N` where no tokens are counted."""
+        if self.tokens == 1 and not self.past:
+            return f"batch {self.batch}"
         return f"{self.batch}x{self.tokens}" + (f"+{self.past}" if self.past else "")
 
 
-DEFAULTS = {
-    "encoder": (Workload(1, 16), Workload(1, 128), Workload(8, 128)),
-    "decoder": (Workload(1, 128), Workload(1, 1, 128)),
-    "picture": (Workload(1), Workload(8)),
-}
+ENCODER = (Workload(1, 16), Workload(1, 128), Workload(8, 128))
+DECODER = (Workload(1, 128), Workload(1, 1, 128))
+PICTURE = (Workload(1), Workload(8))
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The inputs of a model, and what their symbolic dimensions count."""
+
+    inputs: tuple[ModelInput, ...]
+    kinds: Mapping[str, str]
+
+    @classmethod
+    def read(cls, path: Path) -> "Signature":
+        """Read the inputs of a model file; raise BctError when it is not one."""
+        model = read(path).proto
+        inputs = find_inputs(model, flatten(model))
+        return cls(inputs, axis_kinds(inputs))
+
+    @property
+    def has_cache(self) -> bool:
+        """Tell whether keys and values of earlier tokens are among the inputs."""
+        return any(entry.role is Role.CACHE for entry in self.inputs)
+
+    @property
+    def has_pictures(self) -> bool:
+        """Tell whether an input is [batch, channels, height, width]."""
+        return any(entry.role is Role.NUMBERS and len(entry.shape) == 4 for entry in self.inputs)
+
+    def default_workloads(self) -> list[Workload]:
+        """Return the calls a model is measured with when none are asked for; fixed dimensions are kept."""
+        chosen = DECODER if self.has_cache else PICTURE if self.has_pictures else ENCODER
+        fixed: dict[str, int] = {}
+        for entry in self.inputs:
+            names = {Role.IDS: ("batch", "tokens"), Role.NUMBERS: ("batch",)}.get(entry.role, ())
+            pairs = zip(names, entry.shape, strict=False)
+            fixed |= {name: size for name, size in pairs if isinstance(size, int)}
+        return list(dict.fromkeys(replace(workload, **fixed) for workload in chosen))
+
+    def feeds(self, workload: Workload, seed: int = 0) -> Feeds:
+        """Make one array per input: ids within the vocabulary, masks of ones, positions after the cache."""
+        plan = {"batch": workload.batch, "sequence": workload.tokens, "past": workload.past, "feed": 0}
+        sizes = complete({**plan, "encoder": max(workload.tokens, workload.past)}, self.inputs)
+        random = np.random.default_rng(seed)
+        return {
+            entry.name: make_value(
+                entry, concrete_shape(entry, self.kinds, sizes), sizes, random, entry.role in UNPADDED
+            )
+            for entry in self.inputs
+        }
+
+
+def disk_bytes(path: Path) -> int:
+    """Return the size of a model on disk, external data included."""
+    return sum(file.stat().st_size for file in read(path).files.values())
 
 
 def parse(text: str) -> list[Workload]:
     """Read `BATCHxTOKENS[+PAST]` (pictures: `BATCH`) separated by commas; raise BctError otherwise."""
-    found = [re.fullmatch(r"(\d+)(?:x(\d+))?(?:\+(\d+))?", part.strip()) for part in text.split(",")]
-    if not all(found):
-        raise BctError(f"--shapes {text}: write BATCHxTOKENS or BATCHxTOKENS+PAST, separated by commas")
-    return [
-        Workload(*(int(g) if g else d for g, d in zip(m.groups(), (1, 1, 0), strict=True)))
-        for m in found
-        if m
-    ]
-
-
-def default_workloads(inputs: list[Input]) -> list[Workload]:
-    """Return the calls a model is measured with when none are asked for; fixed dimensions are kept."""
-    caches, pictures = any(i.is_cache for i in inputs), any(i.is_picture for i in inputs)
-    chosen = DEFAULTS["decoder" if caches else "picture" if pictures else "encoder"]
-    fixed: dict[str, int] = {}
-    for i in inputs:
-        for field, axis in (("batch", 0), ("tokens", 1)):
-            if len(i.dims) == 2 or (field == "batch" and i.is_picture):
-                size = i.dims[axis]
-                fixed |= {field: size} if isinstance(size, int) else {}
-    return list(dict.fromkeys(replace(w, **fixed) for w in chosen))
-
-
-def make_feeds(inputs: list[Input], workload: Workload, seed: int = 0) -> Feeds:
-    """Make one array per input: ids within the vocabulary, masks of ones, positions that follow the cache."""
-    random = np.random.default_rng(seed)
-    return {i.name: _values(i, workload, random) for i in inputs}
-
-
-def _values(i: Input, w: Workload, random: np.random.Generator) -> npt.NDArray[Any]:
-    kind = helper.tensor_dtype_to_np_dtype(i.kind)
-    shape = tuple(_size(i, axis, w) for axis in range(len(i.dims)))
-    if kind == np.bool_:
-        return np.full(shape, "mask" in i.name or w.past > 0)
-    if "mask" in i.name:
-        return np.ones(shape, kind)
-    if "position" in i.name and kind.kind == "i":
-        return np.broadcast_to(np.arange(w.past, w.past + shape[-1], dtype=kind), shape).copy()
-    if "token_type" in i.name or "segment" in i.name:
-        return np.zeros(shape, kind)
-    if kind.kind in "iu":
-        return random.integers(0, i.vocabulary or 2, shape).astype(kind)
-    return random.standard_normal(shape, np.float32).astype(kind)
-
-
-def _size(i: Input, axis: int, w: Workload) -> int:
-    dim = i.dims[axis]
-    if isinstance(dim, int):
-        return dim
-    if axis == 0 or "batch" in dim:
-        return w.batch
-    if i.is_picture:
-        return PICTURE[axis - 1]
-    if i.is_cache:
-        return w.past
-    return w.tokens + (w.past if "mask" in i.name and not i.name.startswith("encoder") else 0)
+    found = []
+    for part in text.split(","):
+        match = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?(?:\+(\d+))?", part.strip())
+        if not match:
+            raise BctError(f"--shapes {text}: write BATCHxTOKENS or BATCHxTOKENS+PAST, separated by commas")
+        batch, tokens, past = match.groups()
+        found.append(Workload(int(batch), int(tokens or 1), int(past or 0)))
+    return found
