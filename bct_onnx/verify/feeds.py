@@ -62,12 +62,13 @@ def load_feeds(path: str | Path, model: ModelProto) -> list[Feed]:
         else:
             raise BctError(f"{path}: {key!r} is not an input of the model; it has {', '.join(inputs)}")
         _check(path, key, array, inputs[key if key in inputs else name])
-    feeds = [{**shared, **numbered[number]} for number in sorted(numbered)] or [shared]
-    for number, feed in enumerate(feeds):
-        missing = inputs.keys() - feed.keys()
+    feeds: list[Feed] = []
+    for number, own in sorted(numbered.items()) or [(0, {})]:
+        feeds.append({**shared, **own})
+        missing = sorted(inputs.keys() - feeds[-1].keys())
         if missing:
-            raise BctError(f"{path}: feed {number} has no array for input {sorted(missing)[0]!r}")
-    return [*feeds]
+            raise BctError(f"{path}: feed {number} has no array for input {missing[0]!r}")
+    return feeds
 
 
 def _read(path: Path) -> dict[str, Array]:

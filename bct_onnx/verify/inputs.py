@@ -175,8 +175,9 @@ def _role(  # noqa: C901, PLR0911, PLR0912 - an ordered list of rules, one a lin
     if elem_type == TensorProto.STRING:
         return Role.TEXT
     if elem_type == TensorProto.BOOL:
-        single = list(shape) in ([], [1])
-        return (Role.CACHE_FLAG if "cache" in name else Role.FLAG) if single else Role.MASK
+        if len(shape) <= 1 and "cache" in name:
+            return Role.CACHE_FLAG
+        return Role.FLAG if list(shape) in ([], [1]) else Role.MASK
     if ("com.microsoft.GroupQueryAttention", 5) in slots or ("com.microsoft.GroupQueryAttention", 6) in slots:
         return Role.CONTROL
     if len(shape) <= 1 and _CONTROL_NAME.search(name):

@@ -9,10 +9,14 @@ import numpy as np
 from bct_onnx.verify.values import Array
 
 _ROW = 16  # values from which a row is centred: logits, hidden states
+_FLAT = 1e-2  # rows that vary by less than this part of their size are not centred
 _ZERO_RMS = 1e-6  # an output below this is zero, its direction is noise
 _ZERO_TOLERANCE = 1e-3  # how large (root mean square) an answer to zero may be
 _HUGE = 1e30  # values written for "masked", like the least float32
 _HUGE_FLOAT16 = 65000.0
+
+
+Products = tuple[float, float, float]  # means of reference squared, reference by output, output squared
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,8 @@ class OutputError:
 
     `max_abs`: largest difference. `rel_l2`: norm of the difference over the norm of the reference.
     `cosine`: between the two, rows of 16 and more values centred first, because an offset common to
-    a row of logits says nothing. Both weigh every feed the same, however many values it has.
+    a row of logits says nothing (unless rows are flat). Both weigh every feed the same, however many
+    values it has.
     `same_argmax`: share of rows (last axis) of all feeds with the same largest value. `same`: share of
     equal values, for integers, booleans and strings, which have none of the others.
     """
@@ -39,10 +44,11 @@ class FeedError:
 
     count: int
     equal: int
+    exact: bool  # values that are equal or not: integers, booleans, strings
     max_abs: float = 0.0
     difference: float = 0.0  # mean square
-    reference: float = 0.0  # mean square
-    centred: tuple[float, float, float] = (0.0, 0.0, 0.0)  # mean of r * r, r * o, o * o
+    products: Products = (0.0, 0.0, 0.0)
+    centred: Products = (0.0, 0.0, 0.0)
     rows: int = 0
     same_rows: int = 0
 
@@ -66,7 +72,7 @@ def find_mismatch(reference: Array, output: Array) -> str | None:
 def measure(reference: Array, output: Array) -> FeedError:
     """Compare an output of one feed with a reference of the same type and shape."""
     if reference.dtype.kind != "f":
-        return FeedError(reference.size, int((reference == output).sum()))
+        return FeedError(reference.size, int((reference == output).sum()), exact=True)
     finite = _marks(reference) == 0
     r = np.where(finite, reference, 0).astype(np.float64)
     o = np.where(finite, output, 0).astype(np.float64)
@@ -78,41 +84,44 @@ def measure(reference: Array, output: Array) -> FeedError:
     return FeedError(
         count=r.size,
         equal=int((difference == 0).sum()),
+        exact=False,
         max_abs=float(np.abs(difference).max(initial=0.0)),
         difference=float(np.vdot(difference, difference)) / count,
-        reference=float(np.vdot(r, r)) / count,
-        centred=(
-            float(np.vdot(rc, rc)) / count,
-            float(np.vdot(rc, oc)) / count,
-            float(np.vdot(oc, oc)) / count,
-        ),
+        products=_products(r, o, count),
+        centred=_products(rc, oc, count),
         rows=same_rows.size,
         same_rows=int(same_rows.sum()),
     )
 
 
-def pool(errors: Sequence[FeedError], exact: bool) -> OutputError:
-    """Join the errors of all feeds; `exact`: of values that are equal or not."""
+def pool(errors: Sequence[FeedError]) -> OutputError:
+    """Join the errors of one output over all feeds (at least one)."""
     count = sum(error.count for error in errors)
-    if exact:
+    if errors[0].exact:
         return OutputError(same=sum(error.equal for error in errors) / count if count else None)
     rows = sum(error.rows for error in errors)
-    difference = math.sqrt(sum(error.difference for error in errors) / max(1, len(errors)))
-    reference = math.sqrt(sum(error.reference for error in errors) / max(1, len(errors)))
+    difference = math.sqrt(sum(error.difference for error in errors) / len(errors))
+    reference = math.sqrt(sum(error.products[0] for error in errors) / len(errors))
     near_zero = reference <= _ZERO_RMS and difference <= _ZERO_TOLERANCE
     return OutputError(
-        max_abs=max((error.max_abs for error in errors), default=0.0),
+        max_abs=max(error.max_abs for error in errors),
         rel_l2=0.0 if near_zero else difference / max(reference, _ZERO_RMS),
         cosine=1.0 if near_zero else _cosine(errors),
         same_argmax=sum(error.same_rows for error in errors) / rows if rows else None,
     )
 
 
+def _products(reference: Array, output: Array, count: int) -> Products:
+    pairs = ((reference, reference), (reference, output), (output, output))
+    first, second, third = (float(np.vdot(one, other)) / count for one, other in pairs)
+    return first, second, third
+
+
 def _cosine(errors: Sequence[FeedError]) -> float:
-    rr, ro, oo = (sum(error.centred[i] for error in errors) for i in range(3))
-    if rr <= _ZERO_RMS**2:  # rows of one value each
-        return 1.0 if oo <= _ZERO_TOLERANCE**2 else 0.0
-    return ro / math.sqrt(rr * oo) if oo > 0 else 0.0
+    plain = np.sum([error.products for error in errors], axis=0)
+    centred = np.sum([error.centred for error in errors], axis=0)
+    rr, ro, oo = centred if centred[0] > _FLAT**2 * plain[0] else plain
+    return float(ro / math.sqrt(rr * oo)) if rr > 0 and oo > 0 else 0.0
 
 
 def _marks(values: Array) -> Array:

@@ -73,11 +73,10 @@ class Session:
             raise OrtError(essential_words(error)) from error
         outputs: dict[str, Array] = {}
         for name, result in zip(self._names, results, strict=True):
-            parts = (
-                {f"{name}[{i}]": part for i, part in enumerate(result)} if isinstance(result, list) else {}
-            )
-            arrays = parts or {name: result}
-            outputs.update({key: np.asarray(a) for key, a in arrays.items() if isinstance(a, np.ndarray)})
+            parts = {name: result}
+            if isinstance(result, list):
+                parts = {f"{name}[{i}]": part for i, part in enumerate(result)}
+            outputs.update({key: part for key, part in parts.items() if isinstance(part, np.ndarray)})
         return outputs
 
     def latency(self, feed: Feed, seconds: float = 1.5, most_runs: int = 20) -> Latency:

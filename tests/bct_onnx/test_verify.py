@@ -1,0 +1,314 @@
+"""A compressed model must answer like its input."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx.parser import parse_model
+
+from bct_onnx import verify
+from bct_onnx.errors import BctError, VerificationError
+from bct_onnx.verify.measure import OutputError, find_mismatch, measure, pool
+from bct_onnx.verify.session import OrtError, Session, essential_words
+
+HEAD = '<ir_version: 8, opset_import: ["" : 18, "com.microsoft" : 1]>'
+WEIGHT = np.random.default_rng(0).standard_normal((8, 32)).astype(np.float32)
+PRODUCT = "g (float[batch, seq, 8] x) => (float[batch, seq, 32] y) { y = MatMul(x, w) }"
+
+
+def save(path: Path, text: str, **arrays: np.ndarray) -> tuple[Path, onnx.ModelProto]:
+    proto = parse_model(HEAD + text)
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(a, name) for name, a in arrays.items())
+    onnx.save(proto, path)
+    return path, proto
+
+
+def verification(folder: Path, text: str, changed: str, **arrays: np.ndarray) -> verify.Verification:
+    """Compare a graph with another; arrays are the weights of both, `new_NAME` those of the other."""
+    old = {name: a for name, a in arrays.items() if not name.startswith("new_")}
+    new = {name.removeprefix("new_"): a for name, a in arrays.items() if name.startswith("new_")}
+    path, proto = save(folder / "in.onnx", text, **old)
+    reference = verify.run_reference(path, proto)
+    return verify.compare(reference, save(folder / "out.onnx", changed, **{**old, **new})[0])
+
+
+def joined(*pairs: tuple[np.ndarray, np.ndarray]) -> OutputError:
+    return pool([measure(reference, output) for reference, output in pairs])
+
+
+def test_a_model_equals_itself(tmp_path: Path) -> None:
+    result = verification(tmp_path, PRODUCT, PRODUCT, w=WEIGHT)
+    assert result.feeds == 4
+    assert result.outputs["y"] == OutputError(max_abs=0, rel_l2=0, cosine=pytest.approx(1), same_argmax=1)
+    result.check(verify.Bound(min_cosine=0.999999, max_rel_error=0.0))
+
+
+def test_latency_is_of_the_largest_feed(tmp_path: Path) -> None:
+    result = verification(tmp_path, PRODUCT, PRODUCT, w=WEIGHT)
+    assert result.timed_shapes == {"x": (1, 128, 8)}
+    assert 0 < result.latency.min_ms <= result.latency.median_ms
+    assert 0 < result.reference_latency.min_ms <= result.reference_latency.median_ms
+
+
+def test_known_error(tmp_path: Path) -> None:
+    result = verification(tmp_path, PRODUCT, PRODUCT, w=WEIGHT, new_w=WEIGHT * np.float32(1.25))
+    assert result.outputs["y"].rel_l2 == pytest.approx(0.25, rel=1e-5)
+    assert result.outputs["y"].cosine == pytest.approx(1.0)
+    with pytest.raises(
+        VerificationError, match=r"^output 'y': relative error is 0\.25, above the bound 0\.2;"
+    ):
+        result.check(verify.Bound(min_cosine=None, max_rel_error=0.2))
+
+
+def test_other_weights_do_not_pass(tmp_path: Path) -> None:
+    result = verification(tmp_path, PRODUCT, PRODUCT, w=WEIGHT, new_w=np.roll(WEIGHT, 1, axis=1))
+    with pytest.raises(VerificationError, match=r"^output 'y': cosine .* below the bound 0\.5;") as caught:
+        result.check(verify.default_bound(2))
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 1
+    result.check(verify.Bound(min_cosine=None, max_rel_error=None))
+
+
+def test_an_error_in_one_small_feed_is_seen(tmp_path: Path) -> None:
+    wrong_at_batch_3 = """g (float[batch, seq, 8] x) => (float[batch, seq, 32] y) {
+        good = MatMul(x, w) size = Shape<start = 0, end = 1>(x) three = Constant<value = int64[1] {3}>()
+        bad = Neg(good) is_three = Equal(size, three) y = Where(is_three, bad, good)
+    }"""
+    result = verification(tmp_path, PRODUCT, wrong_at_batch_3, w=WEIGHT)
+    cosine = result.outputs["y"].cosine
+    assert cosine is not None
+    assert cosine < 0.7  # 96 of 5,600 values
+
+
+def test_record_is_json(tmp_path: Path) -> None:
+    text = """g (float[batch, 8] x) => (float[batch, 32] y, int64[batch, 1] best) {
+        y = MatMul(x, w) best = ArgMax<axis=1>(y)
+    }"""
+    result = verification(tmp_path, text, text, w=WEIGHT)
+    record = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert record["feeds"] == 4
+    assert record["outputs"]["y"].keys() == {"max_abs", "rel_l2", "cosine", "same_argmax"}
+    assert record["outputs"]["best"] == {"same": 1.0}
+    assert record["latency"].keys() == {"shapes", "reference", "compressed"}
+    assert record["latency"]["reference"].keys() == {"median_ms", "min_ms"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ("half = MatMul(x, w) y = Cast<to = 10>(half)", "output 'y' .* has type float16, .* float32"),
+        (
+            "full = MatMul(x, w) y = Transpose<perm = [0, 2, 1]>(full)",
+            r"output 'y' .* has shape \[2, 32, 7\], .*",
+        ),
+        ("full = MatMul(x, w) y = Log(full)", "output 'y' .* has NaN or infinity in other places"),
+        ("z = MatMul(x, w)", "output 'y' of the compressed model is missing"),
+    ],
+)
+def test_other_kind_of_output(changed: str, message: str, tmp_path: Path) -> None:
+    name = "z" if changed.startswith("z") else "y"
+    kind = "float16" if "10" in changed else "float"
+    graph = f"g (float[batch, seq, 8] x) => ({kind}[a, b, c] {name}) {{ {changed} }}"
+    result = verification(tmp_path, PRODUCT, graph, w=WEIGHT)
+    with pytest.raises(VerificationError, match=message):
+        result.check(verify.Bound(None, None))
+
+
+def test_integer_outputs_bind_only_alone(tmp_path: Path) -> None:
+    def graph(outputs: str, sign: str) -> str:
+        return f"""g (float[batch, 8] x) => ({outputs}) {{
+            y = MatMul(x, w) s = {sign}(y) best = ArgMax<axis=1>(s)
+        }}"""
+
+    alone, both = "int64[batch, 1] best", "float[batch, 32] y, int64[batch, 1] best"
+    result = verification(tmp_path, graph(both, "Identity"), graph(both, "Neg"), w=WEIGHT)
+    assert result.outputs["best"].same == 0
+    result.check(verify.default_bound(8))
+    result = verification(tmp_path, graph(alone, "Identity"), graph(alone, "Neg"), w=WEIGHT)
+    with pytest.raises(
+        VerificationError, match=r"^output 'best': share of equal values is 0, below the bound"
+    ):
+        result.check(verify.default_bound(8))
+
+
+@pytest.mark.parametrize(("bits", "cosine"), [(8, 0.98), (6, 0.98), (5, 0.9), (4, 0.9), (3, 0.5), (2, 0.5)])
+def test_default_bounds(bits: int, cosine: float) -> None:
+    assert verify.default_bound(bits).min_cosine == cosine
+
+
+def test_a_compressed_model_that_does_not_load(tmp_path: Path) -> None:
+    path, proto = save(tmp_path / "in.onnx", PRODUCT, w=WEIGHT)
+    reference = verify.run_reference(path, proto)
+    (tmp_path / "out.onnx").write_bytes(b"nothing")
+    with pytest.raises(
+        VerificationError, match=r"out\.onnx: ONNX Runtime does not run the compressed model: "
+    ):
+        verify.compare(reference, tmp_path / "out.onnx")
+
+
+def test_a_custom_operator(tmp_path: Path) -> None:
+    path, proto = save(tmp_path / "in.onnx", "g (float[2] x) => (float[2] y) { y = mine.Magic(x) }")
+    proto.opset_import.add(domain="mine", version=1)
+    onnx.save(proto, path)
+    with pytest.raises(
+        BctError, match=r"in\.onnx: ONNX Runtime does not load the model: .*mine.*Magic"
+    ) as caught:
+        verify.run_reference(path, proto)
+    assert caught.value.exit_code == 2
+    assert "ONNXRuntimeError" not in str(caught.value)
+
+
+def test_no_feed_runs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path, proto = save(
+        tmp_path / "in.onnx",
+        "g (float[n, 5] x) => (float[7, 7, 7] y) { y = Reshape(x, s) }",
+        s=np.array([7, 7, 7]),
+    )
+    with pytest.raises(BctError, match=r"no feed made for the model runs; give one with --feeds .*Reshape"):
+        verify.run_reference(path, proto)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_answers_without_a_finite_number_verify_nothing(tmp_path: Path) -> None:
+    path, proto = save(
+        tmp_path / "in.onnx", "g (float[2] x) => (float[2] y) { m = Abs(x) n = Neg(m) y = Log(n) }"
+    )
+    with pytest.raises(BctError, match="every output is empty, NaN or infinite"):
+        verify.run_reference(path, proto)
+
+
+def test_sizes_are_sought(tmp_path: Path) -> None:
+    path, proto = save(
+        tmp_path / "in.onnx",
+        "g (float[batch, len, 4] x) => (float[a, b, c] y) { y = Add(x, w) }",
+        w=np.ones((1, 256, 4), np.float32),
+    )
+    reference = verify.run_reference(path, proto)
+    assert {np.shape(feed["x"])[1] for feed in reference.feeds} <= {1, 256}
+
+
+def test_given_feeds(tmp_path: Path) -> None:
+    path, proto = save(tmp_path / "in.onnx", PRODUCT, w=WEIGHT)
+    np.savez(tmp_path / "f.npz", **{f"x.{i}": np.full((1, 2, 8), i, np.float32) for i in range(2)})
+    reference = verify.run_reference(path, proto, feeds_file=tmp_path / "f.npz")
+    assert len(reference.feeds) == 2
+    np.testing.assert_allclose(reference.outputs[1]["y"][0, 0], WEIGHT.sum(axis=0), rtol=1e-5, atol=1e-6)
+
+
+def test_a_given_feed_that_does_not_run(tmp_path: Path) -> None:
+    path, proto = save(tmp_path / "in.onnx", PRODUCT, w=WEIGHT)
+    np.savez(tmp_path / "f.npz", x=np.ones((1, 2, 9), np.float32))
+    with pytest.raises(BctError, match=r"f\.npz: the model does not run on feed 0: .*dimensions"):
+        verify.run_reference(path, proto, feeds_file=tmp_path / "f.npz")
+
+
+def test_budget_ends_the_search(tmp_path: Path) -> None:
+    path, proto = save(tmp_path / "in.onnx", PRODUCT, w=WEIGHT)
+    assert len(verify.run_reference(path, proto, budget_seconds=0.0).feeds) == 1
+
+
+def test_bfloat16_goes_in_and_out_as_float32(tmp_path: Path) -> None:
+    text = """g (bfloat16[batch, 8] x) => (bfloat16[batch, 8] y) {
+        f = Cast<to = 1>(x) d = Add(f, f) y = Cast<to = 16>(d)
+    }"""
+    path, proto = save(tmp_path / "in.onnx", text)
+    reference = verify.run_reference(path, proto)
+    for feed, outputs in zip(reference.feeds, reference.outputs, strict=True):
+        assert outputs["y"].dtype == np.float32
+        np.testing.assert_allclose(outputs["y"], 2 * np.asarray(feed["x"]), rtol=2**-8)
+
+
+def test_sequence_outputs(tmp_path: Path) -> None:
+    text = "g (seq(float[2, 3]) x) => (seq(float[2, 3]) y) { y = Identity(x) }"
+    path, proto = save(tmp_path / "in.onnx", text)
+    assert verify.run_reference(path, proto).outputs[0].keys() == {"y[0]", "y[1]"}
+
+
+def test_common_offset_of_a_row_does_not_hide_an_error() -> None:
+    rng = np.random.default_rng(0)
+    logits, other = (rng.standard_normal((4, 64)) - 100 for _ in range(2))
+    cosine = joined((logits, other)).cosine
+    assert cosine is not None
+    assert abs(cosine) < 0.3
+
+
+def test_short_rows_keep_their_offset() -> None:
+    reference = np.full((3, 1), 0.3, np.float32) + np.float32([[0.001], [0], [-0.001]])
+    assert joined((reference, reference[::-1])).cosine == pytest.approx(1.0, abs=1e-4)
+
+
+def test_zeros_are_judged_by_size() -> None:
+    zeros = np.zeros((2, 20), np.float32)
+    assert joined((zeros, zeros + np.float32(1e-4))).cosine == 1.0
+    large = joined((zeros, zeros + np.float32(0.1)))
+    assert large.rel_l2 == pytest.approx(1e5)
+    assert large.cosine == 0.0
+
+
+def test_flat_rows_keep_their_sign() -> None:
+    flat = np.full((2, 20), 5, np.float32)
+    assert joined((flat, flat * np.float32(1.01))).cosine == pytest.approx(1.0)
+    assert joined((flat, -flat)).cosine == pytest.approx(-1.0)
+
+
+def test_same_argmax_counts_rows_of_all_feeds() -> None:
+    one = np.eye(4, dtype=np.float32)
+    assert joined((one, one), (one[:1], one[1:2]), (one[:0], one[:0])).same_argmax == pytest.approx(4 / 5)
+
+
+def test_masked_values_count_for_nothing_but_their_place() -> None:
+    reference = np.array([[1, 2, -np.inf, np.nan, np.finfo(np.float32).min]], np.float32)
+    assert find_mismatch(reference, reference) is None
+    error = joined((reference, reference * np.array([1.5, 1.5, 1, 1, 1], np.float32)))
+    assert error.rel_l2 == pytest.approx(0.5)
+    assert find_mismatch(reference, -reference) is not None
+    assert find_mismatch(reference, np.nan_to_num(reference)) is not None
+    half = np.array([1, 65504], np.float16)
+    assert find_mismatch(half, np.array([1, np.inf], np.float16)) is None
+
+
+def test_session_runs_silently_and_raises_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path, _ = save(
+        tmp_path / "m.onnx", "g (float[n] x) => (float[n] y) { y = Reshape(x, s) }", s=np.array([4, 4])
+    )
+    session = Session(path)
+    with pytest.raises(OrtError) as caught:
+        session.run({"x": np.ones(5, np.float32)})
+    assert str(caught.value).startswith("Reshape node. Name:")
+    assert "onnxruntime" not in str(caught.value)
+    with pytest.raises(OrtError, match="File doesn't exist"):
+        Session(tmp_path / "absent.onnx")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_error_without_words() -> None:
+    assert essential_words(RuntimeError()) == "RuntimeError"
+
+
+EXTRA = ("vit_tiny", "cct_cifar10", "stories260k", "babyllama105", "bert_mini/sst2")
+
+
+def test_zoo_models_get_feeds_that_run(data: Path) -> None:
+    index = json.loads((data / "zoo" / "INDEX.json").read_text())
+    failed = []
+    for path in (data / "zoo" / entry["file"] for entry in index if entry["runs"].startswith("ok")):
+        try:
+            reference = verify.run_reference(
+                path, onnx.load(path, load_external_data=False), budget_seconds=2.0
+            )
+        except BctError as error:
+            failed.append(str(error))
+        else:
+            assert len(reference.outputs) == len(reference.feeds) >= 1
+    assert not failed
+
+
+@pytest.mark.parametrize("folder", EXTRA)
+def test_trained_models_equal_themselves(folder: str, data: Path) -> None:
+    path = data / folder / "model.onnx"
+    reference = verify.run_reference(path, onnx.load(path, load_external_data=False))
+    assert len(reference.feeds) == 4
+    assert all(outputs["logits"].std() > 0.1 for outputs in reference.outputs)
+    verify.compare(reference, path).check(verify.Bound(min_cosine=0.9999, max_rel_error=1e-3))

@@ -1,0 +1,15 @@
+"""Fixtures shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """Return the folder of optional models and data: BCT_DATA, or ../shared/data beside the repository."""
+    folder = Path(os.environ.get("BCT_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no optional data at {folder} (set BCT_DATA)")
+    return folder
