@@ -21,6 +21,8 @@ class Role(enum.Enum):
     MASK = "1 where attended, 0 where padded"
     ADDITIVE_MASK = "0 where attended, a large negative number where padded"
     LENGTHS = "valid length of each row"
+    LAST = "place of the last token of each row"
+    TOTAL = "length of cache and tokens together"
     CONTROL = "one number that steers generation or tells a length"
     CACHE_FLAG = "whether the caches are read"
     FLAG = "a condition of unknown meaning"
@@ -178,8 +180,10 @@ def _role(  # noqa: C901, PLR0911, PLR0912 - an ordered list of rules, one a lin
         if len(shape) <= 1 and "cache" in name:
             return Role.CACHE_FLAG
         return Role.FLAG if list(shape) in ([], [1]) else Role.MASK
-    if ("com.microsoft.GroupQueryAttention", 5) in slots or ("com.microsoft.GroupQueryAttention", 6) in slots:
-        return Role.CONTROL
+    if ("com.microsoft.GroupQueryAttention", 5) in slots:
+        return Role.LAST
+    if ("com.microsoft.GroupQueryAttention", 6) in slots:
+        return Role.TOTAL
     if len(shape) <= 1 and _CONTROL_NAME.search(name):
         return Role.CONTROL
     if integer and re.search("position|pos_ids", name):

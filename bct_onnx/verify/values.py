@@ -36,37 +36,49 @@ def make_value(
     entry: ModelInput, shape: tuple[int, ...], sizes: Mapping[str, int], rng: np.random.Generator, plain: bool
 ) -> Value:
     """Draw one input; `plain`: ids 0 and 1, nothing padded, for models that bear no more."""
-    value = _draw(entry, shape, sizes, rng, plain).astype(numpy_type(entry))
-    return [value, value] if entry.container == "sequence" else value
+    value = _counted(entry, shape, sizes, plain)
+    if value is None:
+        value = _drawn(entry, shape, rng, plain)
+    array = np.asarray(value, numpy_type(entry))
+    return [array, array] if entry.container == "sequence" else array
 
 
-def _draw(  # noqa: C901, PLR0911 - a table by role
-    entry: ModelInput, shape: tuple[int, ...], sizes: Mapping[str, int], rng: np.random.Generator, plain: bool
-) -> Array:
-    rows = entry.rows or (2 if entry.role is Role.TYPES else _UNKNOWN_ROWS)
+def _counted(  # noqa: PLR0911 - a table by role
+    entry: ModelInput, shape: tuple[int, ...], sizes: Mapping[str, int], plain: bool
+) -> Array | None:
+    """Return values that follow from sizes alone, None for a role whose values are drawn."""
     ones = np.ones(shape, np.int64)
     match entry.role:
-        case Role.IDS | Role.TYPES:
-            return rng.integers(0, min(2, rows) if plain or entry.role is Role.TYPES else rows, shape)
         case Role.POSITIONS:
             count = sizes["past"] + np.arange(shape[-1] if shape else 1)
             return ones * (count % (entry.rows or np.iinfo(np.int32).max)).reshape(-1 if shape else ())
-        case Role.MASK | Role.ADDITIVE_MASK:
-            valid = ones if plain else _padded(shape, sizes["feed"])
-            return (1 - valid) * _PADDED if entry.role is Role.ADDITIVE_MASK else valid
+        case Role.MASK:
+            return ones if plain else _padded(shape, sizes["feed"])
+        case Role.ADDITIVE_MASK:
+            return _PADDED * (0 * ones if plain else 1 - _padded(shape, sizes["feed"]))
         case Role.LENGTHS:
             return ones * sizes["total"] if plain else _lengths(shape, sizes["total"], sizes["feed"])
+        case Role.LAST | Role.TOTAL:
+            return ones * (sizes["total"] - (entry.role is Role.LAST))
         case Role.CONTROL:
-            return np.asarray(ones * _control(entry.name.lower(), shape, sizes))
+            return np.asarray(ones * _control(entry.name.lower(), sizes))
         case Role.CACHE_FLAG:
             return ones * sizes.get("cached", int(sizes["past"] > 0))
         case Role.FLAG:
             return ones * (sizes["feed"] % 2)
+    return None
+
+
+def _drawn(entry: ModelInput, shape: tuple[int, ...], rng: np.random.Generator, plain: bool) -> Array:
+    match entry.role:
+        case Role.IDS:
+            rows = entry.rows or _UNKNOWN_ROWS
+            return rng.integers(0, min(2, rows) if plain else rows, shape)
+        case Role.TYPES | Role.INDICES:
+            return rng.integers(0, min(2, entry.rows or 2), shape)
         case Role.BYTES:
             limits = np.iinfo(numpy_type(entry))
             return rng.integers(limits.min, limits.max, shape, endpoint=True)
-        case Role.INDICES:
-            return rng.integers(0, 2, shape)
         case Role.TEXT:
             return rng.choice(np.array(["a", "b", "c"], object), shape)
         case Role.WEIGHT:
@@ -89,9 +101,6 @@ def _padded(shape: tuple[int, ...], feed: int) -> Array:
     return (np.arange(shape[-1]) < valid) * np.ones(shape, np.int64)
 
 
-def _control(name: str, shape: tuple[int, ...], sizes: Mapping[str, int]) -> float:
-    for pattern, follows, more in CONTROLS:
-        if re.search(pattern, name):
-            return sizes.get(follows, 0) + more if follows else more
-    # Named otherwise, recognized by its place in GroupQueryAttention: a length of each row, or of all.
-    return sizes["total"] - 1 if shape and shape != (1,) else sizes["total"]
+def _control(name: str, sizes: Mapping[str, int]) -> float:
+    follows, more = next((size, more) for pattern, size, more in CONTROLS if re.search(pattern, name))
+    return sizes.get(follows, 0) + more if follows else more

@@ -136,7 +136,8 @@ def test_values_flow_out_of_a_branch() -> None:
         ("bool condition", "y = Neg(one)", Role.FLAG),
         ("int32[1] max_length", "y = Neg(one)", Role.CONTROL),
         ("int32[batch] mask_index", "y = com.microsoft.Attention(one, one, one, mask_index)", Role.LENGTHS),
-        ("int32[b] k", "y = com.microsoft.GroupQueryAttention(one, one, one, one, one, k)", Role.CONTROL),
+        ("int32[b] k", "y = com.microsoft.GroupQueryAttention(one, one, one, one, one, k)", Role.LAST),
+        ("int32 k", "y = com.microsoft.GroupQueryAttention(one, one, one, one, one, one, k)", Role.TOTAL),
         ("float[4, 8] w", "y = MatMul(one, w)", Role.WEIGHT),
         ("uint8[b, 3, h, w] x", "y = Cast<to=1>(x)", Role.BYTES),
         ("string[n] s", "y = Identity(s)", Role.TEXT),
@@ -260,6 +261,12 @@ def test_control_inputs_steer_generation() -> None:
     assert np.asarray(feed["max_length"]).tolist() == [7 + 8]
     assert np.asarray(feed["num_beams"]).tolist() == [2]
     assert np.asarray(feed["repetition_penalty"]).tolist() == [1.0]
+
+
+def test_scalars_are_arrays() -> None:
+    proto = model("g (int32 total_sequence_length, float x, bool go) => (float y) { y = Neg(x) }")
+    for feed in first_group(proto):
+        assert all(isinstance(value, np.ndarray) and value.shape == () for value in feed.values())
 
 
 def test_same_seed_same_feeds() -> None:
