@@ -112,13 +112,13 @@ class _Exporter:
         self.homes = _homes(graph)
 
     def graph(self, graph: gs.Graph) -> onnx.GraphProto:
-        proto = onnx.GraphProto(name=graph.name, doc_string=graph.doc_string)
+        proto = onnx.GraphProto(name=graph.name, doc_string=graph.doc_string or None)
         constants = self.homes.get(id(graph), [])
         names = [constant.name for constant in constants]
         if len(set(names)) < len(names):
             twice = next(name for index, name in enumerate(names) if name in names[:index])
             raise BctError(
-                f"graph '{graph.name}': two constants are named '{twice}'; give one of them another name"
+                f"graph {graph.name!r}: two constants are named {twice!r}; give one of them another name"
             )
         for constant in constants:
             if isinstance(constant._values, SparseValues):
@@ -138,7 +138,7 @@ class _Exporter:
         return proto
 
     def node(self, node: gs.Node) -> onnx.NodeProto:
-        proto = onnx.NodeProto(op_type=node.op, name=node.name, domain=node.domain or None)
+        proto = onnx.NodeProto(op_type=node.op, name=node.name or None, domain=node.domain or None)
         proto.input.extend(tensor.name for tensor in node.inputs)
         proto.output.extend(tensor.name for tensor in node.outputs)
         proto.attribute.extend(self.attribute(name, value) for name, value in node.attrs.items())

@@ -62,13 +62,15 @@ def write(
         if external_data == "always" or (external_data == "auto" and total > _MAX_EMBEDDED):
             data = _write_data(payloads, target)
             pieces = _embed(model, payloads, data.name if data else None)
-        _write_new(target, pieces)
+        digest = _write_new(target, pieces)
     except OSError as error:
         raise BctError(f"{target}: cannot be written: {error.strerror}") from error
     external = [data] if data else []
     size = sum(path.stat().st_size for path in (target, *external))
     opset = next((entry.version for entry in model.opset_import if entry.domain == ""), 0)
-    return WrittenFile(target, size, file_hash(target, external), opset, model.ir_version)
+    # ModelFile.sha256 begins with the model, which was written after its data: both are read once more.
+    digest = file_hash(target, external) if external else digest
+    return WrittenFile(target, size, digest, opset, model.ir_version)
 
 
 def _embed(model: onnx.ModelProto, payloads: Sequence[Payload], location: str | None = None) -> list[Any]:

@@ -86,7 +86,7 @@ def _inline_functions(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise BctError(f"{path}: its functions cannot be inlined: {reason}") from error
     if inlined.functions:
-        names = ", ".join(function.name for function in inlined.functions)
+        names = [function.name for function in inlined.functions]
         raise BctError(f"{path}: cannot inline the functions {names}; export the model without functions")
     return inlined
 
@@ -140,21 +140,22 @@ class _Importer:
         self, attribute: onnx.AttributeProto, node: onnx.NodeProto, scope: ChainMap[str, gs.Tensor]
     ) -> Any:
         """Return the Python form of an attribute, or a copy of itself when it has none."""
-        if attribute.type in (Kind.GRAPHS, Kind.UNDEFINED):
+        referring = bool(attribute.ref_attr_name)
+        if attribute.type == Kind.TENSOR and attribute.HasField("t") and not referring:
+            return self.constant(attribute.t)
+        if attribute.type == Kind.GRAPH and attribute.HasField("g") and not referring:
+            return self.graph(attribute.g, scope, set())
+        if attribute.type in (Kind.TENSOR, Kind.GRAPH, Kind.GRAPHS, Kind.UNDEFINED):
             kind = Kind.AttributeType.Name(attribute.type)
             raise BctError(
-                f"{self.path}: node '{node.name}' ({node.op_type}): the attribute '{attribute.name}' of type"
+                f"{self.path}: node {node.name!r} ({node.op_type}): the attribute {attribute.name!r} of type"
                 f" {kind} cannot be kept; export the model without it"
             )
-        if attribute.type == Kind.TENSOR and not attribute.ref_attr_name:
-            return self.constant(attribute.t)
-        if attribute.type == Kind.GRAPH and not attribute.ref_attr_name:
-            return self.graph(attribute.g, scope, set())
         try:
             value = _PYTHON_FORMS[attribute.type](attribute)
         except (KeyError, UnicodeDecodeError):
             value = None
-        if value is None or attribute.ref_attr_name:
+        if value is None or referring:
             kept = onnx.AttributeProto()
             kept.CopyFrom(attribute)
             return kept

@@ -3,14 +3,14 @@ them.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import onnx
 import onnx_graphsurgeon as gs
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 
 from . import importer, wire
 from .errors import BctError
@@ -101,7 +101,7 @@ def read(path: Path) -> ModelFile:
                 maps[location] = map_file(files[location])
             if offset + length > len(maps[location]):
                 raise BctError(
-                    f"{path}: tensor '{tensor.name}' needs bytes {offset} to {offset + length} of"
+                    f"{path}: tensor {tensor.name!r} needs bytes {offset} to {offset + length} of"
                     f" {files[location]}, which has {len(maps[location])}; the external data is cut short"
                 )
             spans.add((location, offset, length))
@@ -130,4 +130,17 @@ def _parse(data: memoryview, path: Path) -> onnx.ModelProto:
         ) from error
     if not proto.HasField("graph"):
         raise BctError(f"{path}: holds no graph, so it is not an ONNX model")
+    for text in _texts(proto):
+        if isinstance(text, bytes):
+            raise BctError(f"{path}: the text {text[:80]!r} in it is not UTF-8; export the model again")
     return proto
+
+
+def _texts(message: Message) -> Iterator[str | bytes]:
+    """Yield the text fields of a message and those in it: protobuf gives bytes for what is not UTF-8."""
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_STRING:
+            yield from (value,) if isinstance(value, str | bytes) else value
+        elif field.type == field.TYPE_MESSAGE:
+            for inner in (value,) if isinstance(value, Message) else value:
+                yield from _texts(inner)

@@ -84,25 +84,23 @@ def staged(target: Path) -> Iterator[Stage]:
 
 
 def check_target(source: Path, target: Path) -> None:
-    """Check before long work that `target` can be written and is no part of `source`; raises BctError if
-    not.
-    """
+    """Check before long work that `target` can be written and is no part of `source`; else raises BctError."""
     source, target = Path(source), Path(target)
-    if target.is_dir() or not target.name:
-        raise BctError(f"{target}: is a folder; name the .onnx file to write")
-    if target.exists() and not target.is_file():
-        raise BctError(f"{target}: is not a regular file; name another file to write")
-    if not target.parent.is_dir():
-        raise BctError(f"{target}: the folder {target.parent} does not exist; make it first")
-    if source.exists() and target.exists():
-        if source.samefile(target):
-            raise BctError(f"{target}: is the input file; name another file to write")
-        _check_external(source, target)
-    with staged(target) as stage:
-        try:
+    try:
+        if target.is_dir() or not target.name:
+            raise BctError(f"{target}: is a folder; name the .onnx file to write")
+        if target.exists() and not target.is_file():
+            raise BctError(f"{target}: is not a regular file; name another file to write")
+        if not target.parent.is_dir():
+            raise BctError(f"{target}: the folder {target.parent} does not exist; make it first")
+        if source.exists() and target.exists():
+            if source.samefile(target):
+                raise BctError(f"{target}: is the input file; name another file to write")
+            _check_external(source, target)
+        with staged(target) as stage:
             stage.path.touch()
-        except OSError as error:
-            raise BctError(f"{target}: cannot be written: {error.strerror}") from error
+    except OSError as error:
+        raise BctError(f"{target}: cannot be written: {error.strerror}") from error
 
 
 def _check_external(source: Path, target: Path) -> None:

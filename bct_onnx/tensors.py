@@ -108,11 +108,11 @@ def map_file(path: Path) -> memoryview:
     """Return the bytes of a file, mapped for reading; raises BctError if it cannot be opened or is not a
     file.
     """
-    if path.is_dir():
-        raise BctError(f"{path}: is a folder; name the .onnx file in it")
-    if path.exists() and not path.is_file():
-        raise BctError(f"{path}: is not a regular file; copy the model to one")
     try:
+        if path.is_dir():
+            raise BctError(f"{path}: is a folder; name the .onnx file in it")
+        if path.exists() and not path.is_file():
+            raise BctError(f"{path}: is not a regular file; copy the model to one")
         with path.open("rb") as file:
             empty = file.seek(0, 2) == 0
             return memoryview(b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
@@ -147,7 +147,7 @@ def check_tensor(tensor: onnx.TensorProto, where: str) -> None:
 
     External data is checked where it is located. Raises BctError, the line starting with `where`.
     """
-    name = f"{where}: tensor '{tensor.name}'"
+    name = f"{where}: tensor {tensor.name!r}"
     dtype = DTYPES.get(tensor.data_type)
     if dtype is None:
         raise BctError(
@@ -186,7 +186,7 @@ def locate(tensor: onnx.TensorProto, model: Path) -> tuple[str, int, int]:
     """Return location, offset and length of a tensor's external data; raises BctError for a reference that
     cannot be.
     """
-    name = f"{model}: tensor '{tensor.name}'"
+    name = f"{model}: tensor {tensor.name!r}"
     if tensor.data_type == _STRING:
         raise BctError(
             f"{name} holds strings as raw bytes, which ONNX does not allow; export the model again"
@@ -215,17 +215,26 @@ def external_path(location: str, model: Path, tensor: str) -> Path:
 
     Links are followed only to files beside the model or beside the file that the model itself is a link to.
     """
-    name = f"{model}: tensor '{tensor}'"
-    path = model.parent / location
-    inside = (model.parent.resolve(), model.resolve().parent)
+    name = f"{model}: tensor {tensor!r}"
     if Path(location).is_absolute() or ".." in Path(location).parts or "\0" in location:
         raise BctError(
             f"{name} is in {location!r}, outside of the model's folder; put the data beside the model"
         )
-    if not any(path.resolve().is_relative_to(folder) for folder in inside):
+    path = model.parent / location
+    try:
+        inside = any(path.resolve().is_relative_to(place.resolve()) for place in (model.parent, _home(model)))
+        exists = path.exists()
+    except (OSError, RuntimeError) as error:  # a name too long, a loop of links
+        raise BctError(f"{name} is in {location!r}, which cannot be opened: {error}") from error
+    if not inside:
         raise BctError(
             f"{name} is in {location!r}, a link out of the model's folder; put the data beside the model"
         )
-    if not path.exists():
+    if not exists:
         raise BctError(f"{name} is in {path}, which does not exist; put the external data beside the model")
     return path
+
+
+def _home(model: Path) -> Path:
+    """Return the folder of the file that `model` is or links to."""
+    return model.resolve().parent
