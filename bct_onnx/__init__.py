@@ -1,3 +1,8 @@
 """Compress transformers in ONNX: several times smaller, several times faster, the same answers."""
 
-__version__ = "0.1.0"
+from .api import compress
+from .errors import BctError, VerificationError
+from .report import Report
+from .version import __version__
+
+__all__ = ["BctError", "Report", "VerificationError", "__version__", "compress"]

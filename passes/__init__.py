@@ -16,6 +16,8 @@ from .lowerings.table import LOWERINGS
 from .options import Options
 from .report import PassReport, Skip, SkippedNode
 
+__all__ = ["CHAIN", "LOWERINGS", "Options", "PassReport", "Progress", "required_opset", "run"]
+
 # The chain, in order.
 CHAIN: tuple[ModuleType, ...] = (
     tied,  # first: what is stored once must be one constant

@@ -1,0 +1,120 @@
+"""The command line: `python -m bct_onnx IN.onnx OUT.onnx`, also as `bct-onnx`."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from . import table
+from .api import compress
+from .errors import BctError
+from .presets import DEFAULT_PRESET, PRESETS
+from .report import Report
+from .version import __version__
+
+INTERRUPTED = 130
+# Set to see the traceback of a defect.
+DEBUG = "BCT_DEBUG"
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.argument("source", metavar="IN.onnx", type=click.Path(path_type=Path))
+@click.argument("target", metavar="OUT.onnx", type=click.Path(path_type=Path))
+@click.option(
+    "--preset",
+    type=click.Choice(list(PRESETS)),
+    default=DEFAULT_PRESET,
+    show_default=True,
+    help="fast: 8 bits. balanced: 6 bits. small: 4 bits. portable: 8 bits with standard operators only.",
+)
+@click.option("--bits", type=click.IntRange(2, 8), help="Width of a weight's codes, instead of the preset's.")
+@click.option(
+    "--block-size",
+    type=click.IntRange(min=0),
+    help="Neighbours that share a scale: a multiple of 8, or 0 for a whole column.",
+)
+@click.option(
+    "--lowering",
+    type=click.Choice(["auto", "dense", "packed", "qdq"]),
+    default="auto",
+    show_default=True,
+    help="dense: int8 in memory, int8 products; for encoders and prefill. packed: codes stay packed in memory; for"
+    " decoding token by token. qdq: DequantizeLinear, for any ONNX runtime. auto: packed for models with past"
+    " key/value inputs, else what the preset says.",
+)
+@click.option(
+    "--keep",
+    metavar="REGEX",
+    multiple=True,
+    help="Leave alone nodes and weights whose name matches; may be repeated.",
+)
+@click.option("--feeds", type=click.Path(path_type=Path), metavar="FILE.npz", help="Inputs to verify on.")
+@click.option("--max-rel-error", type=click.FloatRange(min=0), help="Largest relative error (L2) of an output.")
+@click.option("--no-verify", is_flag=True, help="Load the result but do not compare it with the input model.")
+@click.option("--external-data", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True)
+@click.option("--again", is_flag=True, help="Go on if IN.onnx is compressed already.")
+@click.option("--json", "json_path", metavar="FILE", type=click.Path(path_type=Path), help="Write the report there.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@click.version_option(__version__, prog_name="bct-onnx")
+def command(json_path: Path | None, quiet: bool, no_verify: bool, **options: Any) -> None:
+    """Compress a transformer in ONNX: smaller, faster, the same answers.
+
+    OUT.onnx is compared with IN.onnx in ONNX Runtime before it appears. Exit code 0: done. 1: the result did not
+    pass verification and was not written. 2: a bad request or a bad input; one line says what to do.
+    """
+    if json_path is not None and not json_path.resolve().parent.is_dir():
+        raise BctError(f"{json_path}: the folder {json_path.parent} does not exist; make it first")
+    report = _compress(quiet, verify=not no_verify, **options)
+    if json_path is not None:
+        _write_json(report, json_path)
+    if not quiet:
+        table.show(report)
+
+
+def main() -> None:
+    """Run the command and end the process with its exit code."""
+    console = Console(stderr=True)
+    try:
+        command.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        raise SystemExit(2) from None
+    except BctError as error:
+        _say(console, str(error))
+        raise SystemExit(error.exit_code) from None
+    except (KeyboardInterrupt, click.Abort):
+        _say(console, "interrupted; nothing was written")
+        raise SystemExit(INTERRUPTED) from None
+    except Exception as error:
+        if os.environ.get(DEBUG):
+            raise
+        _say(console, f"a defect of bct_onnx: {type(error).__name__}: {error} (set {DEBUG}=1 for the traceback)")
+        raise SystemExit(2) from None
+
+
+def _compress(quiet: bool, **options: Any) -> Report:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet) as bar:
+        task = bar.add_task("reading", total=None)
+
+        def progress(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done, total=total)
+
+        return compress(progress=progress, **options)
+
+
+def _write_json(report: Report, path: Path) -> None:
+    try:
+        path.write_text(json.dumps(report.to_dict(), indent=2) + "\\n", encoding="utf-8")
+    except OSError as error:
+        raise BctError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _say(console: Console, message: str) -> None:
+    console.print(f"error: {' '.join(message.split())}", style="red", highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,94 @@
+"""Raise a model's opset by ONNX's own converter, weights left out and foreign operators hidden from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx
+from onnx import version_converter
+
+# Where operators hide that the converter does not know, such as LayerNormalization before opset 17, which ONNX
+# Runtime runs all the same.
+_HIDDEN = "bct.hidden"
+
+
+class ConversionError(Exception):
+    """The converter cannot raise the model's opset; the message is one line."""
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Return the version of the standard operators, 1 where the model imports none."""
+    return next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
+
+
+def raise_opset(model: onnx.ModelProto, target: int) -> onnx.ModelProto:
+    """Return the model at opset `target`; raises ConversionError.
+
+    The result shares nothing with `model`. Initializers that refer to external data go through untouched.
+    """
+    skeleton = onnx.ModelProto()
+    skeleton.CopyFrom(model)
+    weights = _take_weights(skeleton.graph)
+    _hide(skeleton)
+    try:
+        converted: onnx.ModelProto = version_converter.convert_version(skeleton, target)
+    except Exception as error:  # a C++ exception of any type
+        lines = str(error).splitlines()
+        raise ConversionError(lines[0] if lines else type(error).__name__) from error
+    for node in _nodes(converted.graph):
+        if node.domain == _HIDDEN:
+            node.domain = ""
+    _give_weights_back(converted.graph, weights)
+    return _with_header(model, converted, target)
+
+
+def _take_weights(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    """Take the initializers without data out of the graph and let them be inputs meanwhile."""
+    weights = {t.name: t for t in graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL}
+    kept = [tensor for tensor in graph.initializer if tensor.name not in weights]
+    inputs = {value.name for value in graph.input}
+    for tensor in weights.values():
+        if tensor.name not in inputs:
+            graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    weights = {name: onnx.TensorProto.FromString(tensor.SerializeToString()) for name, tensor in weights.items()}
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    return weights
+
+
+def _give_weights_back(graph: onnx.GraphProto, weights: dict[str, onnx.TensorProto]) -> None:
+    inputs = [value for value in graph.input if value.name not in weights]
+    del graph.input[:]
+    graph.input.extend(inputs)
+    graph.initializer.extend(weights.values())
+
+
+def _hide(model: onnx.ModelProto) -> None:
+    """Move standard operators that the model's opset does not have to a domain of their own; name all domains."""
+    opset, domains = opset_of(model), {_HIDDEN}
+    for node in _nodes(model.graph):
+        if node.domain in ("", "ai.onnx") and not onnx.defs.has(node.op_type, opset):
+            node.domain = _HIDDEN
+        domains.add(node.domain)
+    known = {o.domain for o in model.opset_import}
+    model.opset_import.extend(onnx.helper.make_opsetid(domain, 1) for domain in sorted(domains - known - {""}))
+
+
+def _with_header(model: onnx.ModelProto, converted: onnx.ModelProto, target: int) -> onnx.ModelProto:
+    """Return the converted graph under everything else that the model says of itself."""
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    result.graph.CopyFrom(converted.graph)
+    imports = [o for o in model.opset_import if o.domain not in ("", "ai.onnx")]
+    del result.opset_import[:]
+    result.opset_import.extend([onnx.helper.make_opsetid("", target), *imports])
+    result.ir_version = max(model.ir_version, onnx.helper.find_min_ir_version_for(result.opset_import, True))
+    return result
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                yield from _nodes(body)

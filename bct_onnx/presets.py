@@ -1,0 +1,88 @@
+"""Named sets of options, and the request that becomes of one with a user's changes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import onnx
+from passes import LOWERINGS, Options
+
+from .errors import BctError
+
+# Codes of one width, block and lowering. A preset's dense gives way to packed for models that decode token by token.
+PRESETS = {
+    "fast": Options(bits=8, block_size=0, lowering="dense"),
+    "balanced": Options(bits=6, block_size=32, lowering="dense"),
+    "small": Options(bits=4, block_size=32, lowering="dense"),
+    "portable": Options(bits=8, block_size=32, lowering="qdq"),
+}
+DEFAULT_PRESET = "balanced"
+# Inputs that hold what earlier tokens left: their models multiply one row at a time.
+CACHE_INPUT = re.compile(r"past|cache", re.IGNORECASE)
+CACHE_RANK = 3
+
+
+@dataclass(frozen=True)
+class Request:
+    """Options as asked for, before the model is known.
+
+    Attributes:
+        preset: name of the preset.
+        bits, block_size: changes to the preset, or None.
+        lowering: auto, dense, packed or qdq; None for the preset's own choice.
+        keep: regular expressions of nodes and weights to leave alone.
+    """
+
+    preset: str = DEFAULT_PRESET
+    bits: int | None = None
+    block_size: int | None = None
+    lowering: str = "auto"
+    keep: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what can be refused without a model, with BctError."""
+        if self.preset not in PRESETS:
+            raise BctError(f"preset {self.preset!r} does not exist; choose one of {', '.join(PRESETS)}")
+        if self.lowering != "auto" and self.lowering not in LOWERINGS:
+            raise BctError(f"lowering {self.lowering!r} does not exist; choose auto or one of {', '.join(LOWERINGS)}")
+        self._options(PRESETS[self.preset].lowering if self.lowering == "auto" else self.lowering)
+
+    def options(self, model: onnx.ModelProto) -> tuple[Options, list[str]]:
+        """Return the options for a model, and a sentence for each that differs from what was asked for."""
+        lowering, notes = self.lowering, []
+        if lowering == "auto":
+            lowering = PRESETS[self.preset].lowering
+            if lowering == "dense" and decodes_by_token(model):
+                lowering = "packed"
+                notes.append("the model decodes token by token: its weights are packed (see --lowering)")
+        options = self._options(lowering)
+        bits = nearest_bits(lowering, options)
+        if bits != options.bits:
+            notes.append(f"{lowering} has no {options.bits}-bit codes: {bits} bits are used")
+        return self._options(lowering, bits), notes
+
+    def _options(self, lowering: str, bits: int | None = None) -> Options:
+        preset = PRESETS[self.preset]
+        try:
+            return Options(
+                bits=bits or (preset.bits if self.bits is None else self.bits),
+                block_size=preset.block_size if self.block_size is None else self.block_size,
+                lowering=lowering,
+                keep=self.keep,
+            )
+        except ValueError as error:
+            raise BctError(str(error)) from error
+
+
+def nearest_bits(lowering: str, options: Options) -> int:
+    """Return the width that a lowering has for a request."""
+    return LOWERINGS[lowering]().format(options.bits, options.block_size, 256).bits
+
+
+def decodes_by_token(model: onnx.ModelProto) -> bool:
+    """Tell whether a model takes a cache of earlier tokens as input."""
+    return any(
+        CACHE_INPUT.search(value.name) and len(value.type.tensor_type.shape.dim) >= CACHE_RANK
+        for value in model.graph.input
+    )

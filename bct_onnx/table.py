@@ -1,0 +1,89 @@
+"""The report as tables for people."""
+
+from __future__ import annotations
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from .report import Report
+
+# Most reasons shown a pass; the JSON report has one for every node.
+MOST_REASONS = 3
+
+
+def render(report: Report) -> Group:
+    """Return the tables of a report: files, passes, verification."""
+    parts = [_summary(report), _passes(report)]
+    if report.verification:
+        parts.append(_verification(report))
+    return Group(*parts, *(Text(f"note: {note}", style="yellow") for note in report.notes))
+
+
+def size(count: int) -> str:
+    """Return a number of bytes for reading, in units of 1000."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.2f} {unit}"
+    return f"{count} B"
+
+
+def _summary(report: Report) -> Table:
+    table = Table(show_header=False, box=None)
+    options = report.options
+    block = f"blocks of {options.block_size}" if options.block_size else "whole columns"
+    table.add_row("input", f"{report.input.path}  {size(report.input.bytes)}")
+    table.add_row("output", f"{report.output.path}  {size(report.output.bytes)}  [bold]{report.ratio:.2f}x smaller[/]")
+    table.add_row("preset", f"{report.preset}: {options.bits}-bit codes, {block}, {options.lowering}")
+    table.add_row("needs", f"ONNX Runtime {report.output.min_onnxruntime} or newer (opset {report.output.opset})")
+    return table
+
+
+def _passes(report: Report) -> Table:
+    table = Table(title="Passes", title_justify="left")
+    table.add_column("pass")
+    for column in ("replaced", "left", "before", "after", "ratio"):
+        table.add_column(column, justify="right")
+    table.add_column("why left", overflow="fold")
+    for entry in report.passes:
+        if not entry.replaced and not entry.skipped:
+            continue
+        reasons = list(dict.fromkeys(skipped.reason for skipped in entry.skipped))
+        more = [f"and {len(reasons) - MOST_REASONS} more reasons"] if len(reasons) > MOST_REASONS else []
+        table.add_row(
+            entry.name,
+            str(entry.replaced),
+            str(len(entry.skipped)),
+            size(entry.bytes_before),
+            size(entry.bytes_after),
+            f"{entry.bytes_before / entry.bytes_after:.2f}" if entry.bytes_after else "",
+            Text("\n".join(reasons[:MOST_REASONS] + more)),
+        )
+    return table
+
+
+def _verification(report: Report) -> Table:
+    verification = report.verification
+    assert verification is not None
+    before, after = verification.reference_latency.min_ms, verification.latency.min_ms
+    shapes = ", ".join(f"{name} {list(shape)}" for name, shape in verification.timed_shapes.items())
+    table = Table(
+        title=f"Verified on {verification.feeds} feeds in ONNX Runtime",
+        caption=f"{before:.1f} ms before, {after:.1f} ms after: {before / after:.2f}x as fast ({shapes})",
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("output")
+    for column in ("largest error", "relative error", "cosine", "same argmax"):
+        table.add_column(column, justify="right")
+    for name, error in verification.outputs.items():
+        figures = (error.max_abs, error.rel_l2, error.cosine)
+        shown = ["" if figure is None else f"{figure:.4g}" for figure in figures]
+        same = error.same_argmax if error.same_argmax is not None else error.same
+        table.add_row(name, *shown, "" if same is None else f"{same:.1%}")
+    return table
+
+
+def show(report: Report) -> None:
+    """Print a report."""
+    Console().print(render(report))
