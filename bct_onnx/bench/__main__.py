@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from bct_onnx.bench.measure import Bench, Effort
+from bct_onnx.bench.measure import CLOCKS, Bench, Effort
 from bct_onnx.bench.peers import PEERS, make_all, ours
 from bct_onnx.bench.records import Candidate, Comparison, Skipped
 from bct_onnx.bench.report import as_data, plot, table
@@ -33,6 +33,13 @@ FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(min=1))
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(min=1), help="Turns per model.")
 @click.option("--seconds", default=1.0, show_default=True, type=click.FloatRange(min=0), help="Per turn.")
+@click.option(
+    "--clock",
+    default="wall",
+    show_default=True,
+    type=click.Choice(list(CLOCKS)),
+    help="Of latency; cpu: all threads, for a busy machine.",
+)
 @click.option("--json", "json_path", type=FILE, help="Write the figures there.")
 @click.option(
     "--plot", "plot_path", type=FILE, help="Draw the figures there (.png, .svg, .pdf; extra `eval`)."
@@ -50,6 +57,7 @@ def main(
     threads: int,
     rounds: int,
     seconds: float,
+    clock: str,
     json_path: Path | None,
     plot_path: Path | None,
     keep_dir: Path | None,
@@ -74,7 +82,9 @@ def main(
                 Candidate(path.stem if taken.count(path.stem) == 1 else str(path), path, "given", "given")
                 for path in given
             ]
-            comparison = Bench(candidates, Effort(threads, rounds, seconds), status.update).compare(workloads)
+            comparison = Bench(candidates, Effort(threads, rounds, seconds, clock), status.update).compare(
+                workloads
+            )
         comparison.skipped[:0] = skipped
         _show(comparison, json_path, plot_path)
     except BctError as error:

@@ -38,7 +38,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Spread:
-    """Minimum and median of `count` wall times, in seconds."""
+    """Minimum and median of `count` times, in seconds."""
 
     minimum: float
     median: float

@@ -22,7 +22,14 @@ from bct_onnx.bench.workloads import Signature, Workload, parse
 from bct_onnx.errors import BctError
 from models import shapes
 
-TINY = {"layers": 2, "hidden": 32, "heads": 4, "kv_heads": 4, "intermediate": 48, "vocabulary": 61}
+TINY: dict[str, Any] = {
+    "layers": 2,
+    "hidden": 32,
+    "heads": 4,
+    "kv_heads": 4,
+    "intermediate": 48,
+    "vocabulary": 61,
+}
 ONE_CALL = measure.Effort(threads=1, rounds=2, seconds=0.0)
 
 
@@ -138,6 +145,16 @@ def test_turns_are_interleaved_and_failures_listed(bert: Path, tmp_path: Path) -
     assert twin_row.results["1x4"].latency.count == 2
     assert twin_row.file_bytes == bert.stat().st_size
     assert comparison.to_float(other_row, "1x4") is None
+
+
+def test_cpu_clock(bert: Path) -> None:
+    effort = measure.Effort(threads=1, rounds=2, seconds=0.05, clock="cpu")
+    comparison = measure.Bench([Candidate("float", bert, "float", "given")], effort).compare(
+        [Workload(8, 128)]
+    )
+    spread = comparison.rows[0].results["8x128"].latency
+    assert comparison.environment["clock"] == "cpu"
+    assert 0 < spread.minimum * spread.count < 1.0
 
 
 def test_float_model_that_does_not_run(bert: Path) -> None:
