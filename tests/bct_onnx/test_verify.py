@@ -65,7 +65,7 @@ def test_known_error(tmp_path: Path) -> None:
 def test_other_weights_do_not_pass(tmp_path: Path) -> None:
     result = verification(tmp_path, PRODUCT, PRODUCT, w=WEIGHT, new_w=np.roll(WEIGHT, 1, axis=1))
     with pytest.raises(VerificationError, match=r"^output 'y': cosine .* below the bound 0\.5;") as caught:
-        result.check(verify.default_bound(2))
+        result.check(verify.Bound(min_cosine=0.5, max_rel_error=None))
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 1
     result.check(verify.Bound(min_cosine=None, max_rel_error=None))
