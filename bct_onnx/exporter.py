@@ -1,6 +1,4 @@
-"""onnx-graphsurgeon graphs to ONNX models, without what onnx-graphsurgeon's own exporter loses; importer.py
-is the way in.
-"""
+"""onnx-graphsurgeon graphs to ONNX models, without the losses of its own exporter; see importer.py."""
 
 from collections.abc import Callable, Iterable
 from itertools import chain
@@ -25,9 +23,7 @@ class Payload:
     """The raw data of a tensor in its final form, made when written; its length is known before."""
 
     def __init__(self, length: int, load: Callable[[], Any], *, in_attribute: bool) -> None:
-        """Take the length in bytes, what returns that many bytes, and whether the tensor is a node's
-        attribute.
-        """
+        """Take the length in bytes, what returns that many bytes, and whether a node's attribute has it."""
         self.length = length
         self.load = load
         self.in_attribute = in_attribute
@@ -40,8 +36,7 @@ class Payload:
 def to_model(
     graph: gs.Graph, source: onnx.ModelProto, contents: Contents
 ) -> tuple[onnx.ModelProto, list[Payload]]:
-    """Return the model of a graph in the shell of `source`, and its large data: tensors refer to it by index
-    as `offset`.
+    """Return the model of a graph in the shell of `source`, and its large data by index (`offset`).
 
     Raises BctError where the graph holds what ONNX cannot express.
     """
@@ -75,9 +70,7 @@ def _restore_inputs(
 
 
 def _restore_infos(infos: Iterable[onnx.ValueInfoProto], originals: Iterable[onnx.ValueInfoProto]) -> None:
-    """Give inputs or outputs that no pass changed back what a Variable cannot hold: documentation and
-    denotations.
-    """
+    """Give unchanged inputs or outputs back what a Variable cannot hold: documentation, denotations."""
     known = {value.name: value for value in originals}
     for info in infos:
         original = known.get(info.name)
@@ -86,9 +79,7 @@ def _restore_infos(infos: Iterable[onnx.ValueInfoProto], originals: Iterable[onn
 
 
 def _opset_imports(graph: gs.Graph, proto: onnx.GraphProto) -> list[onnx.OperatorSetIdProto]:
-    """Return the graph's imports; `opset` or the import may have been raised, domains may have come in with
-    nodes.
-    """
+    """Return the graph's imports, the opset as raised by passes and domains that came in with nodes."""
     imports = {opset.domain: opset.version for opset in graph.import_domains or ()}
     domains = {node.domain for node in _nodes(proto)}
     if "" in imports or "" in domains:
@@ -193,9 +184,7 @@ class _Exporter:
 
 
 def _homes(graph: gs.Graph) -> dict[int, list[gs.Constant]]:
-    """Return by id of graph the constants to define there: in the innermost graph that holds all their
-    uses.
-    """
+    """Return by id of graph the constants to define there: the innermost graph that holds all uses."""
     uses: dict[int, tuple[gs.Constant, tuple[gs.Graph, ...]]] = {}
 
     def visit(graph: gs.Graph, outer: tuple[gs.Graph, ...]) -> None:
@@ -222,14 +211,15 @@ def _value_info(tensor: gs.Tensor) -> onnx.ValueInfoProto:
         info.type.CopyFrom(tensor.dtype)
     elif tensor.dtype is not None:
         number = tensor.dtype if isinstance(tensor.dtype, int) else DATA_TYPES[np.dtype(tensor.dtype)]
-        info.type.CopyFrom(onnx.helper.make_tensor_type_proto(number, tensor.shape))
+        shape = tensor.shape
+        if shape is not None:
+            shape = [size if size is None or isinstance(size, str) else int(size) for size in shape]
+        info.type.CopyFrom(onnx.helper.make_tensor_type_proto(number, shape))
     return info
 
 
 def _raw_data(values: np.ndarray[Any, Any]) -> Any:
-    """Return the bytes of an array as ONNX stores them, a view where the array is contiguous and its type not
-    packed.
-    """
+    """Return the bytes of an array as ONNX stores them, a view where possible."""
     if values.dtype in PACKED_BITS:
         return onnx.numpy_helper.from_array(values).raw_data
     return np.ascontiguousarray(values).reshape(-1).view(np.uint8)

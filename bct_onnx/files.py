@@ -1,6 +1,4 @@
-"""Models in files: `read` one, `write` a graph to a `staged` place, and `commit` it when it has been
-checked.
-"""
+"""Models in files: `read` one, `write` a graph to a `staged` place, `commit` it when it was checked."""
 
 import hashlib
 import os
@@ -44,8 +42,7 @@ class WrittenFile:
 def write(
     graph: gs.Graph, source: ModelFile, target: Path, *, external_data: ExternalData = "auto"
 ) -> WrittenFile:
-    """Write a graph, with all that is not graph taken from `source`, to the new file `target` (a Stage's
-    path).
+    """Write a graph, all else taken from `source`, to the new file `target` (a Stage's path).
 
     Weights that no pass touched are streamed from the source's file. Above 2 GB ("auto") or "always", tensors
     of 1 KiB and more go to `<target name>.<hash>.data` beside it. Raises BctError if the graph cannot be
@@ -74,9 +71,7 @@ def write(
 
 
 def _embed(model: onnx.ModelProto, payloads: Sequence[Payload], location: str | None = None) -> list[Any]:
-    """Return the encoded model in pieces, payloads in place; those that go to the file `location` as
-    references.
-    """
+    """Return the encoded model in pieces, payloads in place or as references to the file `location`."""
     offsets = _offsets(payloads)
 
     def replace(data: memoryview, start: int, stop: int) -> list[Any] | None:
@@ -117,9 +112,7 @@ def _write_data(payloads: Sequence[Payload], target: Path) -> Path | None:
 
 
 def _write_new(path: Path, pieces: Iterable[Any]) -> str:
-    """Write pieces to a file that must not exist yet, down to the disk; returns their SHA-256 in
-    hexadecimal.
-    """
+    """Write pieces to a file that must be new, down to the disk; returns their SHA-256 in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("xb") as file:
         for piece in pieces:

@@ -1,5 +1,4 @@
-"""ONNX models to onnx-graphsurgeon graphs, without what onnx-graphsurgeon's own importer loses; exporter.py
-is the way back.
+"""ONNX models to onnx-graphsurgeon graphs, without the losses of its own importer; back in exporter.py.
 
 Kept beyond its own: default values of inputs (variables here), types other than tensors (`Variable.dtype` is
 then the TypeProto), attributes that have no Python form (the AttributeProto itself), the type of empty lists,
@@ -57,9 +56,7 @@ def default_inputs(model: onnx.ModelProto) -> set[str]:
 
 
 def to_graph(model: onnx.ModelProto, contents: Contents, path: Path) -> gs.Graph:
-    """Return the graph of a checked model, functions inlined; raises BctError, naming `path`, for what it
-    cannot keep.
-    """
+    """Return the graph of a checked model, functions inlined; raises BctError for what it cannot keep."""
     model = _inline_functions(model, path)
     imports = {
         "" if opset.domain == "ai.onnx" else opset.domain: opset.version for opset in model.opset_import
@@ -148,7 +145,7 @@ class _Importer:
         if attribute.type in (Kind.TENSOR, Kind.GRAPH, Kind.GRAPHS, Kind.UNDEFINED):
             kind = Kind.AttributeType.Name(attribute.type)
             raise BctError(
-                f"{self.path}: node {node.name!r} ({node.op_type}): the attribute {attribute.name!r} of type"
+                f"{self.path}: node {node.name!r} ({node.op_type!r}): attribute {attribute.name!r} of type"
                 f" {kind} cannot be kept; export the model without it"
             )
         try:
@@ -163,9 +160,7 @@ class _Importer:
 
 
 def variable(name: str, info: onnx.ValueInfoProto | None) -> gs.Variable:
-    """Return the Variable of a name with what is known of its type; `dtype` is the TypeProto when that is no
-    tensor.
-    """
+    """Return a Variable with what is known of its type; `dtype` is the TypeProto when that is no tensor."""
     kind = info.type.WhichOneof("value") if info is not None else None
     if info is None or kind is None:
         return gs.Variable(name)

@@ -1,6 +1,4 @@
-"""Reading ONNX with bounded memory: the file is mapped, weights stay where they are until somebody asks for
-them.
-"""
+"""Reading ONNX with bounded memory: the file is mapped, weights stay there until they are asked for."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -42,25 +40,20 @@ class ModelFile:
 
     @cached_property
     def sha256(self) -> str:
-        """The SHA-256 in hexadecimal of the file followed by its external files in order of their names, if
-        it has any.
-        """
+        """The SHA-256 in hexadecimal of the file followed by its external files, if any, in order of name."""
         return file_hash(
             self.path, [self.files[name] for name in sorted(self.files) if name != own_name(self.path)]
         )
 
     def graph(self) -> gs.Graph:
-        """Return a new graph of the model whose weights are views of the file; raises BctError if it cannot
-        be kept whole.
+        """Return a new graph whose weights are views of the file; raises BctError if it cannot be kept whole.
 
         Functions are inlined. Inputs with a default value (IR version 4 on) are variables.
         """
         return importer.to_graph(self.proto, self.content, self.path)
 
     def content(self, tensor: onnx.TensorProto) -> memoryview | None:
-        """Return the raw bytes of a tensor of `proto` where it refers to a file, None where it holds its
-        data.
-        """
+        """Return the raw bytes of a tensor of `proto` that refers to a file, None if it holds its data."""
         if tensor.data_location != _EXTERNAL:
             return None
         location, offset, length = locate(tensor, self.path)
@@ -83,9 +76,7 @@ def file_hash(path: Path, external: list[Path]) -> str:
 
 
 def read(path: Path) -> ModelFile:
-    """Read a model, every tensor checked to have the data it declares; raises BctError with one line for a
-    bad file.
-    """
+    """Read a model and check that every tensor has the data it declares; raises BctError for a bad file."""
     path = Path(path)
     data = map_file(path)
     proto = _parse(data, path)

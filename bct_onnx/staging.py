@@ -1,6 +1,4 @@
-"""A model appears under its name whole or not at all: it is made in a hidden folder beside its place and
-moved at the end.
-"""
+"""A model appears under its name whole or not at all: made in a hidden folder beside it, moved at the end."""
 
 import os
 import re
@@ -17,9 +15,7 @@ _HASH_DIGITS = 16
 
 
 def data_name(model: str, digest: str) -> str:
-    """Return the name of the external data of a model file: the hash keeps the data of an older model of that
-    name apart.
-    """
+    """Return the name of a model's external data: the hash keeps it apart from that of an older model."""
     return f"{model}.{digest[:_HASH_DIGITS]}.data"
 
 
@@ -29,16 +25,13 @@ def _is_data_of(name: str, model: str) -> bool:
 
 @dataclass(frozen=True)
 class Stage:
-    """A file in the making: write to `path`, check it there, then `commit` moves it (and its external data)
-    to `target`.
-    """
+    """A file in the making: write to `path`, check it there, then `commit` moves it and its external data."""
 
     target: Path
     path: Path
 
     def commit(self) -> None:
-        """Put the written file in place of `target`; raises BctError and leaves the old file alone if that
-        fails.
+        """Put the written file in place of `target`; raises BctError and keeps the old one if that fails.
 
         External data goes first, under a name of its own; the switch is one rename of the model file; then
         the data that `write` gave the old model is removed. Stopped anywhere, old or new are complete.
@@ -55,8 +48,7 @@ class Stage:
             _sync_folder(folder)
             self.path.replace(self.target)
         except BaseException as error:
-            # An interrupt may come between the rename and the next line: what is in place then is the new
-            # model.
+            # An interrupt may come right after the rename, when the new model is in place already.
             if self.path.exists():
                 for place in moved:
                     place.unlink(missing_ok=True)
@@ -84,7 +76,7 @@ def staged(target: Path) -> Iterator[Stage]:
 
 
 def check_target(source: Path, target: Path) -> None:
-    """Check before long work that `target` can be written and is no part of `source`; else raises BctError."""
+    """Check before long work that `target` can be written and is no part of `source`, else raise BctError."""
     source, target = Path(source), Path(target)
     try:
         if target.is_dir() or not target.name:

@@ -1,6 +1,4 @@
-"""Tensors that stay in their file: where the bytes of a TensorProto lie, whether they fit, and their values
-on demand.
-"""
+"""Tensors that stay in their file: where their bytes lie, whether they fit, their values on demand."""
 
 import mmap
 from collections.abc import Iterator
@@ -72,9 +70,7 @@ class Span:
 
 
 class TensorValues(LazyValues):  # type: ignore[misc]
-    """The values of a TensorProto, made when asked for; a tensor that lies in a mapped file becomes a view of
-    the map.
-    """
+    """The values of a TensorProto, made when asked for: views of the mapped file where it lies in one."""
 
     def __init__(self, tensor: onnx.TensorProto, content: memoryview | None) -> None:
         """Take a checked tensor and, when it refers to external data, its raw bytes."""
@@ -85,9 +81,7 @@ class TensorValues(LazyValues):  # type: ignore[misc]
         self.nbytes = raw_size(self.dtype, self.shape)
 
     def load(self) -> np.ndarray[Any, Any]:
-        """Return the values, shape `dims`: read-only and without a copy when mapped, except for types below 8
-        bits.
-        """
+        """Return the values, shape `dims`: a read-only view when mapped, a copy for types below 8 bits."""
         if self.content is None:
             return np.asarray(onnx.numpy_helper.to_array(self.tensor))
         if self.dtype in PACKED_BITS:
@@ -105,9 +99,7 @@ def raw_size(dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
 
 
 def map_file(path: Path) -> memoryview:
-    """Return the bytes of a file, mapped for reading; raises BctError if it cannot be opened or is not a
-    file.
-    """
+    """Return the bytes of a file, mapped for reading; raises BctError if it cannot be opened."""
     try:
         if path.is_dir():
             raise BctError(f"{path}: is a folder; name the .onnx file in it")
@@ -174,18 +166,14 @@ def check_tensor(tensor: onnx.TensorProto, where: str) -> None:
 
 
 def _entries(dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
-    """Entries of the typed field (float_data and so on): packed types one a byte, complex numbers two a
-    value.
-    """
+    """Entries of the typed field (float_data ...): packed types one a byte, complex numbers two a value."""
     if dtype in PACKED_BITS:
         return raw_size(dtype, shape)
     return prod(shape) * (2 if dtype.kind == "c" else 1)
 
 
 def locate(tensor: onnx.TensorProto, model: Path) -> tuple[str, int, int]:
-    """Return location, offset and length of a tensor's external data; raises BctError for a reference that
-    cannot be.
-    """
+    """Return location, offset and length of external data; raises BctError for a bad reference."""
     name = f"{model}: tensor {tensor.name!r}"
     if tensor.data_type == _STRING:
         raise BctError(
@@ -210,8 +198,7 @@ def locate(tensor: onnx.TensorProto, model: Path) -> tuple[str, int, int]:
 
 
 def external_path(location: str, model: Path, tensor: str) -> Path:
-    """Return the file of a relative external `location` beside `model`; raises BctError if it lies elsewhere
-    or nowhere.
+    """Return the file of an external `location` beside `model`; raises BctError if it is not there.
 
     Links are followed only to files beside the model or beside the file that the model itself is a link to.
     """

@@ -1,5 +1,4 @@
-"""The protobuf encoding of ONNX, walked without parsing: weights are cut out of a model and put back in
-place.
+"""The protobuf encoding of ONNX, walked without parsing: weights are cut out of a model and put back.
 
 An ONNX file is mostly the `raw_data` of its tensors. Cutting those out leaves a skeleton of some kilobytes
 that protobuf can parse; putting them back yields a list of pieces that is written one after the other.
@@ -42,8 +41,7 @@ _STORAGE = {_RAW_DATA, _TENSOR["data_location"].number, _TENSOR["external_data"]
 
 # A piece of an encoded message: bytes, or something that knows its length and yields its bytes later.
 Piece = Sized
-# Gets the encoded TensorProto at data[start:stop]; returns the pieces to put there, or None to leave it
-# alone.
+# Gets the encoded TensorProto at data[start:stop]; returns the pieces to put there, None to leave it alone.
 Replace = Callable[[memoryview, int, int], list[Piece] | None]
 
 
@@ -52,9 +50,7 @@ class WireError(ValueError):
 
 
 class Field(NamedTuple):
-    """One field of an encoded message: its number and wire type, where its tag begins and where its value
-    lies.
-    """
+    """One field of an encoded message: number, wire type, where its tag begins, where its value lies."""
 
     number: int
     kind: int
@@ -64,9 +60,7 @@ class Field(NamedTuple):
 
 
 def decode_varint(data: memoryview, at: int, stop: int) -> tuple[int, int]:
-    """Return the number encoded at `at` and the position behind it; raises WireError if it does not end
-    before `stop`.
-    """
+    """Return the number at `at` and the position behind it; raises WireError if that is beyond `stop`."""
     value = 0
     for index, position in enumerate(range(at, min(stop, at + _MAX_VARINT_BYTES))):
         byte = data[position]
@@ -115,11 +109,10 @@ def fields(data: memoryview, start: int, stop: int) -> Iterator[Field]:
 
 
 def rewrite_tensors(data: memoryview, replace: Replace, smallest: int = 0) -> list[Piece]:
-    """Return the encoded ModelProto `data` in pieces, every TensorProto of at least `smallest` bytes put
-    before `replace`.
+    """Return the encoded ModelProto `data` in pieces, its tensors as `replace` gives them.
 
-    Tensors of the graph, of its subgraphs, of functions and of attributes are visited. Raises WireError for
-    bytes that are not protobuf.
+    Tensors of at least `smallest` bytes in the graph, its subgraphs, functions and attributes are visited.
+    Raises WireError for bytes that are not protobuf.
     """
     pieces = _Rewriter(data, replace, smallest).message(0, len(data), "ModelProto", 0)
     return [data] if pieces is None else pieces
@@ -153,8 +146,7 @@ class _Rewriter:
 
 
 def cut_out(data: memoryview, location: str, smallest: int) -> bytes:
-    """Return the skeleton of an encoded ModelProto: each `raw_data` of at least `smallest` bytes turned into
-    a reference.
+    """Return the skeleton of an encoded ModelProto: `raw_data` of `smallest` bytes and more as references.
 
     The reference is what ONNX calls external data: `location` (the name of the file that `data` is), offset
     and length. Raises WireError for bytes that are not protobuf.
@@ -175,9 +167,7 @@ def cut_out(data: memoryview, location: str, smallest: int) -> bytes:
 
 
 def put_back(tensor: onnx.TensorProto, content: Sized) -> list[Piece]:
-    """Return the encoding of a tensor that refers to external data with `content` as its `raw_data`
-    instead.
-    """
+    """Return the encoding of a tensor with `content` as its `raw_data` in place of external data."""
     bare = onnx.TensorProto()
     bare.CopyFrom(tensor)
     bare.ClearField("data_location")
@@ -186,9 +176,7 @@ def put_back(tensor: onnx.TensorProto, content: Sized) -> list[Piece]:
 
 
 def refer(tensor: onnx.TensorProto, **entries: str | int) -> None:
-    """Make a tensor refer to external data: the entries `location`, `offset` and `length` of the ONNX
-    standard.
-    """
+    """Make a tensor refer to external data by the standard's entries `location`, `offset`, `length`."""
     tensor.ClearField("raw_data")
     tensor.ClearField("external_data")
     tensor.data_location = onnx.TensorProto.EXTERNAL
