@@ -76,9 +76,7 @@ def compress(
     written = result.written
     return Report(
         input=InputRecord(source, model.bytes, model.sha256),
-        output=OutputRecord(
-            target, written.bytes, written.sha256, written.opset, written.ir_version, oldest
-        ),
+        output=OutputRecord(target, written.bytes, written.sha256, written.opset, written.ir_version, oldest),
         preset=preset,
         options=result.options,
         notes=result.notes,
@@ -124,7 +122,9 @@ def _compress(
 
 
 def _at_the_right_opset(
-    request: Request, model: files.ModelFile, attempt: Callable[[files.ModelFile, Options, list[str]], _Result]
+    request: Request,
+    model: files.ModelFile,
+    attempt: Callable[[files.ModelFile, Options, list[str]], _Result],
 ) -> _Result:
     """Attempt with the opset that the codes need; where that cannot be had or does not run, with the model's own."""
     options, notes = request.options(model.proto)
@@ -137,7 +137,9 @@ def _at_the_right_opset(
         options = replace(options, lowering="packed", bits=nearest_bits("packed", options))
         if passes.required_opset(options) > has:
             raise BctError(f"{model.path}: opset {has} cannot be raised to {needed}: {error}") from error
-        notes.append(f"opset {has} cannot be raised to {needed} ({error}): {options.bits}-bit packed weights instead")
+        notes.append(
+            f"opset {has} cannot be raised to {needed} ({error}): {options.bits}-bit packed weights instead"
+        )
     return attempt(model, options, notes)
 
 
@@ -150,4 +152,6 @@ def _load(source: Path, path: Path) -> None:
             Session(source)
         except OrtError as cause:
             raise BctError(f"{source}: ONNX Runtime does not load the model: {cause}") from cause
-        raise VerificationError(f"{source}: ONNX Runtime does not load the compressed model: {error}") from error
+        raise VerificationError(
+            f"{source}: ONNX Runtime does not load the compressed model: {error}"
+        ) from error

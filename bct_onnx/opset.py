@@ -50,7 +50,9 @@ def _take_weights(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
     for tensor in weights.values():
         if tensor.name not in inputs:
             graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-    weights = {name: onnx.TensorProto.FromString(tensor.SerializeToString()) for name, tensor in weights.items()}
+    weights = {
+        name: onnx.TensorProto.FromString(tensor.SerializeToString()) for name, tensor in weights.items()
+    }
     del graph.initializer[:]
     graph.initializer.extend(kept)
     return weights
@@ -71,7 +73,9 @@ def _hide(model: onnx.ModelProto) -> None:
             node.domain = _HIDDEN
         domains.add(node.domain)
     known = {o.domain for o in model.opset_import}
-    model.opset_import.extend(onnx.helper.make_opsetid(domain, 1) for domain in sorted(domains - known - {""}))
+    model.opset_import.extend(
+        onnx.helper.make_opsetid(domain, 1) for domain in sorted(domains - known - {""})
+    )
 
 
 def _with_header(model: onnx.ModelProto, converted: onnx.ModelProto, target: int) -> onnx.ModelProto:

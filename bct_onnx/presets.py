@@ -45,7 +45,9 @@ class Request:
         if self.preset not in PRESETS:
             raise BctError(f"preset {self.preset!r} does not exist; choose one of {', '.join(PRESETS)}")
         if self.lowering != "auto" and self.lowering not in LOWERINGS:
-            raise BctError(f"lowering {self.lowering!r} does not exist; choose auto or one of {', '.join(LOWERINGS)}")
+            raise BctError(
+                f"lowering {self.lowering!r} does not exist; choose auto or one of {', '.join(LOWERINGS)}"
+            )
         self._options(PRESETS[self.preset].lowering if self.lowering == "auto" else self.lowering)
 
     def options(self, model: onnx.ModelProto) -> tuple[Options, list[str]]:

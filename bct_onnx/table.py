@@ -33,9 +33,13 @@ def _summary(report: Report) -> Table:
     options = report.options
     block = f"blocks of {options.block_size}" if options.block_size else "whole columns"
     table.add_row("input", f"{report.input.path}  {size(report.input.bytes)}")
-    table.add_row("output", f"{report.output.path}  {size(report.output.bytes)}  [bold]{report.ratio:.2f}x smaller[/]")
+    table.add_row(
+        "output", f"{report.output.path}  {size(report.output.bytes)}  [bold]{report.ratio:.2f}x smaller[/]"
+    )
     table.add_row("preset", f"{report.preset}: {options.bits}-bit codes, {block}, {options.lowering}")
-    table.add_row("needs", f"ONNX Runtime {report.output.min_onnxruntime} or newer (opset {report.output.opset})")
+    table.add_row(
+        "needs", f"ONNX Runtime {report.output.min_onnxruntime} or newer (opset {report.output.opset})"
+    )
     return table
 
 

@@ -1,10 +1,10 @@
 """Float constants that no other pass takes: codes or float16 in the file, floats once the session is made.
 
-    Before: constant float [*shape] -- any reader
-    After:  codes (8 bits; the requested width for the weight of a Conv and its kin), block scales
-            -- decoded at load -> float [*shape] -- the same readers
+Before: constant float [*shape] -- any reader
+After:  codes (8 bits; the requested width for the weight of a Conv and its kin), block scales
+        -- decoded at load -> float [*shape] -- the same readers
 
-    Vectors and other small constants become float16 -- Cast at load, when float16 holds them to half an ulp.
+Vectors and other small constants become float16 -- Cast at load, when float16 holds them to half an ulp.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from .lowerings.unpack import opset_for
 from .report import Skip, TensorReport
 
 # Operators whose constant is a trained weight that averages many products: it bears the requested width.
-WEIGHT_READERS = frozenset({"Attention", "Conv", "ConvTranspose", "Einsum", "GRU", "Gemm", "LSTM", "MatMul", "RNN"})
+WEIGHT_READERS = frozenset(
+    {"Attention", "Conv", "ConvTranspose", "Einsum", "GRU", "Gemm", "LSTM", "MatMul", "RNN"}
+)
 # Other constants are added or multiplied and go straight to the result.
 OTHER_BITS = 8
 # Readers that come with codes and scales of their own.
@@ -92,7 +94,9 @@ def _replace(context: Context, constant: ConstantView) -> str | None:
         return f"{source.name} holds NaN or infinity"
     if np.abs(values).max(initial=0) > LARGEST_MAGNITUDE:
         return f"{source.name} holds values beyond {LARGEST_MAGNITUDE:g}: a mask"
-    if values.size > 2 and (np.all(np.diff(values.reshape(-1)) > 0) or np.all(np.diff(values.reshape(-1)) < 0)):
+    if values.size > 2 and (
+        np.all(np.diff(values.reshape(-1)) > 0) or np.all(np.diff(values.reshape(-1)) < 0)
+    ):
         return f"{source.name} is a ramp: positions or frequencies are kept exact"
     to = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(constant.dtype))
     load, readers, name = context.editor.at_load(), list(source.outputs), f"c{len(context.report.tensors)}"

@@ -42,7 +42,9 @@ def match(scope: gs.Graph, node: gs.Node, context: Context) -> Lookup | Skip | N
         return Skip("its indices are constant: the session folds it")
     axis = int(node.attrs.get("axis", 0))
     if len(table.shape) != 2 or axis not in (0, -2):
-        return Skip(f"axis {axis} of a table of shape {list(table.shape)}: rows of a matrix are looked up, nothing else")
+        return Skip(
+            f"axis {axis} of a table of shape {list(table.shape)}: rows of a matrix are looked up, nothing else"
+        )
     if table.nbytes < SMALLEST_TABLE_BYTES:
         return Skip(f"its table has {table.nbytes} bytes, fewer than {SMALLEST_TABLE_BYTES}")
     return Lookup(scope, node, table, node.inputs[1])
@@ -57,7 +59,10 @@ def replace(context: Context, matches: list[Lookup]) -> Skip | None:
     """Rewrite one lookup."""
     lookup = matches[0]
     table = context.store(
-        weight_key(lookup.table, transposed=True), [lookup.table.source], lambda: lookup.table.values().T, by_rows=True
+        weight_key(lookup.table, transposed=True),
+        [lookup.table.source],
+        lambda: lookup.table.values().T,
+        by_rows=True,
     )
     if isinstance(table, Skip):
         return table

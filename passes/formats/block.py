@@ -50,9 +50,13 @@ class BlockFormat:
 
     def blocks(self, k: int) -> tuple[int, int]:
         """Return (number of blocks, rows of a block) for k rows; only the last block is padded, to a multiple of 8."""
-        whole = -(-k // 8) * 8
-        rows = min(self.block_size or whole, whole)
+        rows = self.block_size or round_up(k)
         return -(-k // rows), rows
+
+
+def round_up(k: int) -> int:
+    """Return the next multiple of 8: what bit planes pack, and so the smallest block."""
+    return -(-k // 8) * 8
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,9 @@ def encode(weight: NDArray[np.floating], fmt: BlockFormat, workers: int = 1) -> 
     with ThreadPoolExecutor(max_workers=workers) as pool:
         energies = list(pool.map(encode_columns, _column_slices(n, CHUNK_ELEMENTS // (blocks * rows))))
     noise, signal = np.sum(energies, axis=0) if energies else (0.0, 0.0)
-    return BlockTensor(fmt, k, codes, exponents, column_scale, float(tensor_scale), float(noise), float(signal))
+    return BlockTensor(
+        fmt, k, codes, exponents, column_scale, float(tensor_scale), float(noise), float(signal)
+    )
 
 
 class _Encoded(NamedTuple):
@@ -88,7 +90,9 @@ def _search(chunk: Floats, fmt: BlockFormat, largest: Floats, tensor_scale: np.f
         best_exponents[:, better] = exponents[:, better]
     block_scale = exponent_scale(best_exponents, fmt) * (best_scale.astype(np.float32) * tensor_scale)
     _round(chunk, block_scale, fmt, *buffers)
-    return _Encoded(buffers[1].astype(np.int8), best_exponents, best_scale, float(least.sum(dtype=np.float64)))
+    return _Encoded(
+        buffers[1].astype(np.int8), best_exponents, best_scale, float(least.sum(dtype=np.float64))
+    )
 
 
 def _candidates(fmt: BlockFormat) -> NDArray[np.float64]:

@@ -1,8 +1,8 @@
 """Codes in the file, int8 in memory: decoded when the session is made, multiplied with row-wise int8 activations.
 
-    codes, shifts -- unpack, BitShift, Cast(int8), Reshape -> int8 [k, n]          (once, at load)
-    x [..., k] -- quantize_rows -> q, r                                            (shared by all readers of x)
-    q -- MatMulIntegerToFloat(int8 [k, n], column scale [n]) -- Mul(r) -> [..., n]
+codes, shifts -- unpack, BitShift, Cast(int8), Reshape -> int8 [k, n]          (once, at load)
+x [..., k] -- quantize_rows -> q, r                                            (shared by all readers of x)
+q -- MatMulIntegerToFloat(int8 [k, n], column scale [n]) -- Mul(r) -> [..., n]
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from ..formats.block import BlockFormat, BlockTensor
+from ..formats.block import BlockFormat, BlockTensor, round_up
 from ..graph.editor import Emitter
 from .base import StoredWeight
 from .operators import FLOAT, OPSET_QUANTIZE, cast, reshape, slice_rows
@@ -28,9 +28,9 @@ class Dense:
     _rows: dict[tuple[str, int], Rows] = field(default_factory=dict)
     _transposed: dict[str, gs.Variable] = field(default_factory=dict)
 
-    def format(self, bits: int, block_size: int, k: int) -> BlockFormat:  # noqa: ARG002 (one signature for all)
+    def format(self, bits: int, block_size: int, k: int) -> BlockFormat:
         """Return codes whose shifted values fit an int8; at 8 bits that leaves one block per column."""
-        return BlockFormat.shifted(bits, 0 if bits == 8 else block_size)
+        return BlockFormat.shifted(bits, 0 if bits == 8 else min(block_size, round_up(k)))
 
     def opset(self, bits: int) -> int:
         """Return the opset of int4 codes, or of QuantizeLinear for whole bytes."""
@@ -69,11 +69,16 @@ class Dense:
 
     def lookup(self, at: Emitter, table: StoredWeight, indices: gs.Tensor, name: str) -> gs.Variable:
         """Write the gathered int8 rows times their gathered scales."""
-        rows = cast(at, at.op("Gather", table.values, indices, name=f"{name}.codes", axis=0), FLOAT, f"{name}.steps")
+        rows = cast(
+            at, at.op("Gather", table.values, indices, name=f"{name}.codes", axis=0), FLOAT, f"{name}.steps"
+        )
         load = at.at_load()
         column = reshape(load, table.scale, (-1, 1), f"{table.scale.name}.column")
         column = load.op(
-            "Mul", column, load.constant(np.array(table.tensor_scale, np.float32), "tensor_scale"), name=f"{name}.scales"
+            "Mul",
+            column,
+            load.constant(np.array(table.tensor_scale, np.float32), "tensor_scale"),
+            name=f"{name}.scales",
         )
         scale = at.op("Gather", column, indices, name=f"{name}.scale", axis=0)
         return at.op("Mul", rows, scale, name=f"{name}.rows", dtype=np.float32)
@@ -107,5 +112,7 @@ class Dense:
             return weight.values
         name = weight.values.name
         if name not in self._transposed:
-            self._transposed[name] = at.at_load().op("Transpose", weight.values, name=f"{name}.columns", perm=[1, 0])
+            self._transposed[name] = at.at_load().op(
+                "Transpose", weight.values, name=f"{name}.columns", perm=[1, 0]
+            )
         return self._transposed[name]

@@ -1,8 +1,8 @@
 """Codes that stay packed in memory: MatMulNBits and GatherBlockQuantized with scales expanded at load.
 
-    codes uint8 [n, blocks, block bytes], block scales [n, blocks]
-    x [..., k] -- MatMulNBits(accuracy_level 4) -> [..., n]
-    indices [...] -- GatherBlockQuantized -> [..., k]
+codes uint8 [n, blocks, block bytes], block scales [n, blocks]
+x [..., k] -- MatMulNBits(accuracy_level 4) -> [..., n]
+indices [...] -- GatherBlockQuantized -> [..., k]
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ class Packed:
         )
         values = load.constant(packed, f"{name}.codes")
         size = packed.nbytes + scale_bytes
-        return StoredWeight(name, values, scale, tensor.format, tensor.k, tensor.n, by_rows, tensor.tensor_scale, size)
+        return StoredWeight(
+            name, values, scale, tensor.format, tensor.k, tensor.n, by_rows, tensor.tensor_scale, size
+        )
 
     def multiply(self, at: Emitter, x: gs.Tensor, weight: StoredWeight, name: str) -> gs.Variable:
         """Write MatMulNBits."""
@@ -78,7 +80,7 @@ class Packed:
             K=weight.k,
             N=weight.n,
             bits=weight.format.bits,
-            block_size=weight.values.shape[2] * 8 // weight.format.bits,
+            block_size=weight.format.block_size,
             accuracy_level=ACCURACY_LEVEL,
         )
 
@@ -97,7 +99,7 @@ class Packed:
             domain="com.microsoft",
             dtype=np.float32,
             bits=table.format.bits,
-            block_size=table.values.shape[2] * 8 // table.format.bits,
+            block_size=table.format.block_size,
             gather_axis=0,
             quantize_axis=1,
         )

@@ -1,7 +1,7 @@
 """Blockwise DequantizeLinear, standard operators only: for any ONNX runtime.
 
-    codes int8 or int4 [k, n], block scales [blocks, n] -- DequantizeLinear(axis 0, block_size) -> float [k, n]
-    x [..., k] -- MatMul -> [..., n]
+codes int8 or int4 [k, n], block scales [blocks, n] -- DequantizeLinear(axis 0, block_size) -> float [k, n]
+x [..., k] -- MatMul -> [..., n]
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from ..formats.block import BlockFormat, BlockTensor
+from ..formats.block import BlockFormat, BlockTensor, round_up
 from ..formats.planes import pack_nibbles
 from ..graph.editor import Emitter
 from .base import StoredWeight
@@ -30,9 +30,10 @@ class Qdq:
     name: str = "qdq"
     _floats: dict[str, gs.Variable] = field(default_factory=dict)
 
-    def format(self, bits: int, block_size: int, k: int) -> BlockFormat:  # noqa: ARG002 (one signature for all)
+    def format(self, bits: int, block_size: int, k: int) -> BlockFormat:
         """Return int4 or int8 codes with quarter-octave block scales."""
-        return BlockFormat.fine(next(w for w in WIDTHS if w >= bits), block_size or WHOLE_COLUMN_BLOCK)
+        block = min(block_size or WHOLE_COLUMN_BLOCK, round_up(k))
+        return BlockFormat.fine(next(w for w in WIDTHS if w >= bits), block)
 
     def opset(self, bits: int) -> int:  # noqa: ARG002 (one signature for all)
         """Return the opset of blockwise DequantizeLinear."""
@@ -64,7 +65,7 @@ class Qdq:
         """Write DequantizeLinear of the gathered codes and scales."""
         codes = at.op("Gather", table.values, indices, name=f"{name}.codes", axis=0)
         scale = at.op("Gather", table.scale, indices, name=f"{name}.scale", axis=0)
-        block = table.format.blocks(table.k)[1]
+        block = table.format.block_size
         return at.op(
             "DequantizeLinear", codes, scale, name=f"{name}.rows", dtype=np.float32, axis=-1, block_size=block
         )
@@ -73,9 +74,14 @@ class Qdq:
         name = weight.values.name
         if name not in self._floats:
             load, axis = at.at_load(), 1 if weight.by_rows else 0
-            block = weight.format.blocks(weight.k)[1]
+            block = weight.format.block_size
             matrix = load.op(
-                "DequantizeLinear", weight.values, weight.scale, name=f"{name}.float", axis=axis, block_size=block
+                "DequantizeLinear",
+                weight.values,
+                weight.scale,
+                name=f"{name}.float",
+                axis=axis,
+                block_size=block,
             )
             if weight.by_rows:
                 matrix = load.op("Transpose", matrix, name=f"{name}.columns", perm=[1, 0])

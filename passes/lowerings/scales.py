@@ -1,6 +1,6 @@
 """Float block scales from one byte each: expanded when the session is made.
 
-    exponents uint8 -- Cast -- Mul(1/steps) -- Pow(2, .) -- Mul(column scale) -> float block scales
+exponents uint8 -- Cast -- Mul(1/steps) -- Pow(2, .) -- Mul(column scale) -> float block scales
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Constants that nothing multiplies in integers: codes in the file, floats once the session is made.
 
-    codes -- unpack -- Cast(float) -- Mul(block scale) -- Reshape -- (Slice) -- Reshape -> float [*shape]
-    half:  float16 [*shape] -- Cast(float)
+codes -- unpack -- Cast(float) -- Mul(block scale) -- Reshape -- (Slice) -- Reshape -> float [*shape]
+half:  float16 [*shape] -- Cast(float)
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def store_codes(
         tensor.format,
         name,
     )
-    floats: gs.Tensor = load.op("Mul", cast(load, values, FLOAT, f"{name}.steps"), scale, name=f"{name}.blocks")
+    floats: gs.Tensor = load.op(
+        "Mul", cast(load, values, FLOAT, f"{name}.steps"), scale, name=f"{name}.blocks"
+    )
     if codes.size != tensor.k * tensor.n:
         floats = reshape(load, floats, (tensor.n, -1), f"{name}.matrix")
         floats = slice_rows(load, floats, 1, tensor.k, f"{name}.unpadded")

@@ -53,11 +53,15 @@ def shift_blocks(
     plane = Plane(width, 0, PACK[width](padded))
     if width == 4:
         packed = plane.packed[: -(-exponents.size // 2)]
-        shifts = cast(load, load.packed(packed, UINT4, exponents.shape, f"{name}.shifts4"), UINT8, f"{name}.shifts")
+        shifts = cast(
+            load, load.packed(packed, UINT4, exponents.shape, f"{name}.shifts4"), UINT8, f"{name}.shifts"
+        )
     else:
         shifts = _pieces(load, plane, f"{name}.shifts")
         if padded.size != exponents.size:
-            shifts = slice_rows(load, reshape(load, shifts, (-1,), f"{name}.flat"), 0, exponents.size, f"{name}.unpadded")
+            shifts = slice_rows(
+                load, reshape(load, shifts, (-1,), f"{name}.flat"), 0, exponents.size, f"{name}.unpadded"
+            )
         shifts = reshape(load, shifts, exponents.shape, f"{name}.shifts")
     return load.op("BitShift", codes, shifts, name=f"{name}.shifted", direction="LEFT"), plane.packed.nbytes
 
