@@ -25,7 +25,7 @@ def table(comparison: Comparison) -> Table:
     for row in comparison.rows:
         view.add_row(*_cells(comparison, row))
     view.caption = (
-        "minimum (median); x peer: against the best that other tools made; "
+        f"minimum (median){', x peer: against the best of other tools' if comparison.has_peers() else ''}; "
         f"peak: whole process while loading, {comparison.baseline_bytes / MEGABYTE:.0f} MB without a model; "
         "error: first output against float, relative"
     )
