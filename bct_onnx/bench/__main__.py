@@ -23,13 +23,9 @@ FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
 @click.command()
 @click.argument("source", metavar="FLOAT.onnx", type=MODEL)
 @click.argument("given", metavar="[CANDIDATE.onnx]...", nargs=-1, type=MODEL)
-@click.option(
-    "--peers", is_flag=True, help="Make and measure what ONNX Runtime's own tools make of FLOAT.onnx."
-)
+@click.option("--peers", is_flag=True, help="Make and measure what ONNX Runtime's own tools make of FLOAT.onnx.")
 @click.option("--presets", default="", help="Make and measure ours, e.g. fast,small.")
-@click.option(
-    "--shapes", help="BATCHxTOKENS[+PAST],... (pictures: BATCH,...); default: by the kind of model."
-)
+@click.option("--shapes", help="BATCHxTOKENS[+PAST],... (pictures: BATCH,...); default: by the kind of model.")
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(min=1))
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(min=1), help="Turns per model.")
 @click.option("--seconds", default=1.0, show_default=True, type=click.FloatRange(min=0), help="Per turn.")
@@ -41,12 +37,8 @@ FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
     help="Of latency; cpu: all threads, for a busy machine.",
 )
 @click.option("--json", "json_path", type=FILE, help="Write the figures there.")
-@click.option(
-    "--plot", "plot_path", type=FILE, help="Draw the figures there (.png, .svg, .pdf; extra `eval`)."
-)
-@click.option(
-    "--keep-dir", type=click.Path(file_okay=False, path_type=Path), help="Keep the models made here."
-)
+@click.option("--plot", "plot_path", type=FILE, help="Draw the figures there (.png, .svg, .pdf; extra `eval`).")
+@click.option("--keep-dir", type=click.Path(file_okay=False, path_type=Path), help="Keep the models made here.")
 def main(
     *,
     source: Path,
@@ -82,9 +74,7 @@ def main(
                 Candidate(path.stem if taken.count(path.stem) == 1 else str(path), path, "given", "given")
                 for path in given
             ]
-            comparison = Bench(candidates, Effort(threads, rounds, seconds, clock), status.update).compare(
-                workloads
-            )
+            comparison = Bench(candidates, Effort(threads, rounds, seconds, clock), status.update).compare(workloads)
         comparison.skipped[:0] = skipped
         _show(comparison, json_path, plot_path)
     except BctError as error:

@@ -95,9 +95,7 @@ class Bench:
             try:
                 answer = np.asarray(sessions.get(candidate).run(None, feeds)[0], np.float64)
                 reference = answer if reference is None else reference
-                errors[candidate] = float(
-                    np.linalg.norm(answer - reference) / (np.linalg.norm(reference) or 1.0)
-                )
+                errors[candidate] = float(np.linalg.norm(answer - reference) / (np.linalg.norm(reference) or 1.0))
             except Exception as error:
                 self._skip(candidate, BctError(f"{candidate.path}: at {workload.label}: {one_line(error)}"))
         seconds: dict[Candidate, list[float]] = {candidate: [] for candidate in errors}
@@ -115,7 +113,8 @@ class Bench:
 
 def load_in_fresh_process(path: Path | str, threads: int) -> Cost:
     """Make a session of the model (`-`: of none) in a new process; raise BctError when it does not load."""
-    command = [sys.executable, load_once.__file__, str(path), str(threads)]
+    # -P: this folder must not come before the libraries on the import path.
+    command = [sys.executable, "-P", load_once.__file__, str(path), str(threads)]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode:
         reason = run.stderr.strip().rpartition("\n")[2][:200] or f"killed by signal {-run.returncode}"

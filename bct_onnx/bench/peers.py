@@ -135,9 +135,7 @@ def make_all(
             yield Skipped(recipe.name, result)
         else:
             made[recipe.name] = target
-            yield Candidate(
-                recipe.name, target, recipe.kind, f"of the {base} model, by {_title(recipe.step)}", result
-            )
+            yield Candidate(recipe.name, target, recipe.kind, f"of the {base} model, by {_title(recipe.step)}", result)
 
 
 def in_fresh_process(step: Step, source: Path, target: Path) -> Cost | str:

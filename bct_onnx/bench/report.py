@@ -88,8 +88,7 @@ def plot(comparison: Comparison, path: Path) -> None:
     rows = comparison.rows[::-1]
     panels = [("file, MB", [row.file_bytes / MEGABYTE for row in rows])]
     panels += [
-        (f"{w}, times float speed", [comparison.to_float(row, w) or 0.0 for row in rows])
-        for w in comparison.workloads
+        (f"{w}, times float speed", [comparison.to_float(row, w) or 0.0 for row in rows]) for w in comparison.workloads
     ]
     figure = Figure(figsize=(3.2 * len(panels) + 2, 0.45 * len(rows) + 1.2), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]

@@ -14,7 +14,7 @@ import pytest
 
 from models import shapes
 
-TINY = {"layers": 2, "hidden": 32, "heads": 4, "intermediate": 48, "vocabulary": 61, "positions": 24}
+TINY: dict[str, Any] = {"layers": 2, "hidden": 32, "heads": 4, "intermediate": 48, "vocabulary": 61, "positions": 24}
 KV_HEADS = {"bert-base": 4, "minilm": 4, "gpt2": 4, "llama-1b": 2}
 Array = npt.NDArray[Any]
 
@@ -118,6 +118,6 @@ def test_external_weights_are_the_inline_ones(tmp_path: Path, monkeypatch: pytes
 def test_command_line(tmp_path: Path) -> None:
     path = tmp_path / "out.onnx"
     sizes = ["--layers", "1", "--hidden", "8", "--heads", "2", "--kv-heads", "1", "--vocabulary", "5"]
-    command = [sys.executable, "-m", "models.shapes", "llama-1b", path, *sizes, "--intermediate", "12"]
+    command = [sys.executable, "-m", "models.shapes", "llama-1b", str(path), *sizes, "--intermediate", "12"]
     subprocess.run(command, check=True, cwd=Path(__file__).parents[2])
     assert Path(f"{path}.data").stat().st_size == 4 * (2 * 5 * 8 + 3 * 8 + 2 * 8 * 8 + 2 * 8 * 4 + 3 * 8 * 12)
