@@ -111,7 +111,9 @@ def _compress(
         model.proto.metadata_props.append(onnx.StringStringEntryProto(key=MARK, value=__version__))
         path.unlink(missing_ok=True)
         written = files.write(graph, model, path, external_data=external_data)
-        verification = compare(reference, path) if reference else _load(model.path, path)
+        verification = compare(reference, path) if reference else None
+        if verification is None:
+            _load(model.path, path)
         return _Result(written, options, tuple(notes), tuple(reports), verification)
 
     result = _at_the_right_opset(request, model, attempt)
@@ -137,9 +139,7 @@ def _at_the_right_opset(
         options = replace(options, lowering="packed", bits=nearest_bits("packed", options))
         if passes.required_opset(options) > has:
             raise BctError(f"{model.path}: opset {has} cannot be raised to {needed}: {error}") from error
-        notes.append(
-            f"opset {has} cannot be raised to {needed} ({error}): {options.bits}-bit packed weights instead"
-        )
+        notes.append(f"opset {has} cannot be raised to {needed} ({error}): {options.bits}-bit packed weights instead")
     return attempt(model, options, notes)
 
 
@@ -152,6 +152,4 @@ def _load(source: Path, path: Path) -> None:
             Session(source)
         except OrtError as cause:
             raise BctError(f"{source}: ONNX Runtime does not load the model: {cause}") from cause
-        raise VerificationError(
-            f"{source}: ONNX Runtime does not load the compressed model: {error}"
-        ) from error
+        raise VerificationError(f"{source}: ONNX Runtime does not load the compressed model: {error}") from error

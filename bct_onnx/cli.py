@@ -55,17 +55,11 @@ DEBUG = "BCT_DEBUG"
     help="Leave alone nodes and weights whose name matches; may be repeated.",
 )
 @click.option("--feeds", type=click.Path(path_type=Path), metavar="FILE.npz", help="Inputs to verify on.")
-@click.option(
-    "--max-rel-error", type=click.FloatRange(min=0), help="Largest relative error (L2) of an output."
-)
+@click.option("--max-rel-error", type=click.FloatRange(min=0), help="Largest relative error (L2) of an output.")
 @click.option("--no-verify", is_flag=True, help="Load the result but do not compare it with the input model.")
-@click.option(
-    "--external-data", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True
-)
+@click.option("--external-data", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True)
 @click.option("--again", is_flag=True, help="Go on if IN.onnx is compressed already.")
-@click.option(
-    "--json", "json_path", metavar="FILE", type=click.Path(path_type=Path), help="Write the report there."
-)
+@click.option("--json", "json_path", metavar="FILE", type=click.Path(path_type=Path), help="Write the report there.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.version_option(__version__, prog_name="bct-onnx")
 def command(json_path: Path | None, quiet: bool, no_verify: bool, **options: Any) -> None:
@@ -126,6 +120,4 @@ def _write_json(report: Report, path: Path) -> None:
 
 
 def _say(console: Console, message: str) -> None:
-    console.print(
-        f"error: {' '.join(message.split())}", style="red", highlight=False, markup=False, soft_wrap=True
-    )
+    console.print(f"error: {' '.join(message.split())}", style="red", highlight=False, markup=False, soft_wrap=True)

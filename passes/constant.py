@@ -26,9 +26,7 @@ from .lowerings.unpack import opset_for
 from .report import Skip, TensorReport
 
 # Operators whose constant is a trained weight that averages many products: it bears the requested width.
-WEIGHT_READERS = frozenset(
-    {"Attention", "Conv", "ConvTranspose", "Einsum", "GRU", "Gemm", "LSTM", "MatMul", "RNN"}
-)
+WEIGHT_READERS = frozenset({"Attention", "Conv", "ConvTranspose", "Einsum", "GRU", "Gemm", "LSTM", "MatMul", "RNN"})
 # Other constants are added or multiplied and go straight to the result.
 OTHER_BITS = 8
 # Readers that come with codes and scales of their own.
@@ -94,9 +92,7 @@ def _replace(context: Context, constant: ConstantView) -> str | None:
         return f"{source.name} holds NaN or infinity"
     if np.abs(values).max(initial=0) > LARGEST_MAGNITUDE:
         return f"{source.name} holds values beyond {LARGEST_MAGNITUDE:g}: a mask"
-    if values.size > 2 and (
-        np.all(np.diff(values.reshape(-1)) > 0) or np.all(np.diff(values.reshape(-1)) < 0)
-    ):
+    if values.size > 2 and (np.all(np.diff(values.reshape(-1)) > 0) or np.all(np.diff(values.reshape(-1)) < 0)):
         return f"{source.name} is a ramp: positions or frequencies are kept exact"
     to = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(constant.dtype))
     load, readers, name = context.editor.at_load(), list(source.outputs), f"c{len(context.report.tensors)}"

@@ -38,9 +38,7 @@ class Context:
     lowering: Lowering
     report: PassReport
     stored: dict[tuple[Any, ...], StoredWeight] = field(default_factory=dict)
-    originals: defaultdict[tuple[Any, ...], list[gs.Constant]] = field(
-        default_factory=lambda: defaultdict(list)
-    )
+    originals: defaultdict[tuple[Any, ...], list[gs.Constant]] = field(default_factory=lambda: defaultdict(list))
     _floats: dict[tuple[str, int], gs.Variable] = field(default_factory=dict)
     _outputs: frozenset[str] = field(init=False)
 

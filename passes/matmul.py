@@ -116,9 +116,7 @@ def replace(context: Context, matches: list[Product]) -> Skip | None:
     return None
 
 
-def _bias(
-    context: Context, scope: gs.Graph, linear: Linear
-) -> tuple[NDArray[np.floating] | None, gs.Node | None]:
+def _bias(context: Context, scope: gs.Graph, linear: Linear) -> tuple[NDArray[np.floating] | None, gs.Node | None]:
     """Return the constant bias vector of a product and the Add that adds it, if there is one."""
     output = linear.node.outputs[0]
     if linear.node.op == "Gemm":

@@ -30,13 +30,9 @@ class Options:
         if not 2 <= self.bits <= 8:
             raise ValueError(f"bits must be 2 to 8, not {self.bits}")
         if self.block_size < 0 or self.block_size % 8:
-            raise ValueError(
-                f"block size must be a multiple of 8, or 0 for a whole column, not {self.block_size}"
-            )
+            raise ValueError(f"block size must be a multiple of 8, or 0 for a whole column, not {self.block_size}")
         if self.lowering == "packed" and self.block_size not in (0, 16, 32, 64, 128, 256):
-            raise ValueError(
-                f"packed weights take a block size of 16, 32, 64, 128 or 256, not {self.block_size}"
-            )
+            raise ValueError(f"packed weights take a block size of 16, 32, 64, 128 or 256, not {self.block_size}")
         for pattern in self.keep:
             try:
                 re.compile(pattern)

@@ -61,9 +61,7 @@ def replace(context: Context, matches: list[Copy]) -> Skip | None:
     copy, original = matches[0].copy, matches[0].original
     instead: gs.Tensor = original
     if matches[0].transposed:
-        instead = context.editor.at_load().op(
-            "Transpose", original, name=f"{original.name}.transposed", perm=[1, 0]
-        )
+        instead = context.editor.at_load().op("Transpose", original, name=f"{original.name}.transposed", perm=[1, 0])
     for reader in list(copy.outputs):
         reader.inputs = [instead if tensor is copy else tensor for tensor in reader.inputs]
     context.report.tensors.append(

@@ -181,8 +181,7 @@ def _run_candidates(
 
 def _says_something(outputs: Mapping[str, Array]) -> bool:
     return any(
-        array.size > 0 and (array.dtype.kind != "f" or bool(np.isfinite(array).any()))
-        for array in outputs.values()
+        array.size > 0 and (array.dtype.kind != "f" or bool(np.isfinite(array).any())) for array in outputs.values()
     )
 
 
@@ -200,6 +199,5 @@ def _below(figure: float | None, bound: float | None) -> bool:
 
 def _fail(name: str, what: str, figure: float | None, side: str, bound: float | None) -> None:
     raise VerificationError(
-        f"output {name!r}: {what} is {figure:.4g}, {side} the bound {bound:.4g}; "
-        "keep more bits or relax the bound"
+        f"output {name!r}: {what} is {figure:.4g}, {side} the bound {bound:.4g}; keep more bits or relax the bound"
     )

@@ -89,6 +89,5 @@ def _check(path: str | Path, key: str, array: Array, entry: ModelInput) -> None:
         raise BctError(f"{path}: {key!r} is {array.dtype}, the model's input {entry.name!r} is {wanted}")
     if array.ndim != len(entry.shape):
         raise BctError(
-            f"{path}: {key!r} has shape {list(array.shape)}, "
-            f"the model's input {entry.name!r} is {list(entry.shape)}"
+            f"{path}: {key!r} has shape {list(array.shape)}, the model's input {entry.name!r} is {list(entry.shape)}"
         )

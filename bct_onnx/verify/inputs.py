@@ -188,12 +188,7 @@ def _role(  # noqa: C901, PLR0911, PLR0912 - an ordered list of rules, one a lin
         return Role.CONTROL
     if integer and re.search("position|pos_ids", name):
         return Role.POSITIONS
-    if (
-        integer
-        and len(shape) <= 1
-        and (re.search("length|mask", name) or slots & _MASK_USES)
-        and rows is None
-    ):
+    if integer and len(shape) <= 1 and (re.search("length|mask", name) or slots & _MASK_USES) and rows is None:
         return Role.MASK if "vocab" in name else Role.LENGTHS
     if integer and re.search("token_type|segment", name):
         return Role.TYPES

@@ -63,9 +63,7 @@ def find_mismatch(reference: Array, output: Array) -> str | None:
         return None
     wrong = _marks(reference) != _marks(output)
     if wrong.any():
-        return (
-            f"has NaN or infinity in other places than the input model's ({int(wrong.sum())} of {wrong.size})"
-        )
+        return f"has NaN or infinity in other places than the input model's ({int(wrong.sum())} of {wrong.size})"
     return None
 
 

@@ -86,7 +86,7 @@ class BlockTensor:
     @property
     def n(self) -> int:
         """Columns of the weight."""
-        return self.codes.shape[2]
+        return int(self.codes.shape[2])
 
     @cached_property
     def scale(self) -> Floats:
@@ -108,7 +108,7 @@ class BlockTensor:
 
 def exponent_scale(exponents: NDArray[np.uint8], fmt: BlockFormat) -> Floats:
     """Return 2^(exponent / steps) as float32, from a table so that equal exponents give equal bits."""
-    table = np.exp2(np.arange(fmt.max_exponent + 1, dtype=np.float64) / fmt.steps).astype(np.float32)
+    table: Floats = np.exp2(np.arange(fmt.max_exponent + 1, dtype=np.float64) / fmt.steps).astype(np.float32)
     return table[exponents]
 
 

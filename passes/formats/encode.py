@@ -49,9 +49,7 @@ def encode(weight: NDArray[np.floating], fmt: BlockFormat, workers: int = 1) -> 
     with ThreadPoolExecutor(max_workers=workers) as pool:
         energies = list(pool.map(encode_columns, _column_slices(n, CHUNK_ELEMENTS // (blocks * rows))))
     noise, signal = np.sum(energies, axis=0) if energies else (0.0, 0.0)
-    return BlockTensor(
-        fmt, k, codes, exponents, column_scale, float(tensor_scale), float(noise), float(signal)
-    )
+    return BlockTensor(fmt, k, codes, exponents, column_scale, float(tensor_scale), float(noise), float(signal))
 
 
 class _Encoded(NamedTuple):
@@ -65,7 +63,8 @@ def _largest_scale(weight: NDArray[np.floating], fmt: BlockFormat) -> Floats:
     """Return per column the scale, [n], with which its largest value needs the largest exponent and code."""
     peak = np.maximum(weight.max(axis=0, initial=0), -weight.min(axis=0, initial=0)).astype(np.float32)
     top = np.float32(2.0 ** (fmt.max_exponent / fmt.steps))
-    return np.maximum(peak / (fmt.high * top) * ROUND_UP, TINY)
+    scale: Floats = np.maximum(peak / (fmt.high * top) * ROUND_UP, TINY)
+    return scale
 
 
 def _column_slices(n: int, width: int) -> Iterator[slice]:
@@ -90,9 +89,7 @@ def _search(chunk: Floats, fmt: BlockFormat, largest: Floats, tensor_scale: np.f
         best_exponents[:, better] = exponents[:, better]
     block_scale = exponent_scale(best_exponents, fmt) * (best_scale.astype(np.float32) * tensor_scale)
     _round(chunk, block_scale, fmt, *buffers)
-    return _Encoded(
-        buffers[1].astype(np.int8), best_exponents, best_scale, float(least.sum(dtype=np.float64))
-    )
+    return _Encoded(buffers[1].astype(np.int8), best_exponents, best_scale, float(least.sum(dtype=np.float64)))
 
 
 def _candidates(fmt: BlockFormat) -> NDArray[np.float64]:
@@ -126,4 +123,5 @@ def _round(chunk: Floats, block_scale: Floats, fmt: BlockFormat, scaled: Floats,
     np.clip(codes, fmt.low, fmt.high, out=codes)
     np.subtract(scaled, codes, out=scaled)
     np.multiply(scaled, scaled, out=scaled)
-    return scaled.sum(axis=1) * np.square(block_scale)
+    error: Floats = scaled.sum(axis=1) * np.square(block_scale)
+    return error

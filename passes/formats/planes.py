@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -41,19 +42,20 @@ def split(codes: NDArray[np.int8], bits: int) -> list[Plane]:
 
 def pack_nibbles(pieces: Bytes) -> Bytes:
     """Return [m] values below 16 as [m / 2] bytes, the first of each pair in the low half, as ONNX stores int4."""
-    return pieces[0::2] | (pieces[1::2] << np.uint8(4))
+    packed: Bytes = pieces[0::2] | (pieces[1::2] << np.uint8(4))
+    return packed
 
 
 def _pack_strided(pieces: Bytes, width: int) -> Bytes:
     lanes = pieces.reshape(8 // width, -1)
-    packed = lanes[0].copy()
+    packed: Bytes = lanes[0].copy()
     for lane in range(1, len(lanes)):
         packed |= lanes[lane] << np.uint8(lane * width)
     return packed
 
 
-PACK = {
-    8: np.ndarray.copy,
+PACK: dict[int, Callable[[Bytes], Bytes]] = {
+    8: lambda pieces: pieces.copy(),
     4: pack_nibbles,
     2: lambda pieces: _pack_strided(pieces, 2),
     1: lambda pieces: _pack_strided(pieces, 1),

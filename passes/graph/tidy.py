@@ -13,9 +13,7 @@ from .constants import constant_bytes, load
 from .editor import SHARED_BYTES, walk
 
 # Two runs of these need not give the same.
-RANDOM = frozenset(
-    {"Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform"}
-)
+RANDOM = frozenset({"Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform"})
 # Longer names of inner tensors become t0, t1, ...; the nodes keep theirs.
 LONGEST_NAME = 12
 

@@ -69,9 +69,7 @@ class Dense:
 
     def lookup(self, at: Emitter, table: StoredWeight, indices: gs.Tensor, name: str) -> gs.Variable:
         """Write the gathered int8 rows times their gathered scales."""
-        rows = cast(
-            at, at.op("Gather", table.values, indices, name=f"{name}.codes", axis=0), FLOAT, f"{name}.steps"
-        )
+        rows = cast(at, at.op("Gather", table.values, indices, name=f"{name}.codes", axis=0), FLOAT, f"{name}.steps")
         load = at.at_load()
         column = reshape(load, table.scale, (-1, 1), f"{table.scale.name}.column")
         column = load.op(
@@ -112,7 +110,5 @@ class Dense:
             return weight.values
         name = weight.values.name
         if name not in self._transposed:
-            self._transposed[name] = at.at_load().op(
-                "Transpose", weight.values, name=f"{name}.columns", perm=[1, 0]
-            )
+            self._transposed[name] = at.at_load().op("Transpose", weight.values, name=f"{name}.columns", perm=[1, 0])
         return self._transposed[name]

@@ -31,17 +31,13 @@ def reshape(at: Emitter, x: gs.Tensor, shape: tuple[int, ...], name: str) -> gs.
 def reduce_max(at: Emitter, x: gs.Tensor, name: str) -> gs.Variable:
     """Write ReduceMax over the last axis, which is kept: [..., k] to [..., 1]."""
     if at.opset >= 18:
-        return at.op(
-            "ReduceMax", x, at.constant(np.array([-1], np.int64), "last_axis"), name=name, keepdims=1
-        )
+        return at.op("ReduceMax", x, at.constant(np.array([-1], np.int64), "last_axis"), name=name, keepdims=1)
     return at.op("ReduceMax", x, name=name, axes=[-1], keepdims=1)
 
 
 def slice_rows(at: Emitter, x: gs.Tensor, axis: int, stop: int, name: str) -> gs.Variable:
     """Write Slice that keeps the first `stop` entries of an axis."""
-    bounds = [
-        at.constant(np.array([v], np.int64), n) for v, n in ((0, "zero"), (stop, "stop"), (axis, "axis"))
-    ]
+    bounds = [at.constant(np.array([v], np.int64), n) for v, n in ((0, "zero"), (stop, "stop"), (axis, "axis"))]
     return at.op("Slice", x, *bounds, name=name)
 
 

@@ -63,9 +63,7 @@ class Packed:
         )
         values = load.constant(packed, f"{name}.codes")
         size = packed.nbytes + scale_bytes
-        return StoredWeight(
-            name, values, scale, tensor.format, tensor.k, tensor.n, by_rows, tensor.tensor_scale, size
-        )
+        return StoredWeight(name, values, scale, tensor.format, tensor.k, tensor.n, by_rows, tensor.tensor_scale, size)
 
     def multiply(self, at: Emitter, x: gs.Tensor, weight: StoredWeight, name: str) -> gs.Variable:
         """Write MatMulNBits."""

@@ -66,9 +66,7 @@ class Qdq:
         codes = at.op("Gather", table.values, indices, name=f"{name}.codes", axis=0)
         scale = at.op("Gather", table.scale, indices, name=f"{name}.scale", axis=0)
         block = table.format.block_size
-        return at.op(
-            "DequantizeLinear", codes, scale, name=f"{name}.rows", dtype=np.float32, axis=-1, block_size=block
-        )
+        return at.op("DequantizeLinear", codes, scale, name=f"{name}.rows", dtype=np.float32, axis=-1, block_size=block)
 
     def _float(self, at: Emitter, weight: StoredWeight) -> gs.Variable:
         name = weight.values.name

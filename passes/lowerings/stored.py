@@ -37,9 +37,7 @@ def store_codes(
         tensor.format,
         name,
     )
-    floats: gs.Tensor = load.op(
-        "Mul", cast(load, values, FLOAT, f"{name}.steps"), scale, name=f"{name}.blocks"
-    )
+    floats: gs.Tensor = load.op("Mul", cast(load, values, FLOAT, f"{name}.steps"), scale, name=f"{name}.blocks")
     if codes.size != tensor.k * tensor.n:
         floats = reshape(load, floats, (tensor.n, -1), f"{name}.matrix")
         floats = slice_rows(load, floats, 1, tensor.k, f"{name}.unpadded")

@@ -53,9 +53,7 @@ def shift_blocks(
     plane = Plane(width, 0, PACK[width](padded))
     if width == 4:
         packed = plane.packed[: -(-exponents.size // 2)]
-        shifts = cast(
-            load, load.packed(packed, UINT4, exponents.shape, f"{name}.shifts4"), UINT8, f"{name}.shifts"
-        )
+        shifts = cast(load, load.packed(packed, UINT4, exponents.shape, f"{name}.shifts4"), UINT8, f"{name}.shifts")
     else:
         shifts = _pieces(load, plane, f"{name}.shifts")
         if padded.size != exponents.size:
