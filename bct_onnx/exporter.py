@@ -33,9 +33,7 @@ class Payload:
         return self.length
 
 
-def to_model(
-    graph: gs.Graph, source: onnx.ModelProto, contents: Contents
-) -> tuple[onnx.ModelProto, list[Payload]]:
+def to_model(graph: gs.Graph, source: onnx.ModelProto, contents: Contents) -> tuple[onnx.ModelProto, list[Payload]]:
     """Return the model of a graph in the shell of `source`, and its large data by index (`offset`).
 
     Raises BctError where the graph holds what ONNX cannot express.
@@ -55,18 +53,14 @@ def to_model(
     return model, exporter.payloads
 
 
-def _restore_inputs(
-    graph: onnx.GraphProto, source: onnx.ModelProto, exporter: "_Exporter", contents: Contents
-) -> None:
+def _restore_inputs(graph: onnx.GraphProto, source: onnx.ModelProto, exporter: "_Exporter", contents: Contents) -> None:
     """Give inputs with a default value their default again."""
     names = default_inputs(source) & {value.name for value in graph.input}
     for tensor in source.graph.initializer:
         if tensor.name in names:
             values = TensorValues(tensor, contents(tensor))
             graph.initializer.append(exporter.tensor(gs.Constant(tensor.name, values), in_attribute=False))
-    graph.sparse_initializer.extend(
-        sparse for sparse in source.graph.sparse_initializer if sparse.values.name in names
-    )
+    graph.sparse_initializer.extend(sparse for sparse in source.graph.sparse_initializer if sparse.values.name in names)
 
 
 def _restore_infos(infos: Iterable[onnx.ValueInfoProto], originals: Iterable[onnx.ValueInfoProto]) -> None:
@@ -108,9 +102,7 @@ class _Exporter:
         names = [constant.name for constant in constants]
         if len(set(names)) < len(names):
             twice = next(name for index, name in enumerate(names) if name in names[:index])
-            raise BctError(
-                f"graph {graph.name!r}: two constants are named {twice!r}; give one of them another name"
-            )
+            raise BctError(f"graph {graph.name!r}: two constants are named {twice!r}; give one of them another name")
         for constant in constants:
             if isinstance(constant._values, SparseValues):
                 proto.sparse_initializer.append(constant._values.tensor)
@@ -171,9 +163,7 @@ class _Exporter:
         self.place(proto, size, lambda: _raw_data(values), in_attribute)
         return proto
 
-    def place(
-        self, proto: onnx.TensorProto, length: int, load: Callable[[], Any], in_attribute: bool
-    ) -> None:
+    def place(self, proto: onnx.TensorProto, length: int, load: Callable[[], Any], in_attribute: bool) -> None:
         if length < SMALL:
             proto.ClearField("external_data")
             proto.ClearField("data_location")

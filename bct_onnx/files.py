@@ -39,9 +39,7 @@ class WrittenFile:
     ir_version: int
 
 
-def write(
-    graph: gs.Graph, source: ModelFile, target: Path, *, external_data: ExternalData = "auto"
-) -> WrittenFile:
+def write(graph: gs.Graph, source: ModelFile, target: Path, *, external_data: ExternalData = "auto") -> WrittenFile:
     """Write a graph, all else taken from `source`, to the new file `target` (a Stage's path).
 
     Weights that no pass touched are streamed from the source's file. Above 2 GB ("auto") or "always", tensors
@@ -118,9 +116,7 @@ def _write_new(path: Path, pieces: Iterable[Any]) -> str:
         for piece in pieces:
             content = memoryview(piece.load() if isinstance(piece, Payload) else piece)
             if len(content) != len(piece):
-                raise BctError(
-                    f"{path}: a tensor has {len(content)} bytes of data where {len(piece)} were declared"
-                )
+                raise BctError(f"{path}: a tensor has {len(content)} bytes of data where {len(piece)} were declared")
             for start in range(0, len(content), _BLOCK):
                 block = content[start : start + _BLOCK]
                 digest.update(block)

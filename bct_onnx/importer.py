@@ -58,9 +58,7 @@ def default_inputs(model: onnx.ModelProto) -> set[str]:
 def to_graph(model: onnx.ModelProto, contents: Contents, path: Path) -> gs.Graph:
     """Return the graph of a checked model, functions inlined; raises BctError for what it cannot keep."""
     model = _inline_functions(model, path)
-    imports = {
-        "" if opset.domain == "ai.onnx" else opset.domain: opset.version for opset in model.opset_import
-    }
+    imports = {"" if opset.domain == "ai.onnx" else opset.domain: opset.version for opset in model.opset_import}
     header = {
         "opset": imports.get(""),
         "import_domains": [onnx.helper.make_opsetid(domain, version) for domain, version in imports.items()],
@@ -113,9 +111,7 @@ class _Importer:
                 own[name] = variable(name, infos.get(name))
             return own[name]
 
-        inputs = [
-            define(value.name) for value in proto.input if not isinstance(own.get(value.name), gs.Constant)
-        ]
+        inputs = [define(value.name) for value in proto.input if not isinstance(own.get(value.name), gs.Constant)]
         outputs = [define(value.name) for value in proto.output]
         nodes = [
             gs.Node(
@@ -133,9 +129,7 @@ class _Importer:
     def constant(self, tensor: onnx.TensorProto) -> gs.Constant:
         return gs.Constant(tensor.name, TensorValues(tensor, self.contents(tensor)))
 
-    def attribute(
-        self, attribute: onnx.AttributeProto, node: onnx.NodeProto, scope: ChainMap[str, gs.Tensor]
-    ) -> Any:
+    def attribute(self, attribute: onnx.AttributeProto, node: onnx.NodeProto, scope: ChainMap[str, gs.Tensor]) -> Any:
         """Return the Python form of an attribute, or a copy of itself when it has none."""
         referring = bool(attribute.ref_attr_name)
         if attribute.type == Kind.TENSOR and attribute.HasField("t") and not referring:

@@ -41,9 +41,7 @@ class ModelFile:
     @cached_property
     def sha256(self) -> str:
         """The SHA-256 in hexadecimal of the file followed by its external files, if any, in order of name."""
-        return file_hash(
-            self.path, [self.files[name] for name in sorted(self.files) if name != own_name(self.path)]
-        )
+        return file_hash(self.path, [self.files[name] for name in sorted(self.files) if name != own_name(self.path)])
 
     def graph(self) -> gs.Graph:
         """Return a new graph whose weights are views of the file; raises BctError if it cannot be kept whole.
@@ -116,9 +114,7 @@ def _parse(data: memoryview, path: Path) -> onnx.ModelProto:
             raise BctError(f"{path}: {len(skeleton)} bytes besides raw_data are more than protobuf can parse")
         proto: onnx.ModelProto = onnx.ModelProto.FromString(skeleton)
     except (wire.WireError, DecodeError) as error:
-        raise BctError(
-            f"{path}: is not an ONNX model or is damaged ({error}); export or download it again"
-        ) from error
+        raise BctError(f"{path}: is not an ONNX model or is damaged ({error}); export or download it again") from error
     if not proto.HasField("graph"):
         raise BctError(f"{path}: holds no graph, so it is not an ONNX model")
     for text in _texts(proto):

@@ -99,17 +99,13 @@ def _check_external(source: Path, target: Path) -> None:
     """Refuse a target whose writing would replace or remove the external data of the source."""
     for path in read(source).files.values():
         if path.samefile(target) or any(path.samefile(target.parent / name) for name in _data_of(target)):
-            raise BctError(
-                f"{target}: shares the external data {path} with the input; name another file to write"
-            )
+            raise BctError(f"{target}: shares the external data {path} with the input; name another file to write")
 
 
 def _data_of(model: Path) -> set[str]:
     """Return the names of the external data that `write` made for an existing model of this very name."""
     try:
-        return (
-            {name for name in read(model).files if _is_data_of(name, model.name)} if model.exists() else set()
-        )
+        return {name for name in read(model).files if _is_data_of(name, model.name)} if model.exists() else set()
     except BctError:
         return set()
 

@@ -85,9 +85,7 @@ class TensorValues(LazyValues):  # type: ignore[misc]
         if self.content is None:
             return np.asarray(onnx.numpy_helper.to_array(self.tensor))
         if self.dtype in PACKED_BITS:
-            packed = onnx.TensorProto(
-                data_type=self.tensor.data_type, dims=self.shape, raw_data=bytes(self.content)
-            )
+            packed = onnx.TensorProto(data_type=self.tensor.data_type, dims=self.shape, raw_data=bytes(self.content))
             return np.asarray(onnx.numpy_helper.to_array(packed))
         return np.frombuffer(self.content, self.dtype).reshape(self.shape)
 
@@ -142,9 +140,7 @@ def check_tensor(tensor: onnx.TensorProto, where: str) -> None:
     name = f"{where}: tensor {tensor.name!r}"
     dtype = DTYPES.get(tensor.data_type)
     if dtype is None:
-        raise BctError(
-            f"{name} has the unknown element type {tensor.data_type}; update onnx or change the type"
-        )
+        raise BctError(f"{name} has the unknown element type {tensor.data_type}; update onnx or change the type")
     if any(size < 0 for size in tensor.dims):
         raise BctError(f"{name} has a negative size in its dims {list(tensor.dims)}; export the model again")
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
@@ -152,9 +148,7 @@ def check_tensor(tensor: onnx.TensorProto, where: str) -> None:
     if tensor.HasField("raw_data"):
         found, needed, unit = len(tensor.raw_data), raw_size(dtype, tuple(tensor.dims)), "bytes of raw_data"
         if tensor.data_type == _STRING:
-            raise BctError(
-                f"{name} holds strings as raw bytes, which ONNX does not allow; export the model again"
-            )
+            raise BctError(f"{name} holds strings as raw bytes, which ONNX does not allow; export the model again")
     else:
         unit = onnx.helper.tensor_dtype_to_field(tensor.data_type)
         found, needed = len(getattr(tensor, unit)), _entries(dtype, tuple(tensor.dims))
@@ -176,9 +170,7 @@ def locate(tensor: onnx.TensorProto, model: Path) -> tuple[str, int, int]:
     """Return location, offset and length of external data; raises BctError for a bad reference."""
     name = f"{model}: tensor {tensor.name!r}"
     if tensor.data_type == _STRING:
-        raise BctError(
-            f"{name} holds strings as raw bytes, which ONNX does not allow; export the model again"
-        )
+        raise BctError(f"{name} holds strings as raw bytes, which ONNX does not allow; export the model again")
     entries = {entry.key: entry.value for entry in tensor.external_data}
     needed = raw_size(DTYPES[tensor.data_type], tuple(tensor.dims))
     location, offset, length = (
@@ -204,9 +196,7 @@ def external_path(location: str, model: Path, tensor: str) -> Path:
     """
     name = f"{model}: tensor {tensor!r}"
     if Path(location).is_absolute() or ".." in Path(location).parts or "\0" in location:
-        raise BctError(
-            f"{name} is in {location!r}, outside of the model's folder; put the data beside the model"
-        )
+        raise BctError(f"{name} is in {location!r}, outside of the model's folder; put the data beside the model")
     path = model.parent / location
     try:
         inside = any(path.resolve().is_relative_to(place.resolve()) for place in (model.parent, _home(model)))
@@ -214,9 +204,7 @@ def external_path(location: str, model: Path, tensor: str) -> Path:
     except (OSError, RuntimeError) as error:  # a name too long, a loop of links
         raise BctError(f"{name} is in {location!r}, which cannot be opened: {error}") from error
     if not inside:
-        raise BctError(
-            f"{name} is in {location!r}, a link out of the model's folder; put the data beside the model"
-        )
+        raise BctError(f"{name} is in {location!r}, a link out of the model's folder; put the data beside the model")
     if not exists:
         raise BctError(f"{name} is in {path}, which does not exist; put the external data beside the model")
     return path

@@ -76,9 +76,7 @@ def test_external_weights_look_like_embedded_ones(tmp_path):
     source = files.read(path)
     assert source.large["w"].path == tmp_path / "weights"
     assert source.bytes == path.stat().st_size + WEIGHT.nbytes + 8
-    assert (
-        source.sha256 == hashlib.sha256(path.read_bytes() + (tmp_path / "weights").read_bytes()).hexdigest()
-    )
+    assert source.sha256 == hashlib.sha256(path.read_bytes() + (tmp_path / "weights").read_bytes()).hexdigest()
     np.testing.assert_array_equal(source.graph().tensors()["w"].values, WEIGHT)
 
 

@@ -115,9 +115,7 @@ def test_attributes_without_a_python_form_are_kept(tmp_path):
 def test_lists_of_graphs_are_refused(tmp_path):
     model = parse("g (float[2] x) => (float[2] y) { y = Identity(x) }")
     model.graph.node[0].attribute.append(helper.make_attribute("bodies", [onnx.GraphProto(name="b")]))
-    with pytest.raises(
-        BctError, match=r"node '' \('Identity'\): attribute 'bodies' of type GRAPHS cannot be kept"
-    ):
+    with pytest.raises(BctError, match=r"node '' \('Identity'\): attribute 'bodies' of type GRAPHS cannot be kept"):
         round_trip(model, tmp_path)
 
 
@@ -172,9 +170,7 @@ def test_an_initializer_can_be_an_output(tmp_path):
 
 
 def test_sparse_and_string_initializers_are_kept(tmp_path):
-    model = parse(
-        "g (float[4] x, int64[1] i) => (float[4] y, string[1] s) { y = Add(x, sp)  s = Gather(words, i) }"
-    )
+    model = parse("g (float[4] x, int64[1] i) => (float[4] y, string[1] s) { y = Add(x, sp)  s = Gather(words, i) }")
     sparse = helper.make_sparse_tensor(
         helper.make_tensor("sp", TensorProto.FLOAT, [1], [5.0]),
         helper.make_tensor("", TensorProto.INT64, [1], [2]),
@@ -182,9 +178,7 @@ def test_sparse_and_string_initializers_are_kept(tmp_path):
     )
     model.graph.sparse_initializer.append(sparse)
     model.graph.initializer.append(numpy_helper.from_array(np.array(["a", "ß"], object), "words"))
-    outputs = session(round_trip(model, tmp_path)).run(
-        None, {"x": np.zeros(4, np.float32), "i": np.array([1])}
-    )
+    outputs = session(round_trip(model, tmp_path)).run(None, {"x": np.zeros(4, np.float32), "i": np.array([1])})
     np.testing.assert_array_equal(outputs[0], np.array([0, 0, 5, 0], np.float32))
     assert outputs[1].tolist() == ["ß"]
 
@@ -197,9 +191,7 @@ def test_nodes_of_one_name_or_none_are_all_kept(tmp_path):
 
 def test_the_last_of_two_initializers_of_one_name_counts_as_in_the_runtime(tmp_path):
     model = parse("g (float[512] x) => (float[512] y) { y = Add(x, w) }")
-    model.graph.initializer.extend(
-        [numpy_helper.from_array(LARGE + 1, "w"), numpy_helper.from_array(LARGE, "w")]
-    )
+    model.graph.initializer.extend([numpy_helper.from_array(LARGE + 1, "w"), numpy_helper.from_array(LARGE, "w")])
     written = round_trip(model, tmp_path)
     np.testing.assert_array_equal(numpy_helper.to_array(written.graph.initializer[0]), LARGE)
 
@@ -248,9 +240,7 @@ def answers(loaded: ort.InferenceSession) -> list[np.ndarray]:
     feeds = {}
     for value in loaded.get_inputs():
         shape = [size if isinstance(size, int) else 2 for size in value.shape or []]
-        feeds[value.name] = np.ones(
-            shape, FEEDS.get(value.type.removeprefix("tensor(").removesuffix(")"), np.bool_)
-        )
+        feeds[value.name] = np.ones(shape, FEEDS.get(value.type.removeprefix("tensor(").removesuffix(")"), np.bool_))
     return [np.asarray(output) for output in loaded.run(None, feeds)]
 
 

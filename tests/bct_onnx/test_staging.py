@@ -52,9 +52,7 @@ def refuse() -> None:
 
 
 @pytest.mark.parametrize("external_data", ["auto", "always"])
-@pytest.mark.parametrize(
-    ("stop", "error"), [(refuse, RefusedError), (interrupt, KeyboardInterrupt), (None, None)]
-)
+@pytest.mark.parametrize(("stop", "error"), [(refuse, RefusedError), (interrupt, KeyboardInterrupt), (None, None)])
 def test_without_a_commit_nothing_changes(tmp_path, external_data, stop, error):
     write(model(tmp_path, "old.onnx"), tmp_path / "out.onnx")
     source = files.read(model(tmp_path, "new.onnx", 2.0))

@@ -13,9 +13,7 @@ SMALL = 16
 
 def tensors() -> st.SearchStrategy[onnx.TensorProto]:
     def build(name: str, raw: bytes | None, floats: list[float], doc: str) -> onnx.TensorProto:
-        tensor = onnx.TensorProto(
-            name=name, data_type=onnx.TensorProto.UINT8, float_data=floats, doc_string=doc
-        )
+        tensor = onnx.TensorProto(name=name, data_type=onnx.TensorProto.UINT8, float_data=floats, doc_string=doc)
         if raw is not None:
             tensor.raw_data = raw
             tensor.dims.append(len(raw))
@@ -27,9 +25,7 @@ def tensors() -> st.SearchStrategy[onnx.TensorProto]:
 
 
 def nodes(depth: int) -> st.SearchStrategy[onnx.NodeProto]:
-    def build(
-        name: str, tensor: onnx.TensorProto, graph: onnx.GraphProto | None, ints: list[int]
-    ) -> onnx.NodeProto:
+    def build(name: str, tensor: onnx.TensorProto, graph: onnx.GraphProto | None, ints: list[int]) -> onnx.NodeProto:
         node = onnx.NodeProto(op_type="Op", name=name)
         node.attribute.add(name="value", type=onnx.AttributeProto.TENSOR, t=tensor)
         node.attribute.add(name="ints", type=onnx.AttributeProto.INTS, ints=ints)
@@ -83,9 +79,7 @@ def test_cutting_out_and_putting_back_gives_the_same_model(model):
 
 @given(models())
 def test_a_skeleton_holds_no_large_data_and_keeps_small_data(model):
-    skeleton = onnx.ModelProto.FromString(
-        wire.cut_out(memoryview(model.SerializeToString()), "model.onnx", SMALL)
-    )
+    skeleton = onnx.ModelProto.FromString(wire.cut_out(memoryview(model.SerializeToString()), "model.onnx", SMALL))
     for original, cut in zip(model.graph.initializer, skeleton.graph.initializer, strict=True):
         assert len(cut.raw_data) < SMALL
         assert cut.raw_data == (original.raw_data if len(original.raw_data) < SMALL else b"")
@@ -103,9 +97,9 @@ def test_damaged_models_are_read_as_protobuf_reads_them(model, data):
         read = restored(skeleton, memoryview(bytes(encoded)))
     except (wire.WireError, DecodeError):
         return
-    assert read.SerializeToString(deterministic=True) == onnx.ModelProto.FromString(
-        bytes(encoded)
-    ).SerializeToString(deterministic=True)
+    assert read.SerializeToString(deterministic=True) == onnx.ModelProto.FromString(bytes(encoded)).SerializeToString(
+        deterministic=True
+    )
 
 
 @given(st.binary(max_size=64))
