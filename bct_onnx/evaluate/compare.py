@@ -1,0 +1,78 @@
+"""From each model's answers to scores, differences and their intervals."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .metrics import Array, Metric
+from .records import Evaluation, ModelResult, Score, Settings
+
+# Elements of one slab of resamples: 32 MB an array of float64, whatever the number of samples.
+_SLAB = 1 << 22
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one model said: answers [n] for the metrics, decisions [m] to count the same ones."""
+
+    path: Path
+    bytes: int
+    answers: Array
+    decisions: Array
+
+
+def intervals(
+    metric: Metric, labels: Array, answers: Sequence[Array], resamples: int, seed: int
+) -> list[tuple[float, float]]:
+    """Return for each answers [n] the 95 % interval of its metric minus that of answers[0].
+
+    Paired percentile bootstrap: a resample draws n samples with replacement, the same ones for every model.
+    """
+    n = len(labels)
+    random = np.random.default_rng(seed)
+    differences = np.empty((len(answers), resamples))
+    rows = max(1, _SLAB // n)
+    for start in range(0, resamples, rows):
+        stop = min(start + rows, resamples)
+        drawn = random.integers(n, size=(stop - start, n))
+        for model, answer in enumerate(answers):
+            differences[model, start:stop] = metric.resampled(labels[drawn], answer[drawn])
+    low, high = np.percentile(differences - differences[0], (2.5, 97.5), axis=1)
+    return list(zip(low.tolist(), high.tolist(), strict=True))
+
+
+def _scores(metric: Metric, labels: Array, outcomes: Sequence[Outcome], settings: Settings) -> list[Score]:
+    answers = [outcome.answers for outcome in outcomes]
+    values = [metric.score(labels, answer) for answer in answers]
+    bounds = intervals(metric, labels, answers, settings.resamples, settings.seed)
+    return [
+        Score(metric.name, metric.unit, value, value - values[0], low, high)
+        for value, (low, high) in zip(values, bounds, strict=True)
+    ]
+
+
+def compare(
+    task: str,
+    data: Path,
+    *,
+    metrics: Sequence[Metric],
+    labels: Array,
+    outcomes: Sequence[Outcome],
+    settings: Settings,
+) -> Evaluation:
+    """Return the evaluation of outcomes on labels [n]; outcomes[0] is the reference."""
+    columns = [_scores(metric, labels, outcomes, settings) for metric in metrics]
+    reference = outcomes[0]
+    models = tuple(
+        ModelResult(
+            path=str(outcome.path),
+            bytes=outcome.bytes,
+            ratio=reference.bytes / outcome.bytes,
+            same_decisions=float(np.mean(outcome.decisions == reference.decisions)),
+            scores=scores,
+        )
+        for outcome, scores in zip(outcomes, zip(*columns, strict=True), strict=True)
+    )
+    return Evaluation(task, str(data), len(reference.decisions), settings, models)
