@@ -15,7 +15,7 @@ import onnx_graphsurgeon as gs
 from ..formats.block import BlockFormat, BlockTensor, round_up
 from ..graph.editor import Emitter
 from .base import StoredWeight
-from .operators import FLOAT, OPSET_QUANTIZE, cast, reshape, slice_rows
+from .operators import FLOAT, OPSET_QUANTIZE, cast, reshape, keep_first
 from .rowwise import Rows, quantize_rows, zero_point
 from .unpack import as_int8, opset_for, shift_blocks, unpack
 
@@ -96,7 +96,7 @@ class Dense:
             size += shift_bytes
         values = reshape(load, as_int8(load, values, bits, name), padded, f"{name}.matrix")
         if codes.size != tensor.k * tensor.n:
-            values = slice_rows(load, values, axis, tensor.k, f"{name}.unpadded")
+            values = keep_first(load, values, axis, tensor.k, f"{name}.unpadded")
         return values, size
 
     def _quantize(self, at: Emitter, x: gs.Tensor) -> Rows:

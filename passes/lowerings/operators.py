@@ -35,7 +35,7 @@ def reduce_max(at: Emitter, x: gs.Tensor, name: str) -> gs.Variable:
     return at.op("ReduceMax", x, name=name, axes=[-1], keepdims=1)
 
 
-def slice_rows(at: Emitter, x: gs.Tensor, axis: int, stop: int, name: str) -> gs.Variable:
+def keep_first(at: Emitter, x: gs.Tensor, axis: int, stop: int, name: str) -> gs.Variable:
     """Write Slice that keeps the first `stop` entries of an axis."""
     bounds = [at.constant(np.array([v], np.int64), n) for v, n in ((0, "zero"), (stop, "stop"), (axis, "axis"))]
     return at.op("Slice", x, *bounds, name=name)

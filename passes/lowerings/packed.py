@@ -17,7 +17,7 @@ from ..formats.block import BlockFormat, BlockTensor
 from ..formats.planes import pack_nibbles
 from ..graph.editor import Emitter
 from .base import StoredWeight
-from .operators import reshape
+from .operators import reshape, keep_first
 from .scales import expand_scales
 
 WIDTHS = (2, 4, 8)
@@ -88,7 +88,7 @@ class Packed:
         if flat is None:
             flat = reshape(at.at_load(), table.values, (table.n, -1), f"{name}.codes")
             self._flat[table.values.name] = flat
-        return at.op(
+        rows = at.op(
             "GatherBlockQuantized",
             flat,
             indices,
@@ -101,6 +101,8 @@ class Packed:
             gather_axis=0,
             quantize_axis=1,
         )
+        padded = table.k % table.format.block_size
+        return keep_first(at, rows, -1, table.k, f"{name}.unpadded") if padded else rows
 
 
 def _pack(codes: NDArray[np.int8], fmt: BlockFormat) -> NDArray[np.uint8]:

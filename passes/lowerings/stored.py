@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..formats.block import BlockTensor
 from ..graph.editor import Emitter
-from .operators import FLOAT, cast, reshape, slice_rows
+from .operators import FLOAT, cast, reshape, keep_first
 from .scales import expand_scales
 from .unpack import as_int8, unpack
 
@@ -40,7 +40,7 @@ def store_codes(
     floats: gs.Tensor = load.op("Mul", cast(load, values, FLOAT, f"{name}.steps"), scale, name=f"{name}.blocks")
     if codes.size != tensor.k * tensor.n:
         floats = reshape(load, floats, (tensor.n, -1), f"{name}.matrix")
-        floats = slice_rows(load, floats, 1, tensor.k, f"{name}.unpadded")
+        floats = keep_first(load, floats, 1, tensor.k, f"{name}.unpadded")
     restored = reshape(load, floats, tuple(shape), f"{name}.restored")
     return restored if to == FLOAT else cast(load, restored, to, f"{name}.cast"), size + scale_bytes
 

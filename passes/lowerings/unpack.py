@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..formats.planes import PACK, Plane, split
 from ..graph.editor import Emitter
-from .operators import BOOL, INT4, INT8, OPSET_INT4, UINT4, UINT8, cast, reshape, slice_rows
+from .operators import BOOL, INT4, INT8, OPSET_INT4, UINT4, UINT8, cast, reshape, keep_first
 
 
 def opset_for(bits: int) -> int:
@@ -57,7 +57,7 @@ def shift_blocks(
     else:
         shifts = _pieces(load, plane, f"{name}.shifts")
         if padded.size != exponents.size:
-            shifts = slice_rows(
+            shifts = keep_first(
                 load, reshape(load, shifts, (-1,), f"{name}.flat"), 0, exponents.size, f"{name}.unpadded"
             )
         shifts = reshape(load, shifts, exponents.shape, f"{name}.shifts")
