@@ -1,0 +1,133 @@
+"""The oldest ONNX Runtime that runs a compressed model, from what releases did when tried (CPU, x86-64)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+from onnx import AttributeProto, TensorProto
+
+# The releases tried. One between two of them counts as the older one.
+RELEASES = (
+    "1.17.3", "1.18.1", "1.19.2", "1.20.1", "1.21.1", "1.22.1",
+    "1.23.2", "1.24.4", "1.25.1", "1.26.0", "1.28.0", "1.32.0",
+)  # fmt: skip
+OLDEST, NEWEST = RELEASES[0], RELEASES[-1]
+
+# Version of the standard operators, and of the file format: the first release that accepts it.
+# Lower versions run on all; of higher ones only the newest release may know.
+OPSETS = {
+    21: "1.18.1", 22: "1.21.1", 23: "1.23.2", 24: "1.24.4", 25: "1.24.4", 26: "1.25.1", 27: NEWEST,
+}  # fmt: skip
+IR_VERSIONS = {10: "1.18.1", 11: "1.23.2", 12: "1.24.4", 13: "1.24.4", 14: NEWEST}
+
+INT4 = frozenset({TensorProto.INT4, TensorProto.UINT4})
+
+
+@dataclass(frozen=True)
+class Form:
+    """Nodes that a release is the first to run.
+
+    Attributes:
+        first: the release.
+        ops: operators, standard ones without a domain; none for all of them.
+        types: element types, one of which an input of the node has; none for all of them.
+        opset: lowest version of the standard operators at which the form is one.
+        when: what the node's integer attributes must say.
+    """
+
+    first: str
+    ops: tuple[str, ...] = ()
+    types: frozenset[int] = frozenset()
+    opset: int = 1
+    when: Callable[[Mapping[str, int]], bool] = lambda _: True
+
+
+NBITS, GATHER_BLOCKS = "com.microsoft.MatMulNBits", "com.microsoft.GatherBlockQuantized"
+
+# What compressed models are made of. Not listed because the oldest release runs it: MatMulNBits of 4 bits;
+# MatMulIntegerToFloat with one scale a column, also on [batch, k, n] and on a vector; BitShift, BitwiseAnd, BitwiseOr,
+# Where and Slice of bytes; Gather of int8; QuantizeLinear with one scale; Cast from float16 and float8.
+FORMS = (
+    # A last block that is not full makes no difference.
+    Form("1.19.2", ("QuantizeLinear", "DequantizeLinear"), when=lambda a: a.get("block_size", 0) != 0),
+    # 1.23 knows the QuantizeLinear of no opset above 22.
+    Form("1.24.4", ("QuantizeLinear",), opset=23),
+    Form("1.19.2", types=INT4),
+    Form("1.23.2", ("Cast",), types=INT4),
+    Form("1.22.1", (NBITS,), when=lambda a: a.get("bits", 4) == 8),
+    Form("1.23.2", (NBITS,), when=lambda a: a.get("bits", 4) == 8 and a.get("accuracy_level", 0) != 4),
+    # With float activations until 1.28, with int8 ones from there.
+    Form("1.24.4", (NBITS,), when=lambda a: a.get("bits", 4) == 2),
+    # Codes in bytes; codes in int4 run from 1.20.1.
+    Form("1.23.2", (GATHER_BLOCKS,)),
+    Form("1.28.0", (GATHER_BLOCKS,), when=lambda a: a.get("bits", 4) == 2),
+)
+
+
+def min_onnxruntime(model: onnx.ModelProto) -> str:
+    """Return the oldest release, such as "1.23.2", that runs a compressed model on the CPU.
+
+    It knows the model's opset, its IR version and the forms that compression writes, in subgraphs and
+    functions too; other operators are taken to run wherever their opset does. A version newer than all
+    that was tried asks for the newest release.
+    """
+    return max(_required(model), key=RELEASES.index)
+
+
+def _required(model: onnx.ModelProto) -> Iterator[str]:
+    opset = _opset(model.opset_import)
+    yield _first(OPSETS, opset)
+    yield _first(IR_VERSIONS, model.ir_version)
+    yield from _of_graph(model.graph, {}, opset)
+    for function in model.functions:
+        yield from _of_nodes(function.node, {}, _opset(function.opset_import))
+
+
+def _opset(imports: Sequence[onnx.OperatorSetIdProto]) -> int:
+    return next((entry.version for entry in imports if entry.domain in ("", "ai.onnx")), 1)
+
+
+def _first(releases: Mapping[int, str], version: int) -> str:
+    return OLDEST if version < min(releases) else releases.get(version, NEWEST)
+
+
+def _of_graph(graph: onnx.GraphProto, outer: Mapping[str, int], opset: int) -> Iterator[str]:
+    types = dict(outer)
+    types |= {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info)}
+    types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+    yield from _of_nodes(graph.node, types, opset)
+
+
+def _of_nodes(nodes: Sequence[onnx.NodeProto], types: dict[str, int], opset: int) -> Iterator[str]:
+    for node in nodes:
+        integers = {a.name: a.i for a in node.attribute if a.type == AttributeProto.INT}
+        op = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+        taken = {types.get(name, TensorProto.UNDEFINED) for name in node.input}
+        types |= dict.fromkeys(node.output, _made(node, op, integers, types))
+        for form in FORMS:
+            if (
+                (not form.ops or op in form.ops)
+                and (not form.types or form.types & taken)
+                and form.opset <= opset
+                and form.when(integers)
+            ):
+                yield form.first
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                yield from _of_graph(body, types, opset)
+
+
+def _made(node: onnx.NodeProto, op: str, integers: Mapping[str, int], types: Mapping[str, int]) -> int:
+    """Return the element type of what a node makes, for the nodes whose output may be int4."""
+    stated = 0
+    if op == "Constant":
+        stated = next((a.t.data_type for a in node.attribute if a.type == AttributeProto.TENSOR), 0)
+    elif op in ("Identity", "Reshape", "Transpose"):
+        stated = types.get(node.input[0], 0)
+    elif op == "Cast":
+        stated = integers.get("to", 0)
+    elif op == "QuantizeLinear":
+        stated = integers.get("output_dtype", 0) or types.get("".join(node.input[2:3]), 0)
+    return stated or types.get(node.output[0], TensorProto.UNDEFINED)
