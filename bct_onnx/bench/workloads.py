@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bct_onnx.errors import BctError
-from bct_onnx.model_file import read
+from bct_onnx.files import read
 from bct_onnx.verify.flow import flatten
 from bct_onnx.verify.inputs import ModelInput, Role, find_inputs
 from bct_onnx.verify.sizes import axis_kinds, complete, concrete_shape

@@ -17,7 +17,8 @@ import onnx.inliner
 import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.ir.tensor import SparseValues
 
-from .errors import BctError
+from bct_onnx.errors import BctError
+
 from .tensors import DTYPES, TensorValues
 
 # From IR version 4 on, initializers need not be inputs, and those that are can be overridden by the caller.

@@ -1,4 +1,4 @@
-"""Models in files: `read` one, `write` a graph to a `staged` place, `commit` it when it was checked."""
+"""Writing ONNX as a stream: the model in pieces, weights one after the other, external data where it is needed."""
 
 import hashlib
 import os
@@ -10,13 +10,12 @@ from typing import Any, Literal
 import onnx
 import onnx_graphsurgeon as gs
 
-from . import exporter, wire
-from .errors import BctError
-from .exporter import Payload
-from .model_file import ModelFile, file_hash, read
-from .staging import Stage, check_target, data_name, staged
+from bct_onnx.errors import BctError
 
-__all__ = ["ModelFile", "Stage", "WrittenFile", "check_target", "read", "staged", "write"]
+from . import exporter, wire
+from .exporter import Payload
+from .reader import ModelFile, file_hash
+from .staging import data_name
 
 # The size from which protobuf, and so ONNX Runtime, cannot load a model from one file.
 _MAX_EMBEDDED = 2**31 - 1

@@ -8,8 +8,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import BctError
-from .model_file import read
+from bct_onnx.errors import BctError
+
+from .reader import read
 
 _HASH_DIGITS = 16
 

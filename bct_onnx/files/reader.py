@@ -10,8 +10,9 @@ import onnx
 import onnx_graphsurgeon as gs
 from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 
+from bct_onnx.errors import BctError
+
 from . import importer, wire
-from .errors import BctError
 from .tensors import Span, all_tensors, check_tensor, external_path, locate, map_file
 
 # Weights from this size on stay in the file, in bytes.

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
-from .errors import BctError
+from bct_onnx.errors import BctError
 
 _TYPES = onnx.TensorProto.DataType
 

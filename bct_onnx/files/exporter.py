@@ -9,7 +9,8 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.ir.tensor import LazyValues, SparseValues
 
-from .errors import BctError
+from bct_onnx.errors import BctError
+
 from .importer import OVERRIDABLE_IR, Contents, Kind, default_inputs, variable
 from .tensors import DATA_TYPES, PACKED_BITS, TensorValues, raw_size
 from .wire import refer

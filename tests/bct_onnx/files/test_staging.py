@@ -11,8 +11,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from bct_onnx import files, staging
+from bct_onnx import files
 from bct_onnx.errors import BctError
+from bct_onnx.files import staging, writer
 
 
 def model(folder: Path, name: str, value: float = 1.0) -> Path:
@@ -76,7 +77,7 @@ def test_without_a_commit_nothing_changes(tmp_path, external_data, stop, error):
 
 def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
     source = files.read(model(tmp_path, "in.onnx"))
-    monkeypatch.setattr(files.os, "fsync", lambda _: interrupt())
+    monkeypatch.setattr(writer.os, "fsync", lambda _: interrupt())
     with pytest.raises(KeyboardInterrupt), files.staged(tmp_path / "out.onnx") as stage:
         files.write(source.graph(), source, stage.path)
     assert list(contents(tmp_path)) == ["in.onnx"]
@@ -129,7 +130,7 @@ def test_a_killed_process_leaves_the_old_pair(tmp_path):
         "    files.write(source.graph(), source, stage.path, external_data='always')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    paths = os.pathsep.join([str(Path(files.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([str(Path(files.__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "-c", script, new, tmp_path / "out.onnx"],
         env={**os.environ, "PYTHONPATH": paths},
@@ -206,7 +207,7 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     source = files.read(model(tmp_path, "in.onnx"))
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr(writer.os, "fsync", full)
     with pytest.raises(BctError, match="No space left"), files.staged(tmp_path / "out.onnx") as stage:
         files.write(source.graph(), source, stage.path)
     assert list(contents(tmp_path)) == ["in.onnx"]

@@ -6,7 +6,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bct_onnx import wire
+from bct_onnx.files import wire
 
 SMALL = 16
 
