@@ -13,12 +13,24 @@ from .context import Context
 from .graph.editor import Editor, walk
 from .graph.tidy import lift_constant_nodes, merge_equal, shorten_names
 from .lowerings.table import LOWERINGS
-from .options import Options
+from .options import DEFAULT_OPERATORS, Options
 from .report import PassReport, Skip, SkippedNode
 
-__all__ = ["CHAIN", "LOWERINGS", "Options", "PassReport", "Progress", "required_opset", "run"]
+__all__ = [
+    "CHAIN",
+    "DEFAULT_OPERATORS",
+    "LOWERINGS",
+    "Options",
+    "PassReport",
+    "Progress",
+    "chain",
+    "pass_name",
+    "required_opset",
+    "run",
+]
 
-# The chain, in order.
+# The chain, in order; `Options.operators` chooses of it by name. A pass that needs a newer opset than the weights do
+# says so in OPSET.
 CHAIN: tuple[ModuleType, ...] = (
     tied,  # first: what is stored once must be one constant
     gather,  # before the multiplications, which transpose a table that is there, not the other way round
@@ -33,23 +45,39 @@ def run(graph: gs.Graph, options: Options, progress: Progress | None = None) -> 
     """Rewrite `graph` in place and return a report per pass.
 
     `progress(pass name, done, total)` is called before every replacement. The graph's opset must reach
-    `required_opset(options)`.
+    `required_opset(options)`. Raises ValueError where the options name a pass that does not exist.
     """
+    modules = chain(options)
     lift_constant_nodes(graph)
     merge_equal(graph)
     context = Context(Editor(graph), options, LOWERINGS[options.lowering](), PassReport(""))
-    reports = [_run_pass(module, graph, context, progress) for module in CHAIN]
+    reports = [_run_pass(module, graph, context, progress) for module in modules]
     shorten_names(graph)
     return reports
 
 
 def required_opset(options: Options) -> int:
-    """Return the lowest opset that the request's weights need."""
-    return LOWERINGS[options.lowering]().opset(options.bits)
+    """Return the lowest opset that the request's weights and passes need."""
+    passes = [int(getattr(module, "OPSET", 1)) for module in chain(options)]
+    return max([LOWERINGS[options.lowering]().opset(options.bits), *passes])
+
+
+def chain(options: Options) -> list[ModuleType]:
+    """Return the passes that a request runs, in order; raises ValueError for a name that is no pass."""
+    names = [pass_name(module) for module in CHAIN]
+    unknown = sorted(options.operators.difference(names))
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} is not an operator that can be chosen; choose of {', '.join(names)}")
+    return [module for module in CHAIN if pass_name(module) in options.operators]
+
+
+def pass_name(module: ModuleType) -> str:
+    """Return the name by which options and reports speak of a pass."""
+    return module.__name__.rpartition(".")[2]
 
 
 def _run_pass(module: ModuleType, graph: gs.Graph, context: Context, progress: Progress | None) -> PassReport:
-    report = context.report = PassReport(module.__name__.rpartition(".")[2])
+    report = context.report = PassReport(pass_name(module))
     matches: list[Any] = []
     for scope, node in walk(graph):
         found = module.match(scope, node, context)

@@ -6,6 +6,9 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 
+# The passes that run unless told otherwise.
+DEFAULT_OPERATORS = frozenset({"tied", "gather", "matmul", "constant"})
+
 
 @dataclass(frozen=True)
 class Options:
@@ -17,6 +20,7 @@ class Options:
         lowering: dense, packed or qdq.
         keep: regular expressions; a node or weight whose name one of them finds is left alone.
         workers: threads that encode.
+        operators: names of the passes that run, of those in the chain.
     """
 
     bits: int = 6
@@ -24,6 +28,7 @@ class Options:
     lowering: str = "dense"
     keep: tuple[str, ...] = ()
     workers: int = 2
+    operators: frozenset[str] = DEFAULT_OPERATORS
 
     def __post_init__(self) -> None:
         """Refuse what no lowering can do, with ValueError."""
