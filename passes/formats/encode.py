@@ -19,8 +19,10 @@ SHIFT_CANDIDATES, FINE_CANDIDATES = 8, 2
 CLIPPED_STEPS = {1: (0, 1), 4: (0, 1, 2)}
 # Wider codes gain nothing from clipping a column's largest value.
 WIDEST_CLIPPED = 7
-# Smallest scale, and the head room that keeps a scale rounded to float16 from clipping.
-TINY, ROUND_UP = np.float32(1e-30), np.float32(1 + 2**-10)
+# Smallest normal float32: scale of a column of zeros.
+TINY = np.finfo(np.float32).tiny
+# Smallest scale in float16.
+SMALLEST_SCALE = np.float16(2**-24)
 
 
 def encode(weight: NDArray[np.floating], fmt: BlockFormat, workers: int = 1) -> BlockTensor:
@@ -34,22 +36,25 @@ def encode(weight: NDArray[np.floating], fmt: BlockFormat, workers: int = 1) -> 
     k, n = weight.shape
     blocks, rows = fmt.blocks(k)
     largest = _largest_scale(weight, fmt)
-    tensor_scale = np.exp2(np.ceil(np.log2(largest.max(initial=TINY))))
+    # In units of this power of two, squares of the tiniest and the hugest weights are within float32's range.
+    tensor_scale = np.exp2(np.floor(np.log2(largest.max(initial=TINY))))
+    largest /= tensor_scale
     codes = np.empty((blocks, rows, n), np.int8)
     exponents = np.empty((blocks, n), np.uint8)
     column_scale = np.empty(n, np.float16)
 
     def encode_columns(columns: slice) -> tuple[float, float]:
         chunk = np.zeros((blocks * rows, columns.stop - columns.start), np.float32)
-        chunk[:k] = weight[:, columns]
-        best = _search(chunk.reshape(blocks, rows, -1), fmt, largest[columns], tensor_scale)
+        np.multiply(weight[:, columns], 1 / tensor_scale, out=chunk[:k], casting="same_kind")
+        best = _search(chunk.reshape(blocks, rows, -1), fmt, largest[columns])
         codes[:, :, columns], exponents[:, columns], column_scale[columns] = best[:3]
         return best.noise, float(np.vdot(chunk, chunk))
 
     with ThreadPoolExecutor(max_workers=workers) as pool:
         energies = list(pool.map(encode_columns, _column_slices(n, CHUNK_ELEMENTS // (blocks * rows))))
-    noise, signal = np.sum(energies, axis=0) if energies else (0.0, 0.0)
-    return BlockTensor(fmt, k, codes, exponents, column_scale, float(tensor_scale), float(noise), float(signal))
+    unit = float(tensor_scale)
+    noise, signal = np.sum(energies, axis=0) * unit**2 if energies else (0.0, 0.0)
+    return BlockTensor(fmt, k, codes, exponents, column_scale, unit, float(noise), float(signal))
 
 
 class _Encoded(NamedTuple):
@@ -63,8 +68,14 @@ def _largest_scale(weight: NDArray[np.floating], fmt: BlockFormat) -> Floats:
     """Return per column the scale, [n], with which its largest value needs the largest exponent and code."""
     peak = np.maximum(weight.max(axis=0, initial=0), -weight.min(axis=0, initial=0)).astype(np.float32)
     top = np.float32(2.0 ** (fmt.max_exponent / fmt.steps))
-    scale: Floats = np.maximum(peak / (fmt.high * top) * ROUND_UP, TINY)
+    scale: Floats = np.maximum(peak / (fmt.high * top), TINY)
     return scale
+
+
+def _float16(scale: Floats) -> NDArray[np.float16]:
+    """Round scales to float16, up where it has so few bits that rounding down would clip half a code."""
+    rounded = np.maximum(scale.astype(np.float16), SMALLEST_SCALE)
+    return np.where(rounded < scale * np.float32(1 - 2**-10), np.nextafter(rounded, np.float16(np.inf)), rounded)
 
 
 def _column_slices(n: int, width: int) -> Iterator[slice]:
@@ -72,7 +83,7 @@ def _column_slices(n: int, width: int) -> Iterator[slice]:
     return (slice(start, min(start + width, n)) for start in range(0, n, width))
 
 
-def _search(chunk: Floats, fmt: BlockFormat, largest: Floats, tensor_scale: np.float32) -> _Encoded:
+def _search(chunk: Floats, fmt: BlockFormat, largest: Floats) -> _Encoded:
     """Return the best codes of a [blocks, rows, columns] chunk over the candidate column scales."""
     peak = np.maximum(chunk.max(axis=1), -chunk.min(axis=1))
     buffers = np.empty_like(chunk), np.empty_like(chunk)
@@ -81,13 +92,13 @@ def _search(chunk: Floats, fmt: BlockFormat, largest: Floats, tensor_scale: np.f
     best_scale = np.zeros(columns, np.float16)
     best_exponents = np.zeros(peak.shape, np.uint8)
     for fraction in _candidates(fmt):
-        scale16 = np.maximum((largest * np.float32(2.0**-fraction) / tensor_scale).astype(np.float16), 2**-24)
-        scale = scale16.astype(np.float32) * tensor_scale
+        scale16 = _float16(largest * np.float32(2.0**-fraction))
+        scale = scale16.astype(np.float32)
         exponents, error = _best_exponents(chunk, peak, scale, fmt, buffers)
         better = error < least
         least[better], best_scale[better] = error[better], scale16[better]
         best_exponents[:, better] = exponents[:, better]
-    block_scale = exponent_scale(best_exponents, fmt) * (best_scale.astype(np.float32) * tensor_scale)
+    block_scale = exponent_scale(best_exponents, fmt) * best_scale.astype(np.float32)
     _round(chunk, block_scale, fmt, *buffers)
     return _Encoded(buffers[1].astype(np.int8), best_exponents, best_scale, float(least.sum(dtype=np.float64)))
 

@@ -1,0 +1,133 @@
+"""What several tests need: graphs from text with weights, silent sessions, runs of the passes."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+import passes
+from bct_onnx import files
+
+Array = NDArray[Any]
+# One worker: tests run side by side on busy machines.
+SERIAL = {"workers": 1}
+
+
+def model(text: str, opset: int = 21, ir_version: int = 10, **weights: Array) -> onnx.ModelProto:
+    """Return the model of a graph in ONNX's text form, with initializers by name."""
+    domains = f'["" : {opset}, "com.microsoft" : 1]'
+    proto = onnx.parser.parse_model(f"<ir_version: {ir_version}, opset_import: {domains}> {text}")
+    proto.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in weights.items())
+    return proto
+
+
+def random(*shape: int, seed: int = 0, dtype: Any = np.float32) -> Array:
+    """Return normal numbers of a size that keeps products near 1."""
+    return np.asarray(np.random.default_rng(seed).standard_normal(shape) / np.sqrt(shape[-1] or 1), dtype)
+
+
+def session(source: onnx.ModelProto | Path, optimize: bool = True, **settings: str) -> ort.InferenceSession:
+    """Load a model with the runtime's default optimizations, or with none at all."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if settings:
+        options.optimized_model_filepath = settings["optimized"]
+    content = str(source) if isinstance(source, Path) else source.SerializeToString()
+    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+
+
+def run(source: onnx.ModelProto | Path, optimize: bool = True, **feeds: Array) -> list[Array]:
+    """Return the outputs of a model."""
+    return [np.asarray(output) for output in session(source, optimize).run(None, feeds)]
+
+
+def optimized(source: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
+    """Return the model as the runtime runs it, after its default optimizations."""
+    path = folder / "optimized.onnx"
+    session(source, optimized=str(path))
+    return onnx.load(path)
+
+
+def nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Yield all nodes, those of bodies too."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from nodes(attribute.g)
+
+
+def operators(source: onnx.ModelProto) -> list[str]:
+    """Return the operators of a model in graph order, those of bodies after the node that holds them."""
+    return [node.op_type for node in nodes(source.graph)]
+
+
+def constant_nodes(source: onnx.ModelProto) -> list[str]:
+    """Return the operators whose inputs are all constants: what the runtime left unfolded."""
+    return [
+        node.op_type
+        for node in _depending_on_constants(source.graph, set())
+        if node.op_type != "Constant" and any(node.input)
+    ]
+
+
+def _depending_on_constants(graph: onnx.GraphProto, outer: set[str]) -> Iterator[onnx.NodeProto]:
+    known = outer | {tensor.name for tensor in graph.initializer}
+    for node in graph.node:
+        bodies = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+        if not bodies and all(name in known for name in node.input if name):
+            known |= set(node.output)
+            yield node
+        for body in bodies:
+            yield from _depending_on_constants(body, known)
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """A model after the passes: the file's model and the reports by name of the pass."""
+
+    proto: onnx.ModelProto
+    reports: Mapping[str, passes.PassReport]
+
+    def skips(self, name: str) -> dict[str, str]:
+        """Return why a pass left nodes alone, by node."""
+        return {skipped.node: skipped.reason for skipped in self.reports[name].skipped}
+
+    @property
+    def replaced(self) -> dict[str, int]:
+        """Return how many nodes each pass replaced, where any."""
+        return {name: report.replaced for name, report in self.reports.items() if report.replaced}
+
+
+def rewrite(source: onnx.ModelProto, folder: Path, **options: Any) -> Rewritten:
+    """Send a model through its file, the passes, and a file again; hold both graph forms to ONNX's checker."""
+    onnx.save(source, folder / "source.onnx")
+    read = files.read(folder / "source.onnx")
+    graph = read.graph()
+    reports = passes.run(graph, passes.Options(**(SERIAL | options)))
+    target = folder / "rewritten.onnx"
+    target.unlink(missing_ok=True)
+    files.write(graph, read, target)
+    proto = onnx.load(target)
+    onnx.checker.check_model(proto, full_check=True)
+    return Rewritten(proto, {report.name: report for report in reports})
+
+
+def emitted(graph: gs.Graph, folder: Path, opset: int = 21) -> onnx.ModelProto:
+    """Return the model of a graph that was made by hand."""
+    shell = folder / "shell.onnx"
+    onnx.save(model("g (float[1] x) => (float[1] y) { y = Identity(x) }", opset), shell)
+    target = folder / "emitted.onnx"
+    target.unlink(missing_ok=True)
+    files.write(graph, files.read(shell), target)
+    return onnx.load(target)
