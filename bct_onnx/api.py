@@ -107,7 +107,7 @@ def _compress(
 
     def attempt(model: files.ModelFile, options: Options, notes: list[str]) -> _Result:
         graph = model.graph()
-        reports = passes.run(graph, options, progress)
+        reports = passes.run(graph, options, progress, files.Scratch(path).keep)
         model.proto.metadata_props.append(onnx.StringStringEntryProto(key=MARK, value=__version__))
         path.unlink(missing_ok=True)
         written = files.write(graph, model, path, external_data=external_data)
@@ -128,18 +128,20 @@ def _at_the_right_opset(
     model: files.ModelFile,
     attempt: Callable[[files.ModelFile, Options, list[str]], _Result],
 ) -> _Result:
-    """Attempt with the opset that the codes need; where that cannot be had or does not run, with the model's own."""
+    """Attempt with the best opset for the codes; where that cannot be had or does not run, with the model's own."""
     options, notes = request.options(model.proto)
-    needed, has = passes.required_opset(options), opset_of(model.proto)
-    if has >= needed:
+    best, has = passes.preferred_opset(options), opset_of(model.proto)
+    if has >= best:
         return attempt(model, options, notes)
     try:
-        return attempt(replace(model, proto=raise_opset(model.proto, needed)), options, notes)
+        return attempt(replace(model, proto=raise_opset(model.proto, best)), options, notes)
     except (ConversionError, VerificationError) as error:
+        notes.append(f"opset {has} cannot be raised to {best}: {error}")
+    if passes.required_opset(options) > has:
         options = replace(options, lowering="packed", bits=nearest_bits("packed", options))
-        if passes.required_opset(options) > has:
-            raise BctError(f"{model.path}: opset {has} cannot be raised to {needed}: {error}") from error
-        notes.append(f"opset {has} cannot be raised to {needed} ({error}): {options.bits}-bit packed weights instead")
+        notes.append(f"opset {has} has no place for these codes: {options.bits}-bit packed weights instead")
+    if passes.required_opset(options) > has:
+        raise BctError(f"{model.path}: {'; '.join(notes)}; export the model at opset {best}")
     return attempt(model, options, notes)
 
 

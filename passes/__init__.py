@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 
 from . import constant, gather, matmul, tied
 from .context import Context
-from .graph.editor import Editor, walk
+from .graph.editor import Editor, Keep, walk
 from .graph.tidy import lift_constant_nodes, merge_equal, shorten_names
 from .lowerings.table import LOWERINGS
 from .options import DEFAULT_OPERATORS, Options
@@ -41,16 +41,19 @@ CHAIN: tuple[ModuleType, ...] = (
 Progress = Callable[[str, int, int], None]
 
 
-def run(graph: gs.Graph, options: Options, progress: Progress | None = None) -> list[PassReport]:
+def run(
+    graph: gs.Graph, options: Options, progress: Progress | None = None, keep: Keep = lambda array: array
+) -> list[PassReport]:
     """Rewrite `graph` in place and return a report per pass.
 
-    `progress(pass name, done, total)` is called before every replacement. The graph's opset must reach
+    `progress(pass name, done, total)` is called before every replacement. `keep` gets every new constant and returns
+    an equal array, of less memory perhaps, that takes its place. The graph's opset must reach
     `required_opset(options)`. Raises ValueError where the options name a pass that does not exist.
     """
     modules = chain(options)
     lift_constant_nodes(graph)
     merge_equal(graph)
-    context = Context(Editor(graph), options, LOWERINGS[options.lowering](), PassReport(""))
+    context = Context(Editor(graph, keep), options, LOWERINGS[options.lowering](), PassReport(""))
     reports = [_run_pass(module, graph, context, progress) for module in modules]
     shorten_names(graph)
     return reports

@@ -10,6 +10,7 @@ import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.ir.tensor import LazyValues, SparseValues
 
 from bct_onnx.errors import BctError
+from passes.graph.editor import PackedValues
 
 from .importer import OVERRIDABLE_IR, Contents, Kind, default_inputs, variable
 from .tensors import DATA_TYPES, PACKED_BITS, TensorValues, raw_size
@@ -149,7 +150,7 @@ class _Exporter:
         proto = onnx.TensorProto()
         proto.CopyFrom(values.tensor)
         proto.name = constant.name
-        content = values.content if isinstance(values, TensorValues) else None
+        content = values.content if isinstance(values, TensorValues | PackedValues) else None
         if content is not None:
             self.place(proto, len(content), lambda: content, in_attribute)
         elif len(proto.raw_data) >= SMALL:

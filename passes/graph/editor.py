@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
+# Returns an array equal to the one it gets, moved elsewhere perhaps.
+Keep = Callable[[NDArray[Any]], NDArray[Any]]
 # Equal constants up to this size are stored once; larger ones are distinct weights and not worth hashing.
 SHARED_BYTES = 4096
 
@@ -27,6 +29,20 @@ def walk(graph: gs.Graph) -> Iterator[tuple[gs.Graph, gs.Node]]:
 def is_constant(tensor: gs.Tensor) -> bool:
     """Tell whether the tensor is an initializer."""
     return isinstance(tensor, gs.Constant)
+
+
+class PackedValues(LazyValues):  # type: ignore[misc]
+    """Values of a type below 8 bits: `tensor` without its data, which is `content`, uint8 [bytes]."""
+
+    def __init__(self, kind: int, shape: Sequence[int], content: NDArray[np.uint8]) -> None:
+        """Take the ONNX element type, the shape and the bytes as ONNX packs them."""
+        super().__init__(onnx.TensorProto(data_type=kind, dims=shape))
+        self.content = content.data
+
+    def load(self) -> NDArray[Any]:
+        """Return the values, one a byte."""
+        whole = onnx.TensorProto(data_type=self.tensor.data_type, dims=self.tensor.dims, raw_data=bytes(self.content))
+        return np.asarray(onnx.numpy_helper.to_array(whole))
 
 
 class Emitter:
@@ -97,16 +113,16 @@ class Emitter:
 
     def packed(self, packed: NDArray[np.uint8], kind: int, shape: Sequence[int], name: str) -> gs.Constant:
         """Return an initializer of a packed type (onnx.TensorProto.INT4 or UINT4) from its bytes."""
-        proto = onnx.helper.make_tensor(name, kind, list(shape), packed.tobytes(), raw=True)
-        return self._editor.named_constant(name, LazyValues(proto))
+        return self._editor.named_constant(name, PackedValues(kind, shape, self._editor.keep(packed)))
 
 
 class Editor:
     """Changes one graph; what was written is in the graph after `flush`."""
 
-    def __init__(self, graph: gs.Graph) -> None:
-        """Take over `graph`, which nobody else changes meanwhile."""
+    def __init__(self, graph: gs.Graph, keep: Keep = lambda array: array) -> None:
+        """Take over `graph`, which nobody else changes meanwhile; new constants are what `keep` returns for them."""
         self.graph = graph
+        self.keep = keep
         self._names = {tensor.name for scope in _scopes(graph) for tensor in scope.tensors().values()}
         self._shared: dict[tuple[str, tuple[int, ...], bytes], gs.Constant] = {}
         self._load: list[gs.Node] = []
@@ -133,7 +149,7 @@ class Editor:
         """Return an initializer with these values; small ones with equal values are one initializer."""
         values = np.ascontiguousarray(values).reshape(values.shape)
         if values.nbytes > SHARED_BYTES:
-            return self.named_constant(name, values)
+            return self.named_constant(name, self.keep(values))
         key = (values.dtype.str, values.shape, values.tobytes())
         if key not in self._shared:
             self._shared[key] = self.named_constant(name, values)
