@@ -25,6 +25,7 @@ __all__ = [
     "Progress",
     "chain",
     "pass_name",
+    "preferred_opset",
     "required_opset",
     "run",
 ]
@@ -57,6 +58,12 @@ def run(
     reports = [_run_pass(module, graph, context, progress) for module in modules]
     shorten_names(graph)
     return reports
+
+
+def preferred_opset(options: Options) -> int:
+    """Return the opset with which the request's graph is fastest."""
+    lowering = LOWERINGS[options.lowering]()
+    return max(lowering.best_opset, lowering.opset(options.bits))
 
 
 def required_opset(options: Options) -> int:

@@ -153,7 +153,7 @@ def _split(at: Emitter, products: list[Product], y: gs.Variable, name: str) -> N
     if any(product.bias is not None for product in products):
         parts = [np.zeros(n) if p.bias is None else p.bias for p, n in zip(products, sizes, strict=True)]
         bias = np.concatenate(parts).astype(np.float32)
-        y = at.op("Add", y, at.constant(bias, f"{name}.bias"), name=f"{name}.biased", dtype=np.float32)
+        y = at.op("Add", y, at.constant(bias[None, :], f"{name}.bias"), name=f"{name}.biased", dtype=np.float32)
     outputs = [at.take(product.last) for product in products]
     for product in products:
         product.linear.node.outputs.clear()

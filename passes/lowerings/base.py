@@ -42,6 +42,7 @@ class Lowering(Protocol):
     """One way to keep a weight and to compute with it. Activations are float32."""
 
     name: str
+    best_opset: int
 
     def format(self, bits: int, block_size: int, k: int) -> BlockFormat:
         """Return the nearest format the lowering has for a request and a weight of k rows."""

@@ -15,7 +15,7 @@ import onnx_graphsurgeon as gs
 from ..formats.block import BlockFormat, BlockTensor, round_up
 from ..graph.editor import Emitter
 from .base import StoredWeight
-from .operators import FLOAT, OPSET_QUANTIZE, cast, reshape, keep_first
+from .operators import FLOAT, OPSET_INT4, OPSET_QUANTIZE, cast, keep_first, reshape
 from .rowwise import Rows, quantize_rows, zero_point
 from .unpack import as_int8, opset_for, shift_blocks, unpack
 
@@ -25,6 +25,7 @@ class Dense:
     """Decode at load, compute in int8."""
 
     name: str = "dense"
+    best_opset: int = OPSET_INT4
     _rows: dict[tuple[str, int], Rows] = field(default_factory=dict)
     _transposed: dict[str, gs.Variable] = field(default_factory=dict)
 
@@ -54,7 +55,7 @@ class Dense:
 
     def multiply(self, at: Emitter, x: gs.Tensor, weight: StoredWeight, name: str) -> gs.Variable:
         """Write the integer multiplication of a row-wise quantized x."""
-        rows = self._quantize(at, x)
+        rows = self._quantize(at, x, weight.k)
         product = at.op(
             "MatMulIntegerToFloat",
             rows.q,
@@ -99,10 +100,10 @@ class Dense:
             values = keep_first(load, values, axis, tensor.k, f"{name}.unpadded")
         return values, size
 
-    def _quantize(self, at: Emitter, x: gs.Tensor) -> Rows:
+    def _quantize(self, at: Emitter, x: gs.Tensor, k: int) -> Rows:
         key = (x.name, at.scope)
         if key not in self._rows:
-            self._rows[key] = quantize_rows(at, x, f"x{len(self._rows)}")
+            self._rows[key] = quantize_rows(at, x, k, f"x{len(self._rows)}")
         return self._rows[key]
 
     def _columns(self, at: Emitter, weight: StoredWeight) -> gs.Tensor:

@@ -28,11 +28,11 @@ def reshape(at: Emitter, x: gs.Tensor, shape: tuple[int, ...], name: str) -> gs.
     return at.op("Reshape", x, at.constant(np.array(shape, np.int64), f"shape{len(shape)}"), name=name)
 
 
-def reduce_max(at: Emitter, x: gs.Tensor, name: str) -> gs.Variable:
-    """Write ReduceMax over the last axis, which is kept: [..., k] to [..., 1]."""
+def reduce_last(at: Emitter, op: str, x: gs.Tensor, name: str) -> gs.Variable:
+    """Write ReduceMax or ReduceMin over the last axis, which is kept: [..., k] to [..., 1]."""
     if at.opset >= 18:
-        return at.op("ReduceMax", x, at.constant(np.array([-1], np.int64), "last_axis"), name=name, keepdims=1)
-    return at.op("ReduceMax", x, name=name, axes=[-1], keepdims=1)
+        return at.op(op, x, at.constant(np.array([-1], np.int64), "last_axis"), name=name, keepdims=1)
+    return at.op(op, x, name=name, axes=[-1], keepdims=1)
 
 
 def keep_first(at: Emitter, x: gs.Tensor, axis: int, stop: int, name: str) -> gs.Variable:

@@ -17,7 +17,7 @@ from ..formats.block import BlockFormat, BlockTensor
 from ..formats.planes import pack_nibbles
 from ..graph.editor import Emitter
 from .base import StoredWeight
-from .operators import reshape, keep_first
+from .operators import keep_first, reshape
 from .scales import expand_scales
 
 WIDTHS = (2, 4, 8)
@@ -34,6 +34,7 @@ class Packed:
     """Keep the codes packed, compute in the runtime's n-bit kernels."""
 
     name: str = "packed"
+    best_opset: int = 7
     _flat: dict[str, gs.Variable] = field(default_factory=dict)
 
     def format(self, bits: int, block_size: int, k: int) -> BlockFormat:

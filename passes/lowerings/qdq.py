@@ -28,6 +28,7 @@ class Qdq:
     """Dequantize in blocks with standard operators; what the runtime makes of it is the runtime's choice."""
 
     name: str = "qdq"
+    best_opset: int = OPSET_INT4
     _floats: dict[str, gs.Variable] = field(default_factory=dict)
 
     def format(self, bits: int, block_size: int, k: int) -> BlockFormat:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..formats.block import BlockTensor
 from ..graph.editor import Emitter
-from .operators import FLOAT, cast, reshape, keep_first
+from .operators import FLOAT, cast, keep_first, reshape
 from .scales import expand_scales
 from .unpack import as_int8, unpack
 

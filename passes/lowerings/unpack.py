@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..formats.planes import PACK, Plane, split
 from ..graph.editor import Emitter
-from .operators import BOOL, INT4, INT8, OPSET_INT4, UINT4, UINT8, cast, reshape, keep_first
+from .operators import BOOL, INT4, INT8, OPSET_INT4, UINT4, UINT8, cast, keep_first, reshape
 
 
 def opset_for(bits: int) -> int:
