@@ -62,7 +62,9 @@ class Packed:
             tensor.format,
             name,
         )
-        values = load.constant(packed, f"{name}.codes")
+        # The kernel repacks constant codes without scales that are none, and multiplies with zeros: in a session that
+        # folds nothing, codes must not be constant either.
+        values = load.op("Identity", load.constant(packed, f"{name}.codes"), name=f"{name}.packed")
         size = packed.nbytes + scale_bytes
         return StoredWeight(name, values, scale, tensor.format, tensor.k, tensor.n, by_rows, tensor.tensor_scale, size)
 
