@@ -70,6 +70,8 @@ def match_linear(node: gs.Node) -> Linear | Skip | None:
         return Skip("both inputs are constants: the session folds the node")
     if not weight.is_float:
         return Skip(f"its weight is {weight.dtype}, not a float")
+    if node.inputs[0].shape is not None and len(node.inputs[0].shape) == 1:
+        return Skip("its activation is a vector: one row is not worth quantizing")
     if len(weight.shape) < 2 or 0 in weight.shape:
         return Skip(f"its weight has shape {list(weight.shape)}, not a matrix")
     if node.op == "MatMul":
