@@ -14,6 +14,8 @@ from onnx import numpy_helper
 
 import passes
 from bct_onnx import files
+from passes.formats.block import decode
+from passes.formats.encode import encode
 
 Array = NDArray[Any]
 # One worker: tests run side by side on busy machines.
@@ -121,6 +123,54 @@ def rewrite(source: onnx.ModelProto, folder: Path, **options: Any) -> Rewritten:
     proto = onnx.load(target)
     onnx.checker.check_model(proto, full_check=True)
     return Rewritten(proto, {report.name: report for report in reports})
+
+
+def activation_bound(x: Array, weight: Array) -> Array:
+    """Bound a product's error by that of int8 activations: half a step of a row's largest value, for every weight."""
+    step = np.abs(x).max(axis=-1, keepdims=True) / 127
+    return np.asarray(0.51 * step * np.abs(weight).sum(axis=0))
+
+
+def relative_error(output: Array, reference: Array) -> float:
+    """Return the norm of the difference over the norm of the reference."""
+    reference = np.asarray(reference, np.float64)
+    return float(np.linalg.norm(output - reference) / np.linalg.norm(reference))
+
+
+def decoded(weight: Array, bits: int, block_size: int = 32, lowering: str = "dense") -> Array:
+    """Return what a lowering's codes of a [k, n] weight stand for, in the weight's type."""
+    fmt = passes.LOWERINGS[lowering]().format(bits, block_size, weight.shape[0])
+    return decode(encode(weight, fmt)).astype(weight.dtype)
+
+
+def with_weights(source: onnx.ModelProto, **weights: Array) -> onnx.ModelProto:
+    """Return the model with other values in some initializers, those of bodies too."""
+    copy = onnx.ModelProto.FromString(source.SerializeToString())
+    for graph in graphs(copy.graph):
+        for tensor in graph.initializer:
+            if tensor.name in weights:
+                tensor.CopyFrom(numpy_helper.from_array(weights[tensor.name], tensor.name))
+    return copy
+
+
+def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """Yield a graph and all bodies in it."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from graphs(attribute.g)
+
+
+def as_constant_nodes(source: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with Constant nodes in place of initializers, as some exporters write it."""
+    copy = onnx.ModelProto.FromString(source.SerializeToString())
+    for graph in graphs(copy.graph):
+        written = [onnx.helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in graph.initializer]
+        rest = list(graph.node)
+        del graph.node[:], graph.initializer[:]
+        graph.node.extend(written + rest)
+    return copy
 
 
 def emitted(graph: gs.Graph, folder: Path, opset: int = 21) -> onnx.ModelProto:

@@ -17,9 +17,9 @@ from passes.lowerings.packed import Packed
 from passes.lowerings.qdq import Qdq
 from passes.lowerings.stored import store_codes, store_half
 from passes.lowerings.table import LOWERINGS
-from tests.helpers import constant_nodes, emitted, operators, optimized, random, run
+from tests.helpers import activation_bound, constant_nodes, emitted, operators, optimized, random, run
 
-# The runtime's Pow is within one unit in the last place of the table that `decode` uses, and a product rounds once more.
+# The runtime's Pow is within a unit in the last place of the table that `decode` uses; a product rounds once more.
 POWERS = 3 * np.finfo(np.float32).eps
 # Blocks divide the first; the last block of the others is cut short; one row, one column.
 SHAPES = [(64, 24), (172, 5), (10, 3), (33, 1), (2, 7)]
@@ -68,12 +68,6 @@ def lookup(folder: Path, lowering: Lowering, tensor: BlockTensor) -> onnx.ModelP
         return [lowering.lookup(at, table, x, "w")]
 
     return build(folder, write, np.int64)
-
-
-def activation_bound(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Bound a product's error by that of int8 activations: half a step of a row's largest value, for every weight."""
-    step = np.abs(x).max(axis=-1, keepdims=True) / 127
-    return 0.51 * step * np.abs(weight).sum(axis=0)
 
 
 @every_shape
