@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from .presets import DEFAULT_PRESET, Request, nearest_bits
 from .report import InputRecord, OutputRecord, Report
 from .runtimes import min_onnxruntime
 from .verify import Bound, Reference, Verification, compare, default_bound, run_reference
-from .verify.session import OrtError, Session
+from .verify.memory import Means, available_bytes, means_for
+from .verify.session import OrtError, Session, Thrift
 from .version import __version__
 
 # Metadata key by which a compressed model is known.
@@ -51,7 +53,8 @@ def compress(
         block_size: neighbours that share a scale, a multiple of 8, or 0 for a whole column, instead of the preset's.
         lowering: auto, dense, packed or qdq.
         keep: regular expressions; nodes and weights whose name one of them finds are left alone.
-        verify: compare both models in ONNX Runtime before `target` appears; without, it is loaded only.
+        verify: compare both models in ONNX Runtime before `target` appears; without, it is loaded only. What memory does
+            not allow is not done and said in the notes.
         feeds: an .npz file to compare on, instead of feeds made from the model's inputs.
         max_rel_error: largest relative error (L2) of an output, instead of the default bound on its cosine.
         again: go on if `source` is compressed already.
@@ -68,9 +71,11 @@ def compress(
     files.check_target(source, target)
     if not again and any(entry.key == MARK for entry in model.proto.metadata_props):
         raise BctError(f"{source}: is compressed already; use the original, or --again to go on all the same")
-    reference = run_reference(source, model.proto, feeds) if verify else None
+    means = means_for(model.bytes, available_bytes())
+    verify = verify and means.thrift is not None
+    reference = run_reference(source, model.proto, feeds, thrift=means.thrift) if verify and means.thrift else None
     with files.staged(target) as stage:
-        result = _compress(request, model, stage.path, reference, max_rel_error, external_data, progress)
+        result = _compress(request, model, stage.path, reference, means, max_rel_error, external_data, progress)
         oldest = min_onnxruntime(files.read(stage.path).proto)
         stage.commit()
     written = result.written
@@ -79,7 +84,7 @@ def compress(
         output=OutputRecord(target, written.bytes, written.sha256, written.opset, written.ir_version, oldest),
         preset=preset,
         options=result.options,
-        notes=result.notes,
+        notes=(*result.notes, *filter(None, [means.note])),
         passes=result.passes,
         verification=result.verification,
     )
@@ -99,6 +104,7 @@ def _compress(
     model: files.ModelFile,
     path: Path,
     reference: Reference | None,
+    means: Means,
     max_rel_error: float | None,
     external_data: files.ExternalData,
     progress: Progress | None,
@@ -107,13 +113,14 @@ def _compress(
 
     def attempt(model: files.ModelFile, options: Options, notes: list[str]) -> _Result:
         graph = model.graph()
-        reports = passes.run(graph, options, progress, files.Scratch(path).keep)
+        with closing(files.Scratch(path)) as scratch:
+            reports = passes.run(graph, options, progress, scratch.keep)
         model.proto.metadata_props.append(onnx.StringStringEntryProto(key=MARK, value=__version__))
         path.unlink(missing_ok=True)
         written = files.write(graph, model, path, external_data=external_data)
         verification = compare(reference, path) if reference else None
-        if verification is None:
-            _load(model.path, path)
+        if verification is None and means.thrift:
+            _load(model.path, path, means.thrift)
         return _Result(written, options, tuple(notes), tuple(reports), verification)
 
     result = _at_the_right_opset(request, model, attempt)
@@ -145,13 +152,13 @@ def _at_the_right_opset(
     return attempt(model, options, notes)
 
 
-def _load(source: Path, path: Path) -> None:
+def _load(source: Path, path: Path, thrift: Thrift) -> None:
     """See that the written model loads."""
     try:
-        Session(path)
+        Session(path, Thrift.NONE if thrift is Thrift.NONE else Thrift.UNFOLDED)
     except OrtError as error:
         try:
-            Session(source)
+            Session(source, thrift)
         except OrtError as cause:
             raise BctError(f"{source}: ONNX Runtime does not load the model: {cause}") from cause
         raise VerificationError(f"{source}: ONNX Runtime does not load the compressed model: {error}") from error

@@ -69,11 +69,14 @@ def _passes(report: Report) -> Table:
 def _verification(report: Report) -> Table:
     verification = report.verification
     assert verification is not None
-    before, after = verification.reference_latency.min_ms, verification.latency.min_ms
-    shapes = ", ".join(f"{name} {list(shape)}" for name, shape in verification.timed_shapes.items())
+    caption = None
+    if verification.reference_latency and verification.latency:
+        before, after = verification.reference_latency.min_ms, verification.latency.min_ms
+        shapes = ", ".join(f"{name} {list(shape)}" for name, shape in verification.timed_shapes.items())
+        caption = f"{before:.1f} ms before, {after:.1f} ms after: {before / after:.2f}x as fast ({shapes})"
     table = Table(
         title=f"Verified on {verification.feeds} feeds in ONNX Runtime",
-        caption=f"{before:.1f} ms before, {after:.1f} ms after: {before / after:.2f}x as fast ({shapes})",
+        caption=caption,
         title_justify="left",
         caption_justify="left",
     )

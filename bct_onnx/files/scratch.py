@@ -13,15 +13,19 @@ _SMALLEST = 1 << 18
 
 
 class Scratch:
-    """A file that grows by one array at a time; the system removes it when the process ends, however it ends."""
+    """A file that grows by one array at a time and goes with the last of them, however the process ends."""
 
     def __init__(self, target: Path) -> None:
         """Make the file in the folder of `target`, a Stage's path; raises BctError if that cannot be written to."""
         self._target = target
         try:
-            self._file = tempfile.TemporaryFile(dir=target.parent)  # noqa: SIM115 (kept open as long as its arrays)
+            self._file = tempfile.TemporaryFile(dir=target.parent)  # noqa: SIM115 (open as long as this lives)
         except OSError as error:
             raise self._refusal(error) from error
+
+    def close(self) -> None:
+        """Close the file; what was kept stays mapped as long as somebody holds it."""
+        self._file.close()
 
     def keep(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Return an array equal to `array`, of any shape, that takes no memory of the process if it is large.

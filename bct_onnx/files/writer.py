@@ -19,6 +19,8 @@ from .staging import data_name
 
 # The size from which protobuf, and so ONNX Runtime, cannot load a model from one file.
 _MAX_EMBEDDED = 2**31 - 1
+# The size from which weights are better off beside the model: ONNX Runtime maps them instead of copying them twice.
+_LARGE = 2**30
 # External data begins at multiples of a memory page, so that ONNX Runtime can map it.
 _PAGE = 4096
 # Bytes handed to the system at once.
@@ -41,7 +43,7 @@ class WrittenFile:
 def write(graph: gs.Graph, source: ModelFile, target: Path, *, external_data: ExternalData = "auto") -> WrittenFile:
     """Write a graph, all else taken from `source`, to the new file `target` (a Stage's path).
 
-    Weights that no pass touched are streamed from the source's file. Above 2 GB ("auto") or "always", tensors
+    Weights that no pass touched are streamed from the source's file. Above 1 GiB ("auto") or "always", tensors
     of 1 KiB and more go to `<target name>.<hash>.data` beside it. Raises BctError if the graph cannot be
     written.
     """
@@ -53,7 +55,7 @@ def write(graph: gs.Graph, source: ModelFile, target: Path, *, external_data: Ex
         if total > _MAX_EMBEDDED and external_data == "never":
             raise BctError(f"{target}: {total} bytes do not fit one ONNX file; allow external data")
         data = None
-        if external_data == "always" or (external_data == "auto" and total > _MAX_EMBEDDED):
+        if external_data == "always" or (external_data == "auto" and total > _LARGE):
             data = _write_data(payloads, target)
             pieces = _embed(model, payloads, data.name if data else None)
         digest = _write_new(target, pieces)

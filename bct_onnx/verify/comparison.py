@@ -11,7 +11,7 @@ from onnx import ModelProto
 from bct_onnx.errors import BctError, VerificationError
 from bct_onnx.verify.feeds import Feed, candidate_feeds, load_feeds
 from bct_onnx.verify.measure import FeedError, OutputError, find_mismatch, measure, pool
-from bct_onnx.verify.session import Latency, OrtError, Session
+from bct_onnx.verify.session import Latency, OrtError, Session, Thrift
 from bct_onnx.verify.values import Array, Value
 
 # From how many bits on: least cosine of a float output, least share of equal values without float outputs.
@@ -40,12 +40,15 @@ def default_bound(bits: int) -> Bound:
 
 @dataclass(frozen=True)
 class Reference:
-    """The input model's answers: feeds, outputs by name for each feed, the feed timed and its latency."""
+    """The input model's answers: feeds, outputs by name for each feed, the feed timed and its latency.
+
+    `latency` is None for a model that was loaded thriftily: its time says nothing.
+    """
 
     feeds: tuple[Feed, ...]
     outputs: tuple[Mapping[str, Array], ...]
     timed: int
-    latency: Latency
+    latency: Latency | None
 
 
 @dataclass(frozen=True)
@@ -53,13 +56,14 @@ class Verification:
     """What the compressed model answered: error by output, differences in kind, latencies on one feed.
 
     `mismatches` are sentences (output, what differs); `timed_shapes` the shapes of the timed feed by input.
+    Both latencies are None where the reference has none.
     """
 
     feeds: int
     outputs: Mapping[str, OutputError]
     mismatches: tuple[str, ...]
-    reference_latency: Latency
-    latency: Latency
+    reference_latency: Latency | None
+    latency: Latency | None
     timed_shapes: Mapping[str, tuple[int, ...]]
 
     def check(self, bound: Bound) -> None:
@@ -87,8 +91,8 @@ class Verification:
             "mismatches": list(self.mismatches),
             "latency": {
                 "shapes": {name: list(shape) for name, shape in self.timed_shapes.items()},
-                "reference": asdict(self.reference_latency),
-                "compressed": asdict(self.latency),
+                "reference": asdict(self.reference_latency) if self.reference_latency else None,
+                "compressed": asdict(self.latency) if self.latency else None,
             },
         }
 
@@ -99,6 +103,7 @@ def run_reference(
     feeds_file: str | Path | None = None,
     seed: int = 0,
     budget_seconds: float = 60.0,
+    thrift: Thrift = Thrift.NONE,
 ) -> Reference:
     """Run the input model on feeds from `feeds_file` (.npz) or on feeds made for it; keep its answers.
 
@@ -107,7 +112,7 @@ def run_reference(
     no feed that could be made runs and gives a finite number.
     """
     try:
-        session = Session(path)
+        session = Session(path, thrift)
     except OrtError as error:
         raise BctError(f"{path}: ONNX Runtime does not load the model: {error}") from error
     if feeds_file is None:
@@ -121,15 +126,19 @@ def run_reference(
             except OrtError as error:
                 raise BctError(f"{feeds_file}: the model does not run on feed {number}: {error}") from error
     timed = max(range(len(feeds)), key=lambda i: _elements(feeds[i]))
-    return Reference(tuple(feeds), tuple(outputs), timed, session.latency(feeds[timed]))
+    latency = session.latency(feeds[timed]) if thrift is Thrift.NONE else None
+    return Reference(tuple(feeds), tuple(outputs), timed, latency)
 
 
 def compare(reference: Reference, path: str | Path) -> Verification:
-    """Run the compressed model on the reference's feeds; VerificationError when it does not load or run."""
+    """Run the compressed model on the reference's feeds; VerificationError when it does not load or run.
+
+    It is loaded thriftily, and not timed, if the reference was.
+    """
     outputs: dict[str, list[FeedError]] = {}
     mismatches: dict[str, str] = {}
     try:
-        session = Session(path)
+        session = Session(path, Thrift.NONE if reference.latency else Thrift.UNFOLDED)
         for feed, expected in zip(reference.feeds, reference.outputs, strict=True):
             answered = session.run(feed)
             for name, array in expected.items():
@@ -138,7 +147,7 @@ def compare(reference: Reference, path: str | Path) -> Verification:
                     outputs.setdefault(name, []).append(measure(array, answered[name]))
                 else:
                     mismatches.setdefault(name, f"output {name!r} of the compressed model {mismatch}")
-        latency = session.latency(reference.feeds[reference.timed])
+        latency = session.latency(reference.feeds[reference.timed]) if reference.latency else None
     except OrtError as error:
         raise VerificationError(f"{path}: ONNX Runtime does not run the compressed model: {error}") from error
     return Verification(

@@ -1,6 +1,7 @@
 """ONNX Runtime sessions that are silent, with errors of one line."""
 
 import ctypes
+import enum
 import re
 import statistics
 import time
@@ -42,13 +43,26 @@ class Latency:
     min_ms: float
 
 
+class Thrift(enum.Enum):
+    """What a session does without to spare memory, at the price of speed."""
+
+    NONE = "loaded as by any user"
+    UNFOLDED = "no constants folded: decoded parts are made when they are needed"
+    MAPPED = "nor weights rearranged: those in external data stay in their file"
+
+
 class Session:
     """A model loaded on the CPU with default threads."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, thrift: Thrift = Thrift.NONE) -> None:
         """Load a file; OrtError when ONNX Runtime does not."""
         options = ort.SessionOptions()
         options.log_severity_level = _FATAL
+        if thrift is not Thrift.NONE:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+            options.enable_cpu_mem_arena = False
+        if thrift is Thrift.MAPPED:
+            options.add_session_config_entry("session.disable_prepacking", "1")
         try:
             # Without its fallback ONNX Runtime neither prints nor loads a second time.
             self._session = ort.InferenceSession(

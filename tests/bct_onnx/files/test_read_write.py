@@ -140,6 +140,7 @@ def test_a_round_trip_answers_the_same(tmp_path, external_data, external_source)
 def test_data_goes_beside_a_model_that_is_too_large(tmp_path, monkeypatch):
     source = files.read(save(linear_model(), tmp_path / "model.onnx"))
     monkeypatch.setattr(writer, "_MAX_EMBEDDED", 1000)
+    monkeypatch.setattr(writer, "_LARGE", 1000)
     assert "do not fit one ONNX file" in message(
         lambda: files.write(source.graph(), source, tmp_path / "no.onnx", external_data="never")
     )

@@ -1,5 +1,6 @@
 """Arrays put on disk are equal to what they were, and leave nothing behind."""
 
+from contextlib import closing
 from pathlib import Path
 
 import ml_dtypes
@@ -8,14 +9,15 @@ import pytest
 
 from bct_onnx.errors import BctError
 from bct_onnx.files import Scratch
+from bct_onnx.files import scratch as scratch_module
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float16, ml_dtypes.bfloat16])
 def test_large_arrays_come_back_from_the_file(tmp_path: Path, dtype: type) -> None:
     rng = np.random.default_rng(0)
     arrays = [rng.integers(0, 100, (3, 77, size)).astype(dtype) for size in (1201, 1300)]
-    scratch = Scratch(tmp_path / "out.onnx")
-    kept = [scratch.keep(array) for array in (*arrays, arrays[0].T)]
+    with closing(Scratch(tmp_path / "out.onnx")) as scratch:
+        kept = [scratch.keep(array) for array in (*arrays, arrays[0].T)]
     assert all(type(array) is np.memmap for array in kept)
     for array, original in zip(kept, (*arrays, arrays[0].T), strict=True):
         assert array.dtype == original.dtype
@@ -25,12 +27,11 @@ def test_large_arrays_come_back_from_the_file(tmp_path: Path, dtype: type) -> No
 
 def test_small_arrays_stay_in_memory(tmp_path: Path) -> None:
     array = np.zeros(1000)
-    assert Scratch(tmp_path / "out.onnx").keep(array) is array
+    with closing(Scratch(tmp_path / "out.onnx")) as scratch:
+        assert scratch.keep(array) is array
 
 
 def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scratch = Scratch(tmp_path / "out.onnx")
-
     class Full:
         def seek(self, *_: int) -> int:
             return 0
@@ -38,8 +39,11 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         def write(self, _: object) -> None:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(scratch, "_file", Full())
-    with pytest.raises(BctError, match="No space left"):
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(scratch_module.tempfile, "TemporaryFile", lambda **_: Full())
+    with pytest.raises(BctError, match="No space left"), closing(Scratch(tmp_path / "out.onnx")) as scratch:
         scratch.keep(np.zeros(1 << 20))
 
 
