@@ -166,9 +166,11 @@ class Editor:
         """Put the written nodes in place and drop what no output needs any more."""
         for scope in _scopes(self.graph):
             scope.nodes = [new for node in scope.nodes for new in (*self._before.get(id(node), ()), node)]
-        self.graph.nodes = self._load + list(self.graph.nodes)
+        # What a later pass writes may read what an earlier one wrote, so their order stays.
+        loading = {id(node) for node in self._load}
+        self.graph.nodes = self._load + [node for node in self.graph.nodes if id(node) not in loading]
         self.graph.cleanup()
-        self._load, self._before = [], defaultdict(list)
+        self._before = defaultdict(list)
 
     def _fresh(self, name: str) -> str:
         fresh, count = name, 0
