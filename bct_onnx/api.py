@@ -72,7 +72,6 @@ def compress(
     if not again and any(entry.key == MARK for entry in model.proto.metadata_props):
         raise BctError(f"{source}: is compressed already; use the original, or --again to go on all the same")
     means = means_for(model.bytes, available_bytes())
-    verify = verify and means.thrift is not None
     reference = run_reference(source, model.proto, feeds, thrift=means.thrift) if verify and means.thrift else None
     with files.staged(target) as stage:
         result = _compress(request, model, stage.path, reference, means, max_rel_error, external_data, progress)
@@ -84,7 +83,7 @@ def compress(
         output=OutputRecord(target, written.bytes, written.sha256, written.opset, written.ir_version, oldest),
         preset=preset,
         options=result.options,
-        notes=(*result.notes, *filter(None, [means.note])),
+        notes=(*result.notes, *([means.note] if means.note and verify else [])),
         passes=result.passes,
         verification=result.verification,
     )
