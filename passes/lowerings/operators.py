@@ -37,6 +37,8 @@ def reduce_last(at: Emitter, op: str, x: gs.Tensor, name: str) -> gs.Variable:
 
 def keep_first(at: Emitter, x: gs.Tensor, axis: int, stop: int, name: str) -> gs.Variable:
     """Write Slice that keeps the first `stop` entries of an axis."""
+    if at.opset < 10:
+        return at.op("Slice", x, name=name, axes=[axis], starts=[0], ends=[stop])
     bounds = [at.constant(np.array([v], np.int64), n) for v, n in ((0, "zero"), (stop, "stop"), (axis, "axis"))]
     return at.op("Slice", x, *bounds, name=name)
 
