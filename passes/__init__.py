@@ -91,7 +91,7 @@ def _run_pass(module: ModuleType, graph: gs.Graph, context: Context, progress: P
     matches: list[Any] = []
     for scope, node in walk(graph):
         found = module.match(scope, node, context)
-        kept = context.options.keeps(node.name, *(tensor.name for tensor in node.inputs)) if found else None
+        kept = context.kept(node) if found else None
         if isinstance(found, Skip) or kept:
             reason = f"kept by the pattern {kept!r}" if kept else found.reason
             report.skipped.append(SkippedNode(node.name or node.op, reason))

@@ -88,6 +88,8 @@ def replace(context: Context, matches: list[Constants]) -> Skip | None:
 def _replace(context: Context, constant: ConstantView) -> str | None:
     """Store one constant; return why not."""
     source, values = constant.source, constant.values()
+    if kept := context.kept_constant(source):
+        return f"{source.name} is read by a node kept by the pattern {kept!r}"
     if not np.isfinite(values).all():
         return f"{source.name} holds NaN or infinity"
     if np.abs(values).max(initial=0) > LARGEST_MAGNITUDE:

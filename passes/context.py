@@ -12,8 +12,8 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from .formats.encode import encode
-from .graph.constants import ConstantView
-from .graph.editor import Editor, Emitter
+from .graph.constants import ConstantView, resolve
+from .graph.editor import Editor, Emitter, walk
 from .lowerings.base import Lowering, StoredWeight
 from .lowerings.operators import FLOAT, cast
 from .options import Options
@@ -41,11 +41,27 @@ class Context:
     originals: defaultdict[tuple[Any, ...], list[gs.Constant]] = field(default_factory=lambda: defaultdict(list))
     _floats: dict[tuple[str, int], gs.Variable] = field(default_factory=dict)
     _outputs: frozenset[str] = field(init=False)
+    _kept: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Note which tensors are outputs of the graph or of a body."""
+        """Note which tensors are outputs of the graph or of a body, and which constants nodes read that are kept."""
         scopes = [self.editor.graph, *self.editor.graph.subgraphs(recursive=True)]
         self._outputs = frozenset(tensor.name for scope in scopes for tensor in scope.outputs)
+        for _, node in walk(self.editor.graph):
+            pattern = self.kept(node)
+            if pattern is not None:
+                self._kept |= {id(view.source): pattern for view in map(resolve, node.inputs) if view is not None}
+
+    def kept(self, node: gs.Node) -> str | None:
+        """Return the pattern that keeps a node: one that finds it, a tensor it reads, or the constant behind that."""
+        if not self.options.keep:
+            return None
+        sources = [view.source for view in map(resolve, node.inputs) if view is not None]
+        return self.options.keeps(node.name, *(tensor.name for tensor in (*node.inputs, *sources)))
+
+    def kept_constant(self, source: gs.Constant) -> str | None:
+        """Return the pattern that keeps a node which reads the constant, perhaps through others."""
+        return self._kept.get(id(source))
 
     def is_output(self, tensor: gs.Tensor) -> bool:
         """Tell whether a tensor is an output of the graph or of a body, and so must keep its name and place."""
