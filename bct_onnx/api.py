@@ -114,6 +114,8 @@ def _compress(
         graph = model.graph()
         with closing(files.Scratch(path)) as scratch:
             reports = passes.run(graph, options, progress, scratch.keep)
+        if broken := sorted({name for report in reports for name in report.not_finite}):
+            notes.append(f"weights that hold NaN or infinity are kept exact: {', '.join(broken)}")
         model.proto.metadata_props.append(onnx.StringStringEntryProto(key=MARK, value=__version__))
         path.unlink(missing_ok=True)
         written = files.write(graph, model, path, external_data=external_data)

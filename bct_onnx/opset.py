@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import onnx
+import onnx.inliner
 from onnx import version_converter
+
+from .files.importer import OVERRIDABLE_IR
 
 # Where operators hide that the converter does not know, such as LayerNormalization before opset 17, which ONNX
 # Runtime runs all the same.
@@ -24,13 +27,19 @@ def opset_of(model: onnx.ModelProto) -> int:
 def raise_opset(model: onnx.ModelProto, target: int) -> onnx.ModelProto:
     """Return the model at opset `target`; raises ConversionError.
 
-    The result shares nothing with `model`. Initializers that refer to external data go through untouched.
+    The result shares nothing with `model`. Initializers that refer to external data go through untouched; functions
+    are inlined.
     """
-    skeleton = onnx.ModelProto()
-    skeleton.CopyFrom(model)
-    weights = _take_weights(skeleton.graph)
-    _hide(skeleton)
     try:
+        # The converter leaves functions at their old version.
+        skeleton = onnx.inliner.inline_local_functions(model) if model.functions else onnx.ModelProto()
+        if not model.functions:
+            skeleton.CopyFrom(model)
+        if model.ir_version < OVERRIDABLE_IR:
+            _drop_defaults(skeleton.graph)
+        inputs = {value.name for value in skeleton.graph.input}
+        weights = _take_weights(skeleton.graph)
+        _hide(skeleton)
         converted: onnx.ModelProto = version_converter.convert_version(skeleton, target)
     except Exception as error:  # a C++ exception of any type
         lines = str(error).splitlines()
@@ -38,8 +47,16 @@ def raise_opset(model: onnx.ModelProto, target: int) -> onnx.ModelProto:
     for node in _nodes(converted.graph):
         if node.domain == _HIDDEN:
             node.domain = ""
-    _give_weights_back(converted.graph, weights)
+    _give_weights_back(converted.graph, weights, inputs)
     return _with_header(model, converted, target)
+
+
+def _drop_defaults(graph: onnx.GraphProto) -> None:
+    """Drop the inputs that old files have for every initializer: in newer ones the caller could override them."""
+    constants = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in constants]
+    del graph.input[:]
+    graph.input.extend(inputs)
 
 
 def _take_weights(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
@@ -50,18 +67,17 @@ def _take_weights(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
     for tensor in weights.values():
         if tensor.name not in inputs:
             graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-    weights = {
-        name: onnx.TensorProto.FromString(tensor.SerializeToString()) for name, tensor in weights.items()
-    }
+    weights = {name: onnx.TensorProto.FromString(tensor.SerializeToString()) for name, tensor in weights.items()}
     del graph.initializer[:]
     graph.initializer.extend(kept)
     return weights
 
 
-def _give_weights_back(graph: onnx.GraphProto, weights: dict[str, onnx.TensorProto]) -> None:
-    inputs = [value for value in graph.input if value.name not in weights]
+def _give_weights_back(graph: onnx.GraphProto, weights: dict[str, onnx.TensorProto], inputs: set[str]) -> None:
+    """Put the weights back; of the graph's inputs those stay that were `inputs` before."""
+    kept = [value for value in graph.input if value.name not in weights or value.name in inputs]
     del graph.input[:]
-    graph.input.extend(inputs)
+    graph.input.extend(kept)
     graph.initializer.extend(weights.values())
 
 
@@ -73,15 +89,14 @@ def _hide(model: onnx.ModelProto) -> None:
             node.domain = _HIDDEN
         domains.add(node.domain)
     known = {o.domain for o in model.opset_import}
-    model.opset_import.extend(
-        onnx.helper.make_opsetid(domain, 1) for domain in sorted(domains - known - {""})
-    )
+    model.opset_import.extend(onnx.helper.make_opsetid(domain, 1) for domain in sorted(domains - known - {""}))
 
 
 def _with_header(model: onnx.ModelProto, converted: onnx.ModelProto, target: int) -> onnx.ModelProto:
     """Return the converted graph under everything else that the model says of itself."""
     result = onnx.ModelProto()
     result.CopyFrom(model)
+    result.ClearField("functions")
     result.graph.CopyFrom(converted.graph)
     imports = [o for o in model.opset_import if o.domain not in ("", "ai.onnx")]
     del result.opset_import[:]

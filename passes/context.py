@@ -12,6 +12,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from .formats.encode import encode
+from .graph import constants
 from .graph.constants import ConstantView, resolve
 from .graph.editor import Editor, Emitter, walk
 from .lowerings.base import Lowering, StoredWeight
@@ -78,6 +79,7 @@ class Context:
         if key not in self.stored:
             matrix = load()
             if not np.isfinite(matrix).all():
+                self.report.not_finite += [s.name for s in sources if not np.isfinite(constants.load(s)).all()]
                 return Skip("its weight holds NaN or infinity")
             fmt = self.lowering.format(self.options.bits, self.options.block_size, matrix.shape[0])
             tensor = encode(matrix, fmt, self.options.workers)

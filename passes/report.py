@@ -53,6 +53,7 @@ class PassReport:
     replaced: int = 0
     skipped: list[SkippedNode] = field(default_factory=list)
     tensors: list[TensorReport] = field(default_factory=list)
+    not_finite: list[str] = field(default_factory=list)
 
     @property
     def bytes_before(self) -> int:
