@@ -1,0 +1,46 @@
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+MODEL := models/digits_vit.onnx
+
+.PHONY: demo test check bench accuracy fuzz zoo test-versions fixtures clean
+
+demo: $(VENV)/.installed  ## compress the trained model in models/ and compare it with the original
+	$(PYTHON) -m models.demo
+
+test: $(VENV)/.installed  ## all tests
+	$(PYTHON) -m pytest -q
+
+check: $(VENV)/.installed  ## linters, types, direction of imports
+	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports
+
+bench: $(VENV)/.installed build  ## file size, loading, memory and speed against ONNX Runtime's own quantizers
+	$(PYTHON) -m models.shapes bert-base build/bert-base.onnx
+	$(PYTHON) -m bct_onnx.bench build/bert-base.onnx --peers --presets fast,small --json build/bench.json
+
+accuracy: $(VENV)/.installed  ## accuracy of every preset on the models in BCT_DATA
+	$(PYTHON) -m benchmarks.accuracy
+
+fuzz: $(VENV)/.installed  ## mutated files and generated graphs, in bounded time
+	$(PYTHON) -m benchmarks.fuzz
+
+zoo: $(VENV)/.installed  ## the foreign graphs in BCT_DATA
+	$(PYTHON) -m benchmarks.zoo
+
+test-versions: $(VENV)/.installed  ## compressed fixtures on several releases of ONNX Runtime
+	$(PYTHON) -m benchmarks.versions
+
+fixtures:  ## make the exporter fixtures anew, in an environment of their own
+	python3 -m venv build/export && build/export/bin/pip install -q -e '.[export]'
+	PYTHONHASHSEED=0 build/export/bin/python -m models.export_fixtures
+
+build:
+	mkdir -p build
+
+$(VENV)/.installed: pyproject.toml
+	python3 -m venv $(VENV)
+	$(PYTHON) -m pip install -q --upgrade pip
+	$(PYTHON) -m pip install -q -e '.[dev]'
+	touch $@
+
+clean:  ## everything made here
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
