@@ -68,8 +68,8 @@ def command(json_path: Path | None, quiet: bool, no_verify: bool, **options: Any
     OUT.onnx is compared with IN.onnx in ONNX Runtime before it appears. Exit code 0: done. 1: the result did not
     pass verification and was not written. 2: a bad request or a bad input; one line says what to do.
     """
-    if json_path is not None and not json_path.resolve().parent.is_dir():
-        raise BctError(f"{json_path}: the folder {json_path.parent} does not exist; make it first")
+    if json_path is not None:
+        _check_json(json_path, options["source"], options["target"])
     report = _compress(quiet, verify=not no_verify, **options)
     if json_path is not None:
         _write_json(report, json_path)
@@ -112,6 +112,16 @@ def _compress(quiet: bool, **options: Any) -> Report:
             bar.update(task, description=what, completed=done, total=total)
 
         return compress(progress=progress, **options)
+
+
+def _check_json(path: Path, *models: Path) -> None:
+    """Refuse, before long work, a place where the report cannot be or where it would overwrite a model."""
+    if not path.resolve().parent.is_dir():
+        raise BctError(f"{path}: the folder {path.parent} does not exist; make it first")
+    if path.is_dir():
+        raise BctError(f"{path}: is a folder; name the file to write the report to")
+    if path.resolve() in [model.resolve() for model in models]:
+        raise BctError(f"{path}: is the place of a model; name another file for the report")
 
 
 def _write_json(report: Report, path: Path) -> None:
