@@ -13,6 +13,7 @@ import passes
 from passes import Options, PassReport, Progress
 
 from . import files
+from .coverage import Coverage, count, measure_sizes
 from .errors import BctError, VerificationError
 from .opset import ConversionError, opset_of, raise_opset
 from .presets import DEFAULT_PRESET, Request, nearest_bits
@@ -36,6 +37,8 @@ def compress(
     block_size: int | None = None,
     lowering: str = "auto",
     keep: Sequence[str] = (),
+    operators: Sequence[str] | None = None,
+    activations: str | None = None,
     verify: bool = True,
     feeds: str | Path | None = None,
     max_rel_error: float | None = None,
@@ -48,11 +51,13 @@ def compress(
     Args:
         source: an ONNX file.
         target: the file to write; it appears whole, checked, or not at all.
-        preset: fast, balanced, small or portable.
+        preset: fast, balanced, small, portable or paper.
         bits: width of a weight's codes, 2 to 8, instead of the preset's.
         block_size: neighbours that share a scale, a multiple of 8, or 0 for a whole column, instead of the preset's.
         lowering: auto, dense, packed or qdq.
         keep: regular expressions; nodes and weights whose name one of them finds are left alone.
+        operators: names of passes to run besides those for weights, instead of the preset's.
+        activations: code type of intermediate results, int8, int4 or float8e4m3, instead of the preset's.
         verify: compare both models in ONNX Runtime before `target` appears; without, it is loaded only. What memory does
             not allow is not done and said in the notes.
         feeds: an .npz file to compare on, instead of feeds made from the model's inputs.
@@ -65,7 +70,9 @@ def compress(
         BctError: a bad request or a bad input; the message says what to do.
         VerificationError: the compressed model does not answer like the input model.
     """
-    request = Request(preset, bits, block_size, lowering, tuple(keep))
+    request = Request(
+        preset, bits, block_size, lowering, tuple(keep), None if operators is None else tuple(operators), activations
+    )
     source, target = Path(source), Path(target)
     model = files.read(source)
     files.check_target(source, target)
@@ -86,6 +93,7 @@ def compress(
         notes=(*result.notes, *([means.note] if means.note and verify else [])),
         passes=result.passes,
         verification=result.verification,
+        coverage=result.coverage,
     )
 
 
@@ -96,6 +104,7 @@ class _Result:
     notes: tuple[str, ...]
     passes: tuple[PassReport, ...]
     verification: Verification | None
+    coverage: Coverage | None
 
 
 def _compress(
@@ -111,6 +120,7 @@ def _compress(
     """Compress into `path`, and hold the answers to their bound."""
 
     def attempt(model: files.ModelFile, options: Options, notes: list[str]) -> _Result:
+        sizes = measure_sizes(model, path, reference) if "intermediates" in options.operators else None
         graph = model.graph()
         with closing(files.Scratch(path)) as scratch:
             reports = passes.run(graph, options, progress, scratch.keep)
@@ -122,7 +132,8 @@ def _compress(
         verification = compare(reference, path) if reference else None
         if verification is None and means.thrift:
             _load(model.path, path, means.thrift)
-        return _Result(written, options, tuple(notes), tuple(reports), verification)
+        coverage = count(sizes, reports) if sizes else None
+        return _Result(written, options, tuple(notes), tuple(reports), verification, coverage)
 
     result = _at_the_right_opset(request, model, attempt)
     if result.verification:

@@ -11,6 +11,8 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from passes.options import ACTIVATIONS
+
 from . import table
 from .api import compress
 from .errors import BctError
@@ -31,7 +33,8 @@ DEBUG = "BCT_DEBUG"
     type=click.Choice(list(PRESETS)),
     default=DEFAULT_PRESET,
     show_default=True,
-    help="fast: 8 bits. balanced: 6 bits. small: 4 bits. portable: 8 bits with standard operators only.",
+    help="fast: 8 bits. balanced: 6 bits. small: 4 bits. portable: 8 bits with standard operators only."
+    " paper: every operator and every intermediate result in blocks, slowly.",
 )
 @click.option("--bits", type=click.IntRange(2, 8), help="Width of a weight's codes, instead of the preset's.")
 @click.option(
@@ -53,6 +56,18 @@ DEBUG = "BCT_DEBUG"
     metavar="REGEX",
     multiple=True,
     help="Leave alone nodes and weights whose name matches; may be repeated.",
+)
+@click.option(
+    "--ops",
+    "operators",
+    metavar="NAME[,NAME...]",
+    callback=lambda _context, _option, text: text and [name.strip() for name in text.split(",")],
+    help="Operators to compress besides weights, instead of the preset's.",
+)
+@click.option(
+    "--activations",
+    type=click.Choice(ACTIVATIONS),
+    help="Code type of intermediate results, where they are compressed.",
 )
 @click.option("--feeds", type=click.Path(path_type=Path), metavar="FILE.npz", help="Inputs to verify on.")
 @click.option("--max-rel-error", type=click.FloatRange(min=0), help="Largest relative error (L2) of an output.")

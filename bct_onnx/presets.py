@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx
-from passes import LOWERINGS, Options
+
+from passes import CHAIN, DEFAULT_OPERATORS, LOWERINGS, Options, pass_name
 
 from .errors import BctError
 
@@ -16,6 +17,14 @@ PRESETS = {
     "balanced": Options(bits=6, block_size=32, lowering="dense"),
     "small": Options(bits=4, block_size=32, lowering="dense"),
     "portable": Options(bits=8, block_size=32, lowering="qdq"),
+    # As published: every operator and every intermediate result in blocks with shifts.
+    "paper": Options(
+        bits=8,
+        block_size=32,
+        lowering="dense",
+        operators=frozenset(map(pass_name, CHAIN)),
+        scales="shift",
+    ),
 }
 DEFAULT_PRESET = "balanced"
 # Inputs that hold what earlier tokens left: their models multiply one row at a time.
@@ -32,6 +41,8 @@ class Request:
         bits, block_size: changes to the preset, or None.
         lowering: auto, dense, packed or qdq; None for the preset's own choice.
         keep: regular expressions of nodes and weights to leave alone.
+        operators: names of passes that run besides those for weights, instead of the preset's; None for the preset's.
+        activations: code type of intermediate results instead of the preset's, or None.
     """
 
     preset: str = DEFAULT_PRESET
@@ -39,15 +50,15 @@ class Request:
     block_size: int | None = None
     lowering: str = "auto"
     keep: tuple[str, ...] = ()
+    operators: tuple[str, ...] | None = None
+    activations: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what can be refused without a model, with BctError."""
         if self.preset not in PRESETS:
             raise BctError(f"preset {self.preset!r} does not exist; choose one of {', '.join(PRESETS)}")
         if self.lowering != "auto" and self.lowering not in LOWERINGS:
-            raise BctError(
-                f"lowering {self.lowering!r} does not exist; choose auto or one of {', '.join(LOWERINGS)}"
-            )
+            raise BctError(f"lowering {self.lowering!r} does not exist; choose auto or one of {', '.join(LOWERINGS)}")
         self._options(PRESETS[self.preset].lowering if self.lowering == "auto" else self.lowering)
 
     def options(self, model: onnx.ModelProto) -> tuple[Options, list[str]]:
@@ -55,7 +66,7 @@ class Request:
         lowering, notes = self.lowering, []
         if lowering == "auto":
             lowering = PRESETS[self.preset].lowering
-            if lowering == "dense" and decodes_by_token(model):
+            if lowering == "dense" and PRESETS[self.preset].scales == "fine" and decodes_by_token(model):
                 lowering = "packed"
                 notes.append("the model decodes token by token: its weights are packed (see --lowering)")
         options = self._options(lowering)
@@ -65,13 +76,20 @@ class Request:
         return self._options(lowering, bits), notes
 
     def _options(self, lowering: str, bits: int | None = None) -> Options:
-        preset = PRESETS[self.preset]
+        preset, names = PRESETS[self.preset], self.operators
+        unknown = sorted(set(names or ()).difference(map(pass_name, CHAIN)))
+        if unknown:
+            known = ", ".join(map(pass_name, CHAIN))
+            raise BctError(f"operator {unknown[0]!r} does not exist; choose of {known}")
         try:
-            return Options(
+            return replace(
+                preset,
                 bits=bits or (preset.bits if self.bits is None else self.bits),
                 block_size=preset.block_size if self.block_size is None else self.block_size,
                 lowering=lowering,
                 keep=self.keep,
+                operators=preset.operators if names is None else DEFAULT_OPERATORS.union(names),
+                activations=self.activations or preset.activations,
             )
         except ValueError as error:
             raise BctError(str(error)) from error

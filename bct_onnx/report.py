@@ -9,6 +9,7 @@ from typing import Any
 
 from passes import Options, PassReport
 
+from .coverage import Coverage
 from .verify import Verification
 
 
@@ -45,6 +46,7 @@ class Report:
         notes: sentences on what differs from the request.
         passes: a report per pass.
         verification: the comparison of both models, or None if it was not asked for.
+        coverage: what became codes and what did not, or None where intermediate results are none of the request.
     """
 
     input: InputRecord
@@ -54,6 +56,7 @@ class Report:
     notes: tuple[str, ...]
     passes: tuple[PassReport, ...]
     verification: Verification | None
+    coverage: Coverage | None = None
 
     @property
     def ratio(self) -> float:
@@ -67,7 +70,7 @@ class Report:
             "output": _plain(asdict(self.output)),
             "ratio": self.ratio,
             "preset": self.preset,
-            "options": asdict(self.options),
+            "options": {**asdict(self.options), "operators": sorted(self.options.operators)},
             "notes": list(self.notes),
             "passes": [
                 {
@@ -80,6 +83,7 @@ class Report:
                 for report in self.passes
             ],
             "tensors": [_plain(asdict(tensor)) for report in self.passes for tensor in report.tensors],
+            "coverage": self.coverage.to_dict() if self.coverage else None,
             "verification": self.verification.to_dict() if self.verification else None,
         }
 

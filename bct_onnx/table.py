@@ -6,6 +6,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from .coverage import Coverage
 from .report import Report
 
 # Most reasons shown a pass; the JSON report has one for every node.
@@ -14,7 +15,9 @@ MOST_REASONS = 3
 
 def render(report: Report) -> Group:
     """Return the tables of a report: files, passes, verification."""
-    parts = [_summary(report), _passes(report)]
+    parts: list[Table] = [_summary(report), _passes(report)]
+    if report.coverage:
+        parts += [_coverage(report.coverage), _left(report.coverage)]
     if report.verification:
         parts.append(_verification(report))
     return Group(*parts, *(Text(f"note: {note}", style="yellow") for note in report.notes))
@@ -33,13 +36,9 @@ def _summary(report: Report) -> Table:
     options = report.options
     block = f"blocks of {options.block_size}" if options.block_size else "whole columns"
     table.add_row("input", f"{report.input.path}  {size(report.input.bytes)}")
-    table.add_row(
-        "output", f"{report.output.path}  {size(report.output.bytes)}  [bold]{report.ratio:.2f}x smaller[/]"
-    )
+    table.add_row("output", f"{report.output.path}  {size(report.output.bytes)}  [bold]{report.ratio:.2f}x smaller[/]")
     table.add_row("preset", f"{report.preset}: {options.bits}-bit codes, {block}, {options.lowering}")
-    table.add_row(
-        "needs", f"ONNX Runtime {report.output.min_onnxruntime} or newer (opset {report.output.opset})"
-    )
+    table.add_row("needs", f"ONNX Runtime {report.output.min_onnxruntime} or newer (opset {report.output.opset})")
     return table
 
 
@@ -64,6 +63,38 @@ def _passes(report: Report) -> Table:
             Text("\n".join(reasons[:MOST_REASONS] + more)),
         )
     return table
+
+
+def _coverage(coverage: Coverage) -> Table:
+    shapes = ", ".join(f"{name} {list(shape)}" for name, shape in coverage.shapes.items())
+    weights = _share(coverage.weight_codes, coverage.weight_bytes), _share(coverage.weight_half, coverage.weight_bytes)
+    table = Table(
+        title=f"Coverage: weights {weights[0]} as codes, {weights[1]} as float16;"
+        f" intermediate results {_share(coverage.result_codes, coverage.result_bytes)} as codes",
+        caption=f"bytes over {coverage.tokens} tokens ({shapes})" if shapes else None,
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("operator")
+    for column in ("nodes", "from codes", "between codes", "moves codes", "left", "bytes/token", "as codes"):
+        table.add_column(column, justify="right")
+    for row in coverage.operators:
+        counts = (row.nodes, row.replaced, row.between, row.moves, row.left)
+        table.add_row(row.op, *(str(n or "") for n in counts), f"{row.bytes:,.0f}", _share(row.covered, row.bytes))
+    return table
+
+
+def _left(coverage: Coverage) -> Table:
+    table = Table(show_header=False, box=None)
+    for node in coverage.left:
+        table.add_row("left", f"{node.op} {node.node}", Text(node.reason))
+    for edge in coverage.results_left:
+        table.add_row("float", f"{edge.op} {edge.tensor}", Text(edge.reason))
+    return table
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{part / whole:.1%}" if whole else ""
 
 
 def _verification(report: Report) -> Table:

@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx_graphsurgeon as gs
 
-from . import constant, gather, matmul, tied
+from . import constant, gather, intermediates, matmul, multi_head_attention, softmax, tied
 from .context import Context
 from .graph.editor import Editor, Keep, walk
 from .graph.tidy import lift_constant_nodes, merge_equal, shorten_names
@@ -35,7 +35,9 @@ __all__ = [
 CHAIN: tuple[ModuleType, ...] = (
     tied,  # first: what is stored once must be one constant
     gather,  # before the multiplications, which transpose a table that is there, not the other way round
+    multi_head_attention,  # before the multiplications, whose shapes it needs as the model has them
     matmul,
+    intermediates,  # behind all operators: what they read as codes needs no others
     constant,  # last: what is left
 )
 
@@ -55,7 +57,13 @@ def run(
     lift_constant_nodes(graph)
     merge_equal(graph)
     context = Context(Editor(graph, keep), options, LOWERINGS[options.lowering](), PassReport(""))
+    for module in modules:
+        if hasattr(module, "prepare"):
+            module.prepare(graph, context)
     reports = [_run_pass(module, graph, context, progress) for module in modules]
+    for module in modules:
+        if hasattr(module, "finish"):
+            module.finish(graph, context, reports)
     shorten_names(graph)
     return reports
 
@@ -63,7 +71,7 @@ def run(
 def preferred_opset(options: Options) -> int:
     """Return the opset with which the request's graph is fastest."""
     lowering = LOWERINGS[options.lowering]()
-    return max(lowering.best_opset, lowering.opset(options.bits))
+    return max(lowering.best_opset, required_opset(options))
 
 
 def required_opset(options: Options) -> int:

@@ -42,6 +42,8 @@ QUANTIZED_READERS = frozenset(
     }
 )
 BLOCK_SIZE = 32
+# Where scales are shifts: as many octaves as quarter octaves span.
+LARGEST_SHIFT = 7
 # Rows shorter than this would each carry a scale: the values are taken as one row.
 SHORTEST_ROW = 64
 # From here on codes, below it float16; under the smallest the Cast weighs more than it saves.
@@ -108,7 +110,9 @@ def _replace(context: Context, constant: ConstantView) -> str | None:
         bits, lowering = context.options.bits if weight else OTHER_BITS, "stored"
         if context.editor.opset < opset_for(bits):
             bits = OTHER_BITS
-        tensor = encode(_rows(values).T, BlockFormat.fine(bits, BLOCK_SIZE), context.options.workers)
+        fine = context.options.scales == "fine"
+        fmt = BlockFormat.fine(bits, BLOCK_SIZE) if fine else BlockFormat(bits, BLOCK_SIZE, max_exponent=LARGEST_SHIFT)
+        tensor = encode(_rows(values).T, fmt, context.options.workers)
         restored, size = store_codes(load, tensor, values.shape, to, name)
         sqnr = tensor.sqnr_db
     for reader in readers:

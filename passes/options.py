@@ -8,6 +8,7 @@ from functools import cached_property
 
 # The passes that run unless told otherwise.
 DEFAULT_OPERATORS = frozenset({"tied", "gather", "matmul", "constant"})
+ACTIVATIONS = ("int8", "int4", "float8e4m3")
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,9 @@ class Options:
         keep: regular expressions; a node or weight whose name one of them finds is left alone.
         workers: threads that encode.
         operators: names of the passes that run, of those in the chain.
+        activations: code type of intermediate results, int8, int4 or float8e4m3, where the passes code them.
+        scales: fine (quarter octaves) or shift (powers of two): block scales of weights that nothing multiplies in
+            integers.
     """
 
     bits: int = 6
@@ -29,6 +33,8 @@ class Options:
     keep: tuple[str, ...] = ()
     workers: int = 2
     operators: frozenset[str] = DEFAULT_OPERATORS
+    activations: str = "int8"
+    scales: str = "fine"
 
     def __post_init__(self) -> None:
         """Refuse what no lowering can do, with ValueError."""
@@ -38,6 +44,8 @@ class Options:
             raise ValueError(f"block size must be a multiple of 8, or 0 for a whole column, not {self.block_size}")
         if self.lowering == "packed" and self.block_size not in (0, 16, 32, 64, 128, 256):
             raise ValueError(f"packed weights take a block size of 16, 32, 64, 128 or 256, not {self.block_size}")
+        if self.activations not in ACTIVATIONS:
+            raise ValueError(f"activations must be one of {', '.join(ACTIVATIONS)}, not {self.activations!r}")
         for pattern in self.keep:
             try:
                 re.compile(pattern)

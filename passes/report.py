@@ -45,15 +45,55 @@ class TensorReport:
     sqnr_db: float
 
 
+@dataclass(frozen=True)
+class EdgeReport:
+    """What became of an intermediate result.
+
+    Attributes:
+        tensor: its name in the input model.
+        op: operator that computes it.
+        how: coded (blockwise codes), reader (its readers quantize it), moved (moved codes) or left.
+        reason: why it has no codes of its own, empty where it has.
+    """
+
+    tensor: str
+    op: str
+    how: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class NodeReport:
+    """What became of a node of the input model.
+
+    Attributes:
+        node: its name, or that of its output.
+        op: its operator.
+        how: replaced (computed from codes), between (computed in float between codes), moves, aside (no intermediate
+            result: shapes, positions, masks) or left.
+        reason: why it was left, empty otherwise.
+    """
+
+    node: str
+    op: str
+    how: str
+    reason: str = ""
+
+
 @dataclass
 class PassReport:
-    """What one pass did to the graph."""
+    """What one pass did to the graph.
+
+    `edges` and `nodes` cover the whole graph: the pass for intermediate results reports them.
+    """
 
     name: str
     replaced: int = 0
     skipped: list[SkippedNode] = field(default_factory=list)
     tensors: list[TensorReport] = field(default_factory=list)
     not_finite: list[str] = field(default_factory=list)
+    edges: list[EdgeReport] = field(default_factory=list)
+    nodes: list[NodeReport] = field(default_factory=list)
 
     @property
     def bytes_before(self) -> int:

@@ -127,6 +127,7 @@ class Editor:
         self._shared: dict[tuple[str, tuple[int, ...], bytes], gs.Constant] = {}
         self._load: list[gs.Node] = []
         self._before: defaultdict[int, list[gs.Node]] = defaultdict(list)
+        self._after: defaultdict[int, list[gs.Node]] = defaultdict(list)
 
     @property
     def opset(self) -> int:
@@ -140,6 +141,10 @@ class Editor:
     def before(self, scope: gs.Graph, node: gs.Node) -> Emitter:
         """Return an emitter for nodes that come just before `node`, which is one of `scope`."""
         return Emitter(self, scope, self._before[id(node)])
+
+    def after(self, scope: gs.Graph, node: gs.Node) -> Emitter:
+        """Return an emitter for nodes that come just after `node`, which is one of `scope`."""
+        return Emitter(self, scope, self._after[id(node)])
 
     def variable(self, name: str, dtype: Any = None) -> gs.Variable:
         """Return a new tensor called `name`, or `name.1`, `name.2`, ... where that is taken."""
@@ -165,12 +170,15 @@ class Editor:
     def flush(self) -> None:
         """Put the written nodes in place and drop what no output needs any more."""
         for scope in _scopes(self.graph):
-            scope.nodes = [new for node in scope.nodes for new in (*self._before.get(id(node), ()), node)]
+            scope.nodes = [new for node in scope.nodes for new in self._around(node)]
         # What a later pass writes may read what an earlier one wrote, so their order stays.
         loading = {id(node) for node in self._load}
         self.graph.nodes = self._load + [node for node in self.graph.nodes if id(node) not in loading]
         self.graph.cleanup()
-        self._before = defaultdict(list)
+        self._before, self._after = defaultdict(list), defaultdict(list)
+
+    def _around(self, node: gs.Node) -> list[gs.Node]:
+        return [*self._before.get(id(node), ()), node, *self._after.get(id(node), ())]
 
     def _fresh(self, name: str) -> str:
         fresh, count = name, 0

@@ -68,7 +68,9 @@ def test_shifts_are_powers_of_two(tmp_path):
 
 
 def test_infinities_saturate_and_others_in_their_block_do_not_become_nan(tmp_path):
-    (y,) = run(rewrite(model(EDGE % ("m, n", "m, n")), tmp_path, **ONLY).proto, x=np.array([[np.inf, 1, 0]], np.float32))
+    (y,) = run(
+        rewrite(model(EDGE % ("m, n", "m, n")), tmp_path, **ONLY).proto, x=np.array([[np.inf, 1, 0]], np.float32)
+    )
     assert np.isfinite(y).all()
 
 

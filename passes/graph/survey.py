@@ -1,0 +1,51 @@
+"""What became of every node of the input model, once all passes are done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx_graphsurgeon as gs
+
+from ..report import EdgeReport, NodeReport, PassReport
+from .activations import MOVERS, Activations, OriginalNode
+from .editor import walk
+
+# Passes whose operators have a form on codes: what they leave computes in float all the same.
+COMPUTING = frozenset({"activation_matmul", "gelu", "layer_normalization", "matmul", "softmax"})
+
+
+def survey(graph: gs.Graph, activations: Activations, reports: Iterable[PassReport]) -> list[NodeReport]:
+    """Return a report per node of the input model, in graph order."""
+    there = {id(node) for _, node in walk(graph)}
+    reasons = {
+        skipped.node: f"{report.name}: {skipped.reason}"
+        for report in reports
+        if report.name in COMPUTING
+        for skipped in report.skipped
+    }
+    return [
+        NodeReport(node.name, node.op, *_what_became(node, id(node.node) in there, activations, reasons))
+        for node in activations.nodes
+        if node.outputs and node.op != "Constant"
+    ]
+
+
+def _what_became(node: OriginalNode, there: bool, activations: Activations, reasons: dict[str, str]) -> tuple[str, str]:
+    results = [name for name in node.outputs if name in activations.types]
+    if not results:
+        return "aside", ""
+    if node.op in MOVERS:
+        return "moves", ""
+    if not there:
+        return "replaced", ""
+    reason = reasons.get(node.node.name) or reasons.get(node.op if not node.node.name else "")
+    if reason:
+        return "left", reason
+    read = [tensor.name for tensor in node.node.inputs if tensor.name in activations.types]
+    edges = [edge for edge in map(activations.edges.get, [*results, *read]) if edge is not None]
+    left = next((edge for edge in edges if _is_left(edge)), None)
+    return ("left", f"{left.tensor}: {left.reason}") if left else ("between", "")
+
+
+def _is_left(edge: EdgeReport) -> bool:
+    return edge.how == "left" and not edge.reason.startswith("goes to outputs")

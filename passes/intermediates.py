@@ -1,0 +1,140 @@
+"""Intermediate results on the edges between operators, residual sums included: blockwise codes with shifts.
+
+Before: node -> x [..., k] -- readers
+After:  node -> x -- lowerings.blockwise -> x in blocks [..., k] -- readers
+
+Left alone, each with its reason: what the readers quantize themselves (codes already), what only moves codes, what
+holds a mask's huge values, and what leaves the graph.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_graphsurgeon as gs
+
+from .context import Context
+from .graph.activations import MOVERS, SHAPES, find_activations
+from .graph.survey import survey
+from .lowerings.blockwise import CODE_TYPES, quantize_blocks
+from .lowerings.operators import FLOAT, OPSET_INT4, cast
+from .report import EdgeReport, PassReport, Skip
+
+OPSET = OPSET_INT4
+# Operators of an input model that quantize what they read.
+QUANTIZERS = frozenset(
+    {"DynamicQuantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulNBits", "QuantizeLinear"}
+)
+# Operators that passes write and that take floats as they are.
+FLOAT_READERS = frozenset({"Add", "MatMul"})
+# Blocks where weights have whole columns.
+BLOCK_SIZE = 32
+
+# What becomes of an edge.
+CODED, MOVED, READER, LEFT = "coded", "moved", "reader", "left"
+
+
+@dataclass(frozen=True)
+class Results:
+    """A node and those of its outputs that become codes, each with the readers that then read the codes."""
+
+    scope: gs.Graph
+    node: gs.Node
+    edges: tuple[tuple[gs.Tensor, tuple[gs.Node, ...]], ...]
+
+
+def prepare(graph: gs.Graph, context: Context) -> None:
+    """Note the intermediate results before other passes rewrite the graph."""
+    context.activations = find_activations(graph)
+
+
+def finish(graph: gs.Graph, context: Context, reports: list[PassReport]) -> None:
+    """Report what became of every node."""
+    report = next(report for report in reports if report.name == "intermediates")
+    report.nodes = survey(graph, context.activations, reports)
+
+
+def match(scope: gs.Graph, node: gs.Node, context: Context) -> Results | None:
+    """Return the outputs of a node that become codes; report what becomes of each."""
+    activations, edges = context.activations, []
+    for tensor in node.outputs:
+        if tensor.name not in activations.types or not tensor.outputs:
+            continue
+        how, reason, readers = _decide(tensor, node, context)
+        kept = context.options.keeps(node.name, tensor.name, *(read.name for read in node.inputs))
+        if how == CODED and kept:
+            how, reason = LEFT, f"kept by the pattern {kept!r}"
+        edge = EdgeReport(tensor.name, activations.makers.get(tensor.name, node.op), how, reason)
+        activations.edges[tensor.name] = edge
+        context.report.edges.append(edge)
+        if how == CODED:
+            edges.append((tensor, readers))
+    return Results(scope, node, tuple(edges)) if edges else None
+
+
+def groups(matches: list[Results]) -> list[list[Results]]:
+    """Every node's results are coded on their own."""
+    return [[match] for match in matches]
+
+
+def replace(context: Context, matches: list[Results]) -> Skip | None:
+    """Let the readers of a node's results read them through codes."""
+    found = matches[0]
+    at = context.editor.after(found.scope, found.node)
+    code, block = CODE_TYPES[context.options.activations], context.options.block_size or BLOCK_SIZE
+    for tensor, readers in found.edges:
+        dtype, name = context.activations.types[tensor.name], f"edge{context.report.replaced}"
+        x = tensor if dtype == "float32" else cast(at, tensor, FLOAT, f"{name}.float")
+        coded = at.as_type(quantize_blocks(at, x, code, block, name), dtype, name)
+        for reader in readers:
+            reader.inputs = [coded if read is tensor else read for read in reader.inputs]
+    return None
+
+
+def _decide(tensor: gs.Tensor, node: gs.Node, context: Context) -> tuple[str, str, tuple[gs.Node, ...]]:
+    """Return what becomes of a tensor, why, and the readers that are to read codes."""
+    if node.op == "DequantizeLinear" or (node.op in MOVERS and _carries(node, context)):
+        return MOVED, "moves values that are codes already", ()
+    takes = [(reader, _takes(reader, context)) for reader in _distinct(tensor)]
+    kinds: set[str] = set().union(*(kinds for _, kinds in takes))
+    if tensor.name in context.activations.masked:
+        if "float" in kinds:
+            return LEFT, "may hold a mask's huge values, which no block's scale should stretch to", ()
+        return READER, "its readers quantize it themselves, as steps below the largest value", ()
+    wanted = {"float"} if context.options.activations == "int8" else {"float", "codes"}
+    if kinds & wanted:
+        return CODED, "", tuple(reader for reader, kinds in takes if kinds & wanted)
+    if "codes" in kinds:
+        return READER, "its readers quantize it themselves", ()
+    return LEFT, "goes to outputs of the graph only", ()
+
+
+def _carries(node: gs.Node, context: Context) -> bool:
+    """Tell whether all floats that a node moves are codes already."""
+    activations = context.activations
+    names = [tensor.name for tensor in node.inputs if tensor.name in activations.types.keys() | activations.inputs]
+    edges = [activations.edges.get(name) for name in names]
+    return bool(edges) and all(edge is not None and edge.how in (CODED, MOVED) for edge in edges)
+
+
+def _distinct(tensor: gs.Tensor) -> list[gs.Node]:
+    return list({id(reader): reader for reader in tensor.outputs}.values())
+
+
+def _takes(reader: gs.Node, context: Context) -> set[str]:
+    """Return in which forms a reader, or what it moves the tensor to, takes a tensor: codes, float, output."""
+    if reader.op in SHAPES:
+        return set()
+    if reader.op in QUANTIZERS:
+        return {"codes"}
+    if reader.op not in MOVERS:
+        if id(reader) in context.activations.ids or reader.op in FLOAT_READERS:
+            return {"float"}
+        return {"codes"}
+    kinds: set[str] = set()
+    for output in reader.outputs:
+        if context.is_output(output):
+            kinds.add("output")
+        for further in _distinct(output):
+            kinds |= _takes(further, context)
+    return kinds
