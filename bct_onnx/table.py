@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Console, Group
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -33,10 +34,10 @@ def size(count: int) -> str:
 
 def _summary(report: Report) -> Table:
     table = Table(show_header=False, box=None)
-    options = report.options
+    options, target = report.options, escape(str(report.output.path))
     block = f"blocks of {options.block_size}" if options.block_size else "whole columns"
-    table.add_row("input", f"{report.input.path}  {size(report.input.bytes)}")
-    table.add_row("output", f"{report.output.path}  {size(report.output.bytes)}  [bold]{report.ratio:.2f}x smaller[/]")
+    table.add_row("input", f"{escape(str(report.input.path))}  {size(report.input.bytes)}")
+    table.add_row("output", f"{target}  {size(report.output.bytes)}  [bold]{report.ratio:.2f}x smaller[/]")
     table.add_row("preset", f"{report.preset}: {options.bits}-bit codes, {block}, {options.lowering}")
     table.add_row("needs", f"ONNX Runtime {report.output.min_onnxruntime} or newer (opset {report.output.opset})")
     return table
@@ -118,7 +119,7 @@ def _verification(report: Report) -> Table:
         figures = (error.max_abs, error.rel_l2, error.cosine)
         shown = ["" if figure is None else f"{figure:.4g}" for figure in figures]
         same = error.same_argmax if error.same_argmax is not None else error.same
-        table.add_row(name, *shown, "" if same is None else f"{same:.1%}")
+        table.add_row(escape(name), *shown, "" if same is None else f"{same:.1%}")
     return table
 
 
