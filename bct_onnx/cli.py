@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from .presets import DEFAULT_PRESET, PRESETS
 from .report import Report
 from .version import __version__
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 # Set to see the traceback of a defect.
 DEBUG = "BCT_DEBUG"
 
@@ -95,6 +96,7 @@ def command(json_path: Path | None, quiet: bool, no_verify: bool, **options: Any
 def main() -> None:
     """Run the command and end the process with its exit code."""
     console = Console(stderr=True)
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         command.main(standalone_mode=False)
     except click.ClickException as error:
@@ -144,6 +146,11 @@ def _write_json(report: Report, path: Path) -> None:
         path.write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise BctError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _terminate(*_: object) -> None:
+    """End the process in the same way as an interrupt does: what was begun is removed."""
+    raise SystemExit(TERMINATED)
 
 
 def _say(console: Console, message: str) -> None:

@@ -2,7 +2,9 @@
 
 import os
 import re
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -12,7 +14,15 @@ from bct_onnx.errors import BctError
 
 from .reader import read
 
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: what a killed process leaves has to be removed by hand
+    fcntl = None  # type: ignore[assignment]
+
 _HASH_DIGITS = 16
+_PREFIX = ".bct-"
+# A folder that is younger may not have been locked yet by the process that made it, in seconds.
+_YOUNG = 60
 
 
 def data_name(model: str, digest: str) -> str:
@@ -65,15 +75,45 @@ class Stage:
 def staged(target: Path) -> Iterator[Stage]:
     """Give a Stage for `target`; leaving the block without `commit`, by whatever way, leaves no trace.
 
-    Raises BctError if the folder cannot be written to.
+    Where the process is killed, the next stage in the same folder removes what it left. Raises BctError if the folder
+    cannot be written to.
     """
     target = Path(target)
+    _remove_abandoned(target.parent)
     try:
-        folder = tempfile.TemporaryDirectory(dir=target.parent, prefix=".bct-", ignore_cleanup_errors=True)
+        folder = tempfile.TemporaryDirectory(dir=target.parent, prefix=_PREFIX, ignore_cleanup_errors=True)
     except OSError as error:
         raise BctError(f"{target}: its folder cannot be written to: {error.strerror}") from error
-    with folder as name:
+    with folder as name, _locked(Path(name)):
         yield Stage(target, Path(name) / target.name)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Hold the lock of a folder, which the system drops with the process; gives False if another process holds it."""
+    if fcntl is None:
+        yield False
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held = True
+    except OSError:
+        held = False
+    try:
+        yield held
+    finally:
+        os.close(handle)
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove the stages of processes that were killed."""
+    with suppress(OSError):
+        for folder in parent.glob(f"{_PREFIX}*"):
+            if time.time() - folder.stat().st_mtime > _YOUNG:
+                with _locked(folder) as held:
+                    if held:
+                        shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_target(source: Path, target: Path) -> None:
