@@ -30,12 +30,8 @@ _SAMPLES = click.option("--samples", type=click.IntRange(min=1), help="Take the 
 def _common(batch: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return the decorator that adds the options every sub-command has."""
     options = (
-        click.option(
-            "--threads", default=2, show_default=True, type=click.IntRange(min=1), help="Session threads."
-        ),
-        click.option(
-            "--batch", default=batch, show_default=True, type=click.IntRange(min=1), help="Batch size."
-        ),
+        click.option("--threads", default=2, show_default=True, type=click.IntRange(min=1), help="Session threads."),
+        click.option("--batch", default=batch, show_default=True, type=click.IntRange(min=1), help="Batch size."),
         click.option(
             "--resamples",
             default=1000,
@@ -43,12 +39,8 @@ def _common(batch: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
             type=click.IntRange(min=1),
             help="Of the bootstrap.",
         ),
-        click.option(
-            "--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the bootstrap."
-        ),
-        click.option(
-            "--json", "json_file", type=click.Path(path_type=Path), help="Write the result as data too."
-        ),
+        click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the bootstrap."),
+        click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the result as data too."),
     )
 
     def add(command: Callable[..., None]) -> Callable[..., None]:
@@ -104,9 +96,7 @@ def main() -> None:
 @click.argument("data", type=click.Path(path_type=Path))
 @_MODELS
 @_TOKENIZER
-@click.option(
-    "--limit", default=128, show_default=True, type=click.IntRange(min=4), help="Longest text in tokens."
-)
+@click.option("--limit", default=128, show_default=True, type=click.IntRange(min=4), help="Longest text in tokens.")
 @_SAMPLES
 @_common(batch=32)
 def glue(
@@ -157,9 +147,7 @@ def images(
 @click.argument("text", type=click.Path(path_type=Path))
 @_MODELS
 @_TOKENIZER
-@click.option(
-    "--window", default=256, show_default=True, type=click.IntRange(min=1), help="Context in tokens."
-)
+@click.option("--window", default=256, show_default=True, type=click.IntRange(min=1), help="Context in tokens.")
 @click.option("--stride", type=click.IntRange(min=1), help="From window to window; default: half the window.")
 @click.option("--begin", type=int, help="Token before each document; default: the tokenizer's, -1: none.")
 @click.option("--lines", is_flag=True, help="Each line is a document.")

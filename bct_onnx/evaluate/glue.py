@@ -127,9 +127,7 @@ def _logits(model: Model, encodings: Sequence[Any], padding: int, settings: Sett
     lengths = np.array([len(encoding.ids) for encoding in encodings])
     fixed = ids.size(1)
     if fixed is not None and lengths.max() > fixed:
-        raise BctError(
-            f"{model.path}: takes {fixed} tokens, the longest text has {lengths.max()}: use --limit {fixed}"
-        )
+        raise BctError(f"{model.path}: takes {fixed} tokens, the longest text has {lengths.max()}: use --limit {fixed}")
     answers: Array | None = None
     maskless = model.input("mask") is None and fixed is None
     for chosen in batches(lengths, settings.batch, equal=maskless):
@@ -143,9 +141,7 @@ def _logits(model: Model, encodings: Sequence[Any], padding: int, settings: Sett
         }
         output = model.answer(values)
         if output.ndim != 2:
-            raise BctError(
-                f"{model.path}: output {model.output} is not [batch, classes]: {list(output.shape)}"
-            )
+            raise BctError(f"{model.path}: output {model.output} is not [batch, classes]: {list(output.shape)}")
         answers = np.empty((len(encodings), output.shape[1])) if answers is None else answers
         answers[chosen] = output
     assert answers is not None
@@ -196,6 +192,4 @@ def evaluate_glue(
         )
         for path in paths
     ]
-    return compare(
-        task, Path(data), metrics=TASKS[task].metrics, labels=labels, outcomes=outcomes, settings=settings
-    )
+    return compare(task, Path(data), metrics=TASKS[task].metrics, labels=labels, outcomes=outcomes, settings=settings)

@@ -77,12 +77,7 @@ def _read_arrays(file: Path, samples: int | None) -> Pictures:
             images, labels = arrays["images"][:samples], arrays["labels"][:samples]
     except (KeyError, ValueError, OSError) as error:
         raise BctError(f"{file}: not an .npz file with images and labels: {error}") from error
-    if (
-        images.dtype != np.uint8
-        or images.ndim != 4
-        or images.shape[3] != 3
-        or labels.shape != images.shape[:1]
-    ):
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or labels.shape != images.shape[:1]:
         raise BctError(
             f"{file}: images {images.dtype} {list(images.shape)}, labels {list(labels.shape)}; "
             "wanted are uint8 [n, h, w, 3] and [n]"
@@ -130,9 +125,7 @@ def _outcome(path: Path, pictures: Pictures, preprocess: Preprocess, settings: S
         logits = model.answer({"main": _pixels(pictures, chosen, node, preprocess)})
         labels = pictures.labels[chosen]
         if logits.ndim != 2 or logits.shape[1] <= labels.max():
-            raise BctError(
-                f"{path}: output {model.output} is {list(logits.shape)}, but a label is {labels.max()}"
-            )
+            raise BctError(f"{path}: output {model.output} is {list(logits.shape)}, but a label is {labels.max()}")
         places[chosen], decisions[chosen] = ranks(logits, labels), logits.argmax(axis=1)
     return Outcome(path, bytes_on_disk(path), places, decisions)
 

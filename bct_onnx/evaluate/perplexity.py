@@ -43,9 +43,7 @@ def windows(tokens: Array, length: int, stride: int) -> list[Window]:
     return result
 
 
-def _documents(
-    text: Path, encoder: Encoder, begin: int | None, lines: bool, limit: int | None
-) -> list[Array]:
+def _documents(text: Path, encoder: Encoder, begin: int | None, lines: bool, limit: int | None) -> list[Array]:
     try:
         content = text.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -68,12 +68,13 @@ def _first_line(error: Exception) -> str:
 
 
 class Model:
-    """An ONNX file in a session with default options but for the number of threads."""
+    """An ONNX file in a session with default options but for its threads: how many, and that they sleep idle."""
 
     def __init__(self, path: Path, threads: int) -> None:
         """Open the file; raises BctError where ONNX Runtime refuses it."""
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 4  # what goes wrong is raised; the terminal belongs to the command line
         try:
             self.session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -28,9 +28,7 @@ def find_tokenizer(path: str | Path) -> Path:
     path = Path(path)
     found = next((path / name for name in _NAMES if (path / name).is_file()), path)
     if not found.is_file():
-        raise BctError(
-            f"{path}: no tokenizer there: give a file, or a folder with one of {', '.join(_NAMES)}"
-        )
+        raise BctError(f"{path}: no tokenizer there: give a file, or a folder with one of {', '.join(_NAMES)}")
     return found
 
 
