@@ -1,0 +1,1 @@
+"""Recognizing operators in every form that exporters write."""

@@ -1,0 +1,23 @@
+"""How far below zero an activation can fall, where the operator that makes it tells."""
+
+from __future__ import annotations
+
+import onnx_graphsurgeon as gs
+
+from .activation import Activation, match_activation
+from .region import IsOutput
+
+# Least values, rounded down: of Gelu -0.16997 (tanh form -0.17004), x * sigmoid(1.702 x) -0.16361, SiLU -0.27846.
+FLOORS = {"gelu": -0.1701, "gelu_tanh": -0.1701, "quick_gelu": -0.1637, "silu": -0.2785}
+NOT_NEGATIVE = frozenset({"Relu", "Sigmoid", "Softmax"})
+
+
+def least_value(x: gs.Tensor, is_output: IsOutput) -> float | None:
+    """Return a bound that no value of an activation is below, or None where none is known."""
+    if not x.inputs:
+        return None
+    node = x.inputs[0]
+    if node.op in NOT_NEGATIVE:
+        return 0.0
+    activation = match_activation(node, is_output)
+    return FLOORS[activation.kind] if isinstance(activation, Activation) else None
