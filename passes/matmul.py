@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from dataclasses import replace as with_changes
 
 import numpy as np
-import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
@@ -26,6 +25,7 @@ from .graph.editor import Emitter
 from .graph.linear import Linear, match_linear
 from .lowerings.base import StoredWeight
 from .lowerings.operators import reshape, split_last
+from .patterns.floor import least_value
 from .report import Skip
 
 # Query, key and value, or gate and up. More readers of one tensor (the cross-attentions of a whole decoder) stay apart:
@@ -108,7 +108,7 @@ def replace(context: Context, matches: list[Product]) -> Skip | None:
         x = at.op("Transpose", x, name=f"{first.x.name}.transposed", perm=[1, 0])
     if first.batch:
         weight = _batched(at, weight, first, name)
-    y = context.lowering.multiply(at, x, weight, name)
+    y = context.lowering.multiply(at, x, weight, name, least_value(first.x, context.is_output))
     if several:
         _split(at, matches, y, name)
     else:
@@ -153,7 +153,7 @@ def _split(at: Emitter, products: list[Product], y: gs.Variable, name: str) -> N
     if any(product.bias is not None for product in products):
         parts = [np.zeros(n) if p.bias is None else p.bias for p, n in zip(products, sizes, strict=True)]
         bias = np.concatenate(parts).astype(np.float32)
-        y = at.op("Add", y, at.constant(bias[None, :], f"{name}.bias"), name=f"{name}.biased", dtype=np.float32)
+        y = at.op("Add", y, at.constant(bias, f"{name}.bias"), name=f"{name}.biased", dtype=np.float32)
     outputs = [at.take(product.last) for product in products]
     for product in products:
         product.linear.node.outputs.clear()

@@ -56,8 +56,10 @@ class Lowering(Protocol):
         """Write a weight and what decodes it when the session is made."""
         ...
 
-    def multiply(self, at: Emitter, x: gs.Tensor, weight: StoredWeight, name: str) -> gs.Variable:
-        """Write x [..., k] times the weight: [..., n]."""
+    def multiply(
+        self, at: Emitter, x: gs.Tensor, weight: StoredWeight, name: str, floor: float | None = None
+    ) -> gs.Variable:
+        """Write x [..., k], which is never below `floor`, times the weight: [..., n]."""
         ...
 
     def lookup(self, at: Emitter, table: StoredWeight, indices: gs.Tensor, name: str) -> gs.Variable:

@@ -16,7 +16,7 @@ from ..formats.block import BlockFormat, BlockTensor, round_up
 from ..graph.editor import Emitter
 from .base import StoredWeight
 from .operators import FLOAT, OPSET_INT4, OPSET_QUANTIZE, cast, keep_first, reshape
-from .rowwise import Rows, quantize_rows, zero_point
+from .rowwise import Rows, quantize_rows
 from .unpack import as_int8, opset_for, shift_blocks, unpack
 
 
@@ -53,16 +53,18 @@ class Dense:
             bytes=size + tensor.column_scale.nbytes,
         )
 
-    def multiply(self, at: Emitter, x: gs.Tensor, weight: StoredWeight, name: str) -> gs.Variable:
+    def multiply(
+        self, at: Emitter, x: gs.Tensor, weight: StoredWeight, name: str, floor: float | None = None
+    ) -> gs.Variable:
         """Write the integer multiplication of a row-wise quantized x."""
-        rows = self._quantize(at, x, weight.k)
+        rows = self._quantize(at, x, weight.k, floor)
         product = at.op(
             "MatMulIntegerToFloat",
             rows.q,
             self._columns(at, weight),
             at.constant(np.array(weight.tensor_scale, np.float32), "tensor_scale"),
             weight.scale,
-            zero_point(at),
+            rows.zero_point,
             name=f"{name}.product",
             domain="com.microsoft",
         )
@@ -100,10 +102,10 @@ class Dense:
             values = keep_first(load, values, axis, tensor.k, f"{name}.unpadded")
         return values, size
 
-    def _quantize(self, at: Emitter, x: gs.Tensor, k: int) -> Rows:
+    def _quantize(self, at: Emitter, x: gs.Tensor, k: int, floor: float | None) -> Rows:
         key = (x.name, at.scope)
         if key not in self._rows:
-            self._rows[key] = quantize_rows(at, x, k, f"x{len(self._rows)}")
+            self._rows[key] = quantize_rows(at, x, k, floor, f"x{len(self._rows)}")
         return self._rows[key]
 
     def _columns(self, at: Emitter, weight: StoredWeight) -> gs.Tensor:

@@ -68,7 +68,14 @@ class Packed:
         size = packed.nbytes + scale_bytes
         return StoredWeight(name, values, scale, tensor.format, tensor.k, tensor.n, by_rows, tensor.tensor_scale, size)
 
-    def multiply(self, at: Emitter, x: gs.Tensor, weight: StoredWeight, name: str) -> gs.Variable:
+    def multiply(
+        self,
+        at: Emitter,
+        x: gs.Tensor,
+        weight: StoredWeight,
+        name: str,
+        floor: float | None = None,  # noqa: ARG002 (one signature for all)
+    ) -> gs.Variable:
         """Write MatMulNBits."""
         return at.op(
             "MatMulNBits",

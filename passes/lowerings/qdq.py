@@ -58,7 +58,14 @@ class Qdq:
             name, values, scale, fmt, tensor.k, tensor.n, by_rows, tensor.tensor_scale, size + scale_bytes
         )
 
-    def multiply(self, at: Emitter, x: gs.Tensor, weight: StoredWeight, name: str) -> gs.Variable:
+    def multiply(
+        self,
+        at: Emitter,
+        x: gs.Tensor,
+        weight: StoredWeight,
+        name: str,
+        floor: float | None = None,  # noqa: ARG002 (one signature for all)
+    ) -> gs.Variable:
         """Write DequantizeLinear and MatMul."""
         return at.op("MatMul", x, self._float(at, weight), name=f"{name}.product", dtype=np.float32)
 

@@ -6,6 +6,11 @@
 An element errs by at most half its row's scale, max|x| / 254. Two reductions are cheaper than Abs and one, and a
 blockwise QuantizeLinear with the row as its block than Div and a scalar one: it needs opset 21. Below, Div takes its
 place.
+
+Where x cannot fall below a small floor (-0.17 after Gelu), few codes are kept for what is negative, the scale is finer
+by 1.75 (2 for a floor of zero) and ReduceMin is spared:
+
+    x [..., k] -- ReduceMax -- Mul(1/223) -- Max(-floor/32) -> scale [..., 1], zero point 32
 """
 
 from __future__ import annotations
@@ -19,36 +24,40 @@ from ..graph.editor import Emitter
 from .operators import OPSET_INT4, reduce_last
 
 # A row of zeros is divided by this, not by zero.
-SMALLEST_PEAK = 1e-30
+SMALLEST_SCALE = 1e-30
 # Larger than every scale: what is quantized with it is zero.
 HUGE = 1e38
+# Codes of uint8, those below the middle, and those below zero where there is a floor.
+CODES, MIDDLE, BELOW_ZERO = 255, 128, 32
 
 
 class Rows(NamedTuple):
-    """A row-wise quantized activation: (q - 128) * scale."""
+    """A row-wise quantized activation: (q - zero_point) * scale."""
 
     q: gs.Variable
     scale: gs.Variable
+    zero_point: gs.Constant
 
 
-def quantize_rows(at: Emitter, x: gs.Tensor, k: int, name: str) -> Rows:
-    """Write the quantization of a float activation [..., k] over its last axis."""
-    highest = reduce_last(at, "ReduceMax", x, f"{name}.max")
-    lowest = at.op("Neg", reduce_last(at, "ReduceMin", x, f"{name}.min"), name=f"{name}.depth")
-    peak = at.op("Max", highest, lowest, _number(at, SMALLEST_PEAK, "smallest_peak"), name=f"{name}.peak")
-    scale = at.op("Mul", peak, _number(at, 1 / 127, "1/127"), name=f"{name}.scale")
+def quantize_rows(at: Emitter, x: gs.Tensor, k: int, floor: float | None, name: str) -> Rows:
+    """Write the quantization of a float activation [..., k], which is never below `floor`, over its last axis."""
+    peak = reduce_last(at, "ReduceMax", x, f"{name}.max")
+    below = MIDDLE if floor is None else BELOW_ZERO if floor < 0 else 0
+    if floor is None:
+        depth = at.op("Neg", reduce_last(at, "ReduceMin", x, f"{name}.min"), name=f"{name}.depth")
+        peak = at.op("Max", peak, depth, name=f"{name}.peak")
+    least = max(SMALLEST_SCALE, -floor / below if floor and below else 0.0)
+    scale = at.op("Mul", peak, _number(at, 1 / (CODES - below), "step"), name=f"{name}.steps")
+    scale = at.op("Max", scale, _number(at, least, "least_scale"), name=f"{name}.scale")
+    zero_point = at.constant(np.array(below, np.uint8), "zero_point")
     if at.opset < OPSET_INT4:
-        steps = at.op("Div", x, scale, name=f"{name}.steps")
-        return Rows(at.op("QuantizeLinear", steps, _number(at, 1, "one"), zero_point(at), name=f"{name}.q"), scale)
-    # One zero point a row, all of them 128: QuantizeLinear wants as many as it has scales.
-    zeros = at.op("QuantizeLinear", scale, _number(at, HUGE, "huge"), zero_point(at), name=f"{name}.zeros")
+        steps = at.op("Div", x, scale, name=f"{name}.quotient")
+        q = at.op("QuantizeLinear", steps, _number(at, 1, "one"), zero_point, name=f"{name}.q")
+        return Rows(q, scale, zero_point)
+    # One zero point a row, all of them the same: QuantizeLinear wants as many as it has scales.
+    zeros = at.op("QuantizeLinear", scale, _number(at, HUGE, "huge"), zero_point, name=f"{name}.zeros")
     q = at.op("QuantizeLinear", x, scale, zeros, name=f"{name}.q", axis=-1, block_size=k)
-    return Rows(q, scale)
-
-
-def zero_point(at: Emitter) -> gs.Constant:
-    """Return the zero point of a row-wise activation; uint8 around 128 is the form the fast kernel takes."""
-    return at.constant(np.array(128, np.uint8), "zero_point")
+    return Rows(q, scale, zero_point)
 
 
 def _number(at: Emitter, value: float, name: str) -> gs.Constant:
