@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx_graphsurgeon as gs
 
-from . import constant, gather, intermediates, matmul, multi_head_attention, softmax, tied
+from . import activation_matmul, constant, gather, intermediates, matmul, multi_head_attention, softmax, tied
 from .context import Context
 from .graph.editor import Editor, Keep, walk
 from .graph.tidy import lift_constant_nodes, merge_equal, shorten_names
@@ -37,6 +37,8 @@ CHAIN: tuple[ModuleType, ...] = (
     gather,  # before the multiplications, which transpose a table that is there, not the other way round
     multi_head_attention,  # before the multiplications, whose shapes it needs as the model has them
     matmul,
+    activation_matmul,
+    softmax,
     intermediates,  # behind all operators: what they read as codes needs no others
     constant,  # last: what is left
 )

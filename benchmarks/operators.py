@@ -1,0 +1,208 @@
+"""Error of each operator alone against float64, on wide random inputs and edge values, beside its stated bound.
+
+python benchmarks/operators.py [--json FILE]
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import click
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+import passes
+from bct_onnx import files
+from passes.lowerings.blockwise import CODE_TYPES, SMALLEST_PEAK
+from passes.lowerings.products import product_bound
+from passes.lowerings.softmax import ENTRY_BOUND, GRID_BOUND
+
+Array = NDArray[Any]
+Feeds = Mapping[str, Array]
+INF = np.inf
+# What float32 itself rounds, beside a bound.
+ROUNDING = 2e-6
+BLOCK = 32
+
+
+@dataclass(frozen=True)
+class Operator:
+    """An operator that one pass rewrites.
+
+    Attributes:
+        name: what the table calls it.
+        options: request that rewrites it.
+        text: a graph of it alone, in ONNX's text form, with output y.
+        reference: what it computes, in float64.
+        bound: largest error it states, an array that broadcasts against the output.
+        feeds: feeds by what they are.
+    """
+
+    name: str
+    options: passes.Options
+    text: str
+    reference: Callable[..., Array]
+    bound: Callable[..., Array]
+    feeds: Callable[[], Iterator[tuple[str, Feeds]]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """The largest error of one operator on one feed, the bound there, and the largest error over its own bound."""
+
+    operator: str
+    feed: str
+    error: float
+    bound: float
+    used: float
+
+
+def normal(*shape: int, seed: int = 0, spread: float = 0.0) -> Array:
+    """Return normal numbers, rows of sizes that differ by exp(spread)."""
+    rng = np.random.default_rng(seed)
+    rows = np.exp(spread * rng.standard_normal((*shape[:-1], 1)))
+    return np.asarray(rng.standard_normal(shape) * rows, np.float32)
+
+
+def rows() -> Iterator[tuple[str, Array]]:
+    """Yield inputs that any operator along the last axis has to stand."""
+    yield "normal", normal(64, 768)
+    yield "rows of very different sizes", normal(64, 768, spread=4)
+    yield "width 8192", normal(8, 8192)
+    yield "width 33", normal(64, 33)
+    yield "one element a row", normal(64, 1)
+    yield "zeros", np.zeros((4, 64), np.float32)
+    yield "all equal", np.full((4, 64), 3.7, np.float32)
+    yield "denormals", normal(4, 64) * np.float32(1e-41)
+    yield "1e30", normal(4, 64) * np.float32(1e29)
+
+
+def softmax(x: Array) -> Array:
+    """Return the softmax along the last axis."""
+    with np.errstate(invalid="ignore"):
+        powers = np.exp(x - x.max(-1, keepdims=True))
+        return np.asarray(powers / powers.sum(-1, keepdims=True))
+
+
+def softmax_feeds() -> Iterator[tuple[str, Feeds]]:
+    """Yield scores, masked ones too."""
+    for name, x in rows():
+        yield name, {"x": x}
+        if name == "normal":
+            yield "scores to 30", {"x": x * 10}
+            masked = np.where(np.arange(768) % 3 > 0, x, -INF).astype(np.float32)
+            masked[0] = -INF
+            yield "masked, one row wholly", {"x": masked}
+
+
+def product_feeds() -> Iterator[tuple[str, Feeds]]:
+    """Yield pairs of matrices of the same inner length."""
+    for name, x in rows():
+        if name != "1e30":
+            yield name, {"a": x[None, None], "b": normal(1, 1, x.shape[1], 48, seed=1)}
+    yield "heads", {"a": normal(2, 12, 128, 64), "b": normal(2, 12, 64, 128, seed=1)}
+
+
+def product_limit(a: Array, b: Array) -> Array:
+    """Return the bound of each element of a product."""
+    peaks = np.abs(a).max(-1, keepdims=True) * np.abs(b).max(-2, keepdims=True)
+    return np.asarray((product_bound(a.shape[-1]) + ROUNDING) * peaks + 1e-37)
+
+
+def block_peaks(x: Array) -> Array:
+    """Return the largest magnitude of each value's block."""
+    k = x.shape[-1]
+    padded = np.pad(np.abs(x), [(0, 0)] * (x.ndim - 1) + [(0, -k % BLOCK)])
+    peaks = padded.reshape(*x.shape[:-1], -1, BLOCK).max(-1)
+    return np.asarray(np.repeat(peaks, BLOCK, -1)[..., :k])
+
+
+def only(*names: str, **options: Any) -> passes.Options:
+    """Return the request that runs some passes and no others."""
+    return passes.Options(operators=frozenset(names), block_size=BLOCK, **options)
+
+
+def operators() -> Iterator[Operator]:
+    """Yield the operators in the order of the table."""
+    yield Operator(
+        "softmax",
+        only("softmax"),
+        "g (float[m, n] x) => (float[m, n] y) { y = Softmax <axis = -1> (x) }",
+        softmax,
+        lambda x: np.asarray(GRID_BOUND + x.shape[-1] * ENTRY_BOUND + ROUNDING),
+        softmax_feeds,
+    )
+    for lowering in ("dense", "qdq"):
+        yield Operator(
+            f"product of activations ({lowering})",
+            only("activation_matmul", lowering=lowering),
+            "g (float[b, h, m, k] a, float[b, h, k, n] b) => (float[b, h, m, n] y) { y = MatMul (a, b) }",
+            lambda a, b: np.asarray(a @ b),
+            product_limit,
+            product_feeds,
+        )
+    for name, code in CODE_TYPES.items():
+        yield Operator(
+            f"intermediate result ({name})",
+            only("intermediates", activations=name),
+            "g (float[m, n] x) => (float[m, n] y) { d = Identity (x) y = Neg (d) }",
+            lambda x: -x,
+            lambda x, bound=code.bound: np.asarray((bound + ROUNDING) * block_peaks(x) + SMALLEST_PEAK),
+            lambda: ((name, {"x": x}) for name, x in rows()),
+        )
+
+
+def measure(operator: Operator) -> Iterator[Result]:
+    """Rewrite the operator and yield its error on every feed."""
+    with TemporaryDirectory() as folder:
+        session = _rewritten(operator, Path(folder))
+    for name, feeds in operator.feeds():
+        (y,) = session.run(None, dict(feeds))
+        wide = {key: array.astype(np.float64) for key, array in feeds.items()}
+        expected = operator.reference(**wide)
+        if not np.array_equal(np.isnan(y), np.isnan(expected)):
+            yield Result(operator.name, name, INF, 0, INF)
+            continue
+        error = np.nan_to_num(np.abs(y - expected))
+        bound = np.broadcast_to(operator.bound(**wide), error.shape)
+        yield Result(operator.name, name, float(error.max()), float(bound.max()), float((error / bound).max()))
+
+
+def _rewritten(operator: Operator, folder: Path) -> ort.InferenceSession:
+    source, target = folder / "source.onnx", folder / "rewritten.onnx"
+    onnx.save(onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> {operator.text}'), source)
+    model = files.read(source)
+    graph = model.graph()
+    reports = passes.run(graph, operator.options)
+    if not any(report.replaced for report in reports):
+        raise SystemExit(f"{operator.name}: nothing was rewritten")
+    files.write(graph, model, target)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 2
+    options.log_severity_level = 4
+    return ort.InferenceSession(target, options, providers=["CPUExecutionProvider"])
+
+
+@click.command()
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the result as data too.")
+def main(json_file: Path | None) -> None:
+    """Print the largest error of every operator beside its bound; exit 1 where one is broken."""
+    results = [result for operator in operators() for result in measure(operator)]
+    table = Table("operator", "input", "largest error", "bound there", "of its own bound")
+    for result in results:
+        table.add_row(result.operator, result.feed, f"{result.error:.3g}", f"{result.bound:.3g}", f"{result.used:.0%}")
+    Console(width=120).print(table)
+    if json_file is not None:
+        json_file.write_text(json.dumps([asdict(result) for result in results], indent=2) + "\n", "utf-8")
+    raise SystemExit(any(result.used > 1 for result in results))
+
+
+if __name__ == "__main__":
+    main()

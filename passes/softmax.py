@@ -1,0 +1,64 @@
+"""Softmax in integers, along any axis; an additive mask stays added to the scores before it.
+
+Before: x -- Softmax -> probabilities, in any form that exporters write
+After:  x -- lowerings.softmax -> probabilities (exponential from a table, integer sum)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_graphsurgeon as gs
+
+from .context import Context
+from .graph.constants import resolve
+from .lowerings.operators import OPSET_INT4
+from .lowerings.softmax import softmax
+from .patterns.softmax import Softmax, match_softmax
+from .report import Skip
+
+# ReduceMax and ReduceSum with their axes as an input.
+OPSET = OPSET_INT4
+FUSED = ("Attention", "MultiHeadAttention", "GroupQueryAttention", "DecoderMaskedMultiHeadAttention", "LogSoftmax")
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """A softmax and the graph it is in."""
+
+    scope: gs.Graph
+    form: Softmax
+
+    @property
+    def node(self) -> gs.Node:
+        """The last node of the form."""
+        return self.form.node
+
+
+def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite | Skip | None:
+    """Return the softmax that ends in a node."""
+    if node.op in FUSED:
+        return Skip(f"the softmax inside {node.op} is computed by its kernel")
+    form = match_softmax(node, context.editor.opset, context.is_output)
+    if not isinstance(form, Softmax):
+        return form
+    if resolve(form.x) is not None:
+        return Skip("its input is a constant: the session folds it")
+    if form.dtype not in (None, "float32", "float16", "float64"):
+        return Skip(f"its type is {form.dtype}, not a float")
+    return Rewrite(scope, form)
+
+
+def groups(matches: list[Rewrite]) -> list[list[Rewrite]]:
+    """Every softmax is rewritten on its own."""
+    return [[match] for match in matches]
+
+
+def replace(context: Context, matches: list[Rewrite]) -> Skip | None:
+    """Rewrite one softmax."""
+    form = matches[0].form
+    at, dtype = context.editor.before(matches[0].scope, form.node), form.dtype or "float32"
+    name = f"softmax{context.report.replaced}"
+    y = softmax(at, context.as_float(at, form.x, dtype), form.axis, name)
+    at.deliver(at.as_type(y, dtype, name), form.node)
+    return None
