@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx_graphsurgeon as gs
 
-from . import activation_matmul, constant, gather, intermediates, matmul, multi_head_attention, softmax, tied
+from . import activation_matmul, constant, gather, intermediates, matmul, softmax, tied
 from .context import Context
 from .graph.editor import Editor, Keep, walk
 from .graph.tidy import lift_constant_nodes, merge_equal, shorten_names
@@ -35,7 +35,6 @@ __all__ = [
 CHAIN: tuple[ModuleType, ...] = (
     tied,  # first: what is stored once must be one constant
     gather,  # before the multiplications, which transpose a table that is there, not the other way round
-    multi_head_attention,  # before the multiplications, whose shapes it needs as the model has them
     matmul,
     activation_matmul,
     softmax,
