@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 
 import numpy as np
@@ -10,8 +11,8 @@ import onnx_graphsurgeon as gs
 
 from .constants import resolve, small_values
 
-# Tensors asked before giving up: an answer, if there is one, is near.
-MOST_ASKED = 2000
+# Operators followed before giving up: an answer, if there is one, is near.
+DEEPEST = 150
 # Operators whose output has the type of an input other than the first.
 _TYPED_BY = {
     "DequantizeLinear": 1,
@@ -39,18 +40,24 @@ def element_type(tensor: gs.Tensor) -> str | None:
 
 def rank(tensor: gs.Tensor) -> Rank:
     """Return a tensor's rank, or None where neither it nor what it comes from says."""
-    known: dict[int, Rank] = {}
+    return _rank(tensor, DEEPEST)
 
-    def of(tensor: gs.Tensor) -> Rank:
-        if id(tensor) not in known:
-            known[id(tensor)] = None  # what is not known while it is being asked is not known
-            if tensor.shape is not None:
-                known[id(tensor)] = len(tensor.shape)
-            elif tensor.inputs and tensor.inputs[0].op in _RANKS and len(known) < MOST_ASKED:
-                known[id(tensor)] = _RANKS[tensor.inputs[0].op](tensor.inputs[0], of)
-        return known[id(tensor)]
 
-    return of(tensor)
+# Ranks found so far, by id of the tensor, for as long as it lives: a rank never changes.
+_found: dict[int, tuple[weakref.ref[gs.Tensor], Rank]] = {}
+
+
+def _rank(tensor: gs.Tensor, deepest: int) -> Rank:
+    key = id(tensor)
+    if key in _found:
+        return _found[key][1]
+    if tensor.shape is not None:
+        return len(tensor.shape)
+    if not tensor.inputs or tensor.inputs[0].op not in _RANKS or deepest == 0:
+        return None
+    found = _RANKS[tensor.inputs[0].op](tensor.inputs[0], lambda inner: _rank(inner, deepest - 1))
+    _found[key] = (weakref.ref(tensor, lambda _: _found.pop(key, None)), found)
+    return found
 
 
 def _first(node: gs.Node, of: _Of) -> Rank:
