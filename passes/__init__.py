@@ -8,10 +8,22 @@ from typing import Any
 
 import onnx_graphsurgeon as gs
 
-from . import activation_matmul, constant, gather, intermediates, matmul, softmax, tied
-from .context import Context
+from . import (
+    activation_matmul,
+    constant,
+    gather,
+    gelu,
+    intermediates,
+    layer_normalization,
+    matmul,
+    multi_head_attention,
+    softmax,
+    tied,
+)
+from .context import Coder, Context, plain_codes
 from .graph.editor import Editor, Keep, walk
 from .graph.tidy import lift_constant_nodes, merge_equal, shorten_names
+from .lowerings.base import Lowering
 from .lowerings.table import LOWERINGS
 from .options import DEFAULT_OPERATORS, Options
 from .report import PassReport, Skip, SkippedNode
@@ -20,6 +32,7 @@ __all__ = [
     "CHAIN",
     "DEFAULT_OPERATORS",
     "LOWERINGS",
+    "Coder",
     "Options",
     "PassReport",
     "Progress",
@@ -38,6 +51,8 @@ CHAIN: tuple[ModuleType, ...] = (
     matmul,
     activation_matmul,
     softmax,
+    gelu,  # behind the multiplications, which quantize what they see a Gelu compute with a finer scale
+    layer_normalization,  # before the pass for constants, which would take scales and biases
     intermediates,  # behind all operators: what they read as codes needs no others
     constant,  # last: what is left
 )
@@ -46,18 +61,24 @@ Progress = Callable[[str, int, int], None]
 
 
 def run(
-    graph: gs.Graph, options: Options, progress: Progress | None = None, keep: Keep = lambda array: array
+    graph: gs.Graph,
+    options: Options,
+    progress: Progress | None = None,
+    keep: Keep = lambda array: array,
+    coder: Coder = plain_codes,
+    lowering: Lowering | None = None,
 ) -> list[PassReport]:
     """Rewrite `graph` in place and return a report per pass.
 
     `progress(pass name, done, total)` is called before every replacement. `keep` gets every new constant and returns
-    an equal array, of less memory perhaps, that takes its place. The graph's opset must reach
+    an equal array, of less memory perhaps, that takes its place. `coder` makes the codes of the weights that `lowering`
+    keeps, which is the one that the options name unless another is given. The graph's opset must reach
     `required_opset(options)`. Raises ValueError where the options name a pass that does not exist.
     """
     modules = chain(options)
     lift_constant_nodes(graph)
     merge_equal(graph)
-    context = Context(Editor(graph, keep), options, LOWERINGS[options.lowering](), PassReport(""))
+    context = Context(Editor(graph, keep), options, lowering or LOWERINGS[options.lowering](), PassReport(""), coder)
     for module in modules:
         if hasattr(module, "prepare"):
             module.prepare(graph, context)
@@ -78,7 +99,8 @@ def preferred_opset(options: Options) -> int:
 def required_opset(options: Options) -> int:
     """Return the lowest opset that the request's weights and passes need."""
     passes = [int(getattr(module, "OPSET", 1)) for module in chain(options)]
-    return max([LOWERINGS[options.lowering]().opset(options.bits), *passes])
+    lowering = LOWERINGS[options.lowering]()
+    return max([*map(lowering.opset, options.widths), *passes])
 
 
 def chain(options: Options) -> list[ModuleType]:

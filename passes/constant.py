@@ -107,7 +107,8 @@ def _replace(context: Context, constant: ConstantView) -> str | None:
         sqnr = 10 * math.log10(signal / noise) if noise and signal else math.inf
     else:
         weight = any(reader.op in WEIGHT_READERS for reader in readers) and values.ndim > 1
-        bits, lowering = context.options.bits if weight else OTHER_BITS, "stored"
+        bits = context.options.bits_for.get(source.name, context.options.bits if weight else OTHER_BITS)
+        lowering = "stored"
         if context.editor.opset < opset_for(bits):
             bits = OTHER_BITS
         fine = context.options.scales == "fine"

@@ -11,6 +11,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from .formats.block import BlockFormat, BlockTensor
 from .formats.encode import encode
 from .graph import constants
 from .graph.activations import Activations
@@ -20,6 +21,19 @@ from .lowerings.base import Lowering, StoredWeight
 from .lowerings.operators import FLOAT, cast
 from .options import Options
 from .report import PassReport, Skip, TensorReport
+
+# Makes the codes of a float [k, n] weight: (weight, format, name of the activation it is multiplied with, threads).
+Coder = Callable[[NDArray[np.floating], BlockFormat, str | None, int], BlockTensor]
+
+
+def plain_codes(
+    weight: NDArray[np.floating],
+    fmt: BlockFormat,
+    activation: str | None,  # noqa: ARG001 (one signature for all)
+    workers: int,
+) -> BlockTensor:
+    """Return the codes nearest to a weight, whatever it is multiplied with."""
+    return encode(weight, fmt, workers)
 
 
 @dataclass
@@ -31,6 +45,7 @@ class Context:
         options: the request.
         lowering: keeps and multiplies weights.
         report: report of the pass at work.
+        coder: makes the codes of weights that the lowering keeps.
         stored: weights already in the graph, by what they hold and how they lie.
         originals: constants met so far, by type and sorted shape.
         activations: the intermediate results of the input model, where a pass asked for them.
@@ -40,6 +55,7 @@ class Context:
     options: Options
     lowering: Lowering
     report: PassReport
+    coder: Coder = plain_codes
     stored: dict[tuple[Any, ...], StoredWeight] = field(default_factory=dict)
     originals: defaultdict[tuple[Any, ...], list[gs.Constant]] = field(default_factory=lambda: defaultdict(list))
     activations: Activations = field(default_factory=Activations)
@@ -77,20 +93,26 @@ class Context:
         sources: list[gs.Constant],
         load: Callable[[], NDArray[np.floating]],
         by_rows: bool = False,
+        activation: str | None = None,
     ) -> StoredWeight | Skip:
-        """Encode and write a weight, [k, n] as `load` returns it, unless one with this key is in the graph already."""
+        """Encode and write a weight, [k, n] as `load` returns it, unless one with this key is in the graph already.
+
+        `activation` is the name of what multiplies with it, [..., k].
+        """
         if key not in self.stored:
             matrix = load()
             if not np.isfinite(matrix).all():
                 self.report.not_finite += [s.name for s in sources if not np.isfinite(constants.load(s)).all()]
                 return Skip("its weight holds NaN or infinity")
-            fmt = self.lowering.format(self.options.bits, self.options.block_size, matrix.shape[0])
-            tensor = encode(matrix, fmt, self.options.workers)
+            name = " + ".join(source.name for source in sources)
+            bits = self.options.bits_for.get(name, self.options.bits)
+            fmt = self.lowering.format(bits, self.options.block_size, matrix.shape[0])
+            tensor = self.coder(matrix, fmt, activation, self.options.workers)
             stored = self.lowering.store(self.editor.at_load(), tensor, f"w{len(self.stored)}", by_rows)
             self.stored[key] = stored
             self.report.tensors.append(
                 TensorReport(
-                    name=" + ".join(source.name for source in sources),
+                    name=name,
                     shape=(int(matrix.shape[0]), int(matrix.shape[1])),
                     bits=fmt.bits,
                     block_size=fmt.block_size,

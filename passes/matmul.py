@@ -98,6 +98,7 @@ def replace(context: Context, matches: list[Product]) -> Skip | None:
         tuple(keys) if several else keys[0],
         [linear.weight.source for linear in linears],
         lambda: np.hstack([linear.matrix() for linear in linears]) if several else first.matrix(),
+        activation=first.x.name,
     )
     if isinstance(weight, Skip):
         return weight

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 # The passes that run unless told otherwise.
@@ -25,6 +26,7 @@ class Options:
         activations: code type of intermediate results, int8, int4 or float8e4m3, where the passes code them.
         scales: fine (quarter octaves) or shift (powers of two): block scales of weights that nothing multiplies in
             integers.
+        bits_for: width of the codes of single weights, by the name they have in the report, instead of `bits`.
     """
 
     bits: int = 6
@@ -35,11 +37,13 @@ class Options:
     operators: frozenset[str] = DEFAULT_OPERATORS
     activations: str = "int8"
     scales: str = "fine"
+    bits_for: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse what no lowering can do, with ValueError."""
-        if not 2 <= self.bits <= 8:
-            raise ValueError(f"bits must be 2 to 8, not {self.bits}")
+        for bits in self.widths:
+            if not 2 <= bits <= 8:
+                raise ValueError(f"bits must be 2 to 8, not {bits}")
         if self.block_size < 0 or self.block_size % 8:
             raise ValueError(f"block size must be a multiple of 8, or 0 for a whole column, not {self.block_size}")
         if self.lowering == "packed" and self.block_size not in (0, 16, 32, 64, 128, 256):
@@ -51,6 +55,11 @@ class Options:
                 re.compile(pattern)
             except re.error as error:
                 raise ValueError(f"keep pattern {pattern!r} is not a regular expression: {error}") from error
+
+    @property
+    def widths(self) -> frozenset[int]:
+        """All widths that weights may have."""
+        return frozenset({self.bits, *self.bits_for.values()})
 
     @cached_property
     def _kept(self) -> list[re.Pattern[str]]:

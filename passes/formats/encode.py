@@ -20,18 +20,24 @@ CLIPPED_STEPS = {1: (0, 1), 4: (0, 1, 2)}
 # Wider codes gain nothing from clipping a column's largest value.
 WIDEST_CLIPPED = 7
 # Smallest normal float32: scale of a column of zeros.
-TINY = np.finfo(np.float32).tiny
+TINY = float(np.finfo(np.float32).tiny)
 # Smallest scale in float16.
 SMALLEST_SCALE = np.float16(2**-24)
 
 
-def encode(weight: NDArray[np.floating], fmt: BlockFormat, workers: int = 1) -> BlockTensor:
+def encode(
+    weight: NDArray[np.floating],
+    fmt: BlockFormat,
+    workers: int = 1,
+    importance: NDArray[np.floating] | None = None,
+) -> BlockTensor:
     """Return the codes of a finite float [k, n] weight.
 
     Every column is searched on its own: the column scale, and each block's exponent among the smallest that does not
-    clip and the ones just below it. The squared error of a column is never larger than that of the largest scale,
-    with which nothing clips and every error is at most half its block's scale. The result depends on nothing but the
-    weight and the format, not on the number of workers.
+    clip and the ones just below it. A row's squared errors are weighed with `importance`, [k], where that is given: the
+    mean square of what the row is multiplied with. The squared error of a column is never larger than that of the
+    largest scale, with which nothing clips and every error is at most half its block's scale. The result depends on
+    nothing but the arguments, not on the number of workers.
     """
     k, n = weight.shape
     blocks, rows = fmt.blocks(k)
@@ -42,11 +48,12 @@ def encode(weight: NDArray[np.floating], fmt: BlockFormat, workers: int = 1) -> 
     codes = np.empty((blocks, rows, n), np.int8)
     exponents = np.empty((blocks, n), np.uint8)
     column_scale = np.empty(n, np.float16)
+    rows_weight = None if importance is None else _rows_weight(importance, blocks, rows)
 
     def encode_columns(columns: slice) -> tuple[float, float]:
         chunk = np.zeros((blocks * rows, columns.stop - columns.start), np.float32)
         np.multiply(weight[:, columns], 1 / tensor_scale, out=chunk[:k], casting="same_kind")
-        best = _search(chunk.reshape(blocks, rows, -1), fmt, largest[columns])
+        best = _search(chunk.reshape(blocks, rows, -1), fmt, largest[columns], rows_weight)
         codes[:, :, columns], exponents[:, columns], column_scale[columns] = best[:3]
         return best.noise, float(np.vdot(chunk, chunk))
 
@@ -83,7 +90,14 @@ def _column_slices(n: int, width: int) -> Iterator[slice]:
     return (slice(start, min(start + width, n)) for start in range(0, n, width))
 
 
-def _search(chunk: Floats, fmt: BlockFormat, largest: Floats) -> _Encoded:
+def _rows_weight(importance: NDArray[np.floating], blocks: int, rows: int) -> Floats:
+    """Return importances around 1, [blocks, rows]; padding has none."""
+    padded = np.zeros(blocks * rows, np.float32)
+    padded[: len(importance)] = importance / max(float(importance.mean()), TINY)
+    return padded.reshape(blocks, rows)
+
+
+def _search(chunk: Floats, fmt: BlockFormat, largest: Floats, rows_weight: Floats | None) -> _Encoded:
     """Return the best codes of a [blocks, rows, columns] chunk over the candidate column scales."""
     peak = np.maximum(chunk.max(axis=1), -chunk.min(axis=1))
     buffers = np.empty_like(chunk), np.empty_like(chunk)
@@ -94,13 +108,13 @@ def _search(chunk: Floats, fmt: BlockFormat, largest: Floats) -> _Encoded:
     for fraction in _candidates(fmt):
         scale16 = _float16(largest * np.float32(2.0**-fraction))
         scale = scale16.astype(np.float32)
-        exponents, error = _best_exponents(chunk, peak, scale, fmt, buffers)
+        exponents, error = _best_exponents(chunk, peak, scale, fmt, buffers, rows_weight)
         better = error < least
         least[better], best_scale[better] = error[better], scale16[better]
         best_exponents[:, better] = exponents[:, better]
     block_scale = exponent_scale(best_exponents, fmt) * best_scale.astype(np.float32)
-    _round(chunk, block_scale, fmt, *buffers)
-    return _Encoded(buffers[1].astype(np.int8), best_exponents, best_scale, float(least.sum(dtype=np.float64)))
+    noise = _round(chunk, block_scale, fmt, *buffers).sum(dtype=np.float64)
+    return _Encoded(buffers[1].astype(np.int8), best_exponents, best_scale, float(noise))
 
 
 def _candidates(fmt: BlockFormat) -> NDArray[np.float64]:
@@ -112,27 +126,40 @@ def _candidates(fmt: BlockFormat) -> NDArray[np.float64]:
 
 
 def _best_exponents(
-    chunk: Floats, peak: Floats, scale: Floats, fmt: BlockFormat, buffers: tuple[Floats, Floats]
+    chunk: Floats,
+    peak: Floats,
+    scale: Floats,
+    fmt: BlockFormat,
+    buffers: tuple[Floats, Floats],
+    rows_weight: Floats | None,
 ) -> tuple[NDArray[np.uint8], Floats]:
     """Return each block's best exponent, [blocks, columns], and each column's squared error, [columns]."""
     octaves = np.log2(np.maximum(peak, TINY) / (scale * np.float32(fmt.high)))
     smallest = np.clip(np.ceil(octaves * fmt.steps), 0, fmt.max_exponent).astype(np.int8)
     exponents = smallest.astype(np.uint8)
-    least = _round(chunk, exponent_scale(exponents, fmt) * scale, fmt, *buffers)
+    least = _round(chunk, exponent_scale(exponents, fmt) * scale, fmt, *buffers, rows_weight)
     for below in CLIPPED_STEPS[fmt.steps][1:] if fmt.max_exponent else ():
         lower = np.maximum(smallest - np.int8(below), 0).astype(np.uint8)
-        error = _round(chunk, exponent_scale(lower, fmt) * scale, fmt, *buffers)
+        error = _round(chunk, exponent_scale(lower, fmt) * scale, fmt, *buffers, rows_weight)
         better = error < least
         least[better], exponents[better] = error[better], lower[better]
     return exponents, least.sum(axis=0)
 
 
-def _round(chunk: Floats, block_scale: Floats, fmt: BlockFormat, scaled: Floats, codes: Floats) -> Floats:
+def _round(
+    chunk: Floats,
+    block_scale: Floats,
+    fmt: BlockFormat,
+    scaled: Floats,
+    codes: Floats,
+    rows_weight: Floats | None = None,
+) -> Floats:
     """Leave the codes of `chunk / block_scale` in `codes` and return each block's squared error, [blocks, columns]."""
     np.multiply(chunk, (1 / block_scale)[:, None, :], out=scaled)
     np.rint(scaled, out=codes)
     np.clip(codes, fmt.low, fmt.high, out=codes)
     np.subtract(scaled, codes, out=scaled)
     np.multiply(scaled, scaled, out=scaled)
-    error: Floats = scaled.sum(axis=1) * np.square(block_scale)
+    total = scaled.sum(axis=1) if rows_weight is None else np.einsum("brn,br->bn", scaled, rows_weight)
+    error: Floats = total * np.square(block_scale)
     return error

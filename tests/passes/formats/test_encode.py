@@ -244,3 +244,15 @@ def test_shifted_codes_fit_an_int8(bits):
     fmt = BlockFormat.shifted(bits, 32)
     assert fmt.low << fmt.max_exponent == -128
     assert (fmt.high << fmt.max_exponent) <= 127
+
+
+@pytest.mark.parametrize("make", [BlockFormat.shifted, BlockFormat.fine])
+def test_importance_moves_the_error_to_rows_that_matter_less(make) -> None:
+    rng = np.random.default_rng(7)
+    weight, importance = rng.standard_normal((100, 16)).astype(np.float32), np.exp(2 * rng.standard_normal(100))
+    plain, weighed = encode(weight, make(4, 32)), encode(weight, make(4, 32), importance=importance)
+    by_row = np.square(errors(weight, weighed)).sum(axis=1)
+    assert importance @ by_row < 0.95 * (importance @ np.square(errors(weight, plain)).sum(axis=1))
+    assert weighed.noise == pytest.approx(by_row.sum(), rel=1e-4)
+    same = encode(weight, make(4, 32), importance=np.full(100, 3.0))
+    np.testing.assert_array_equal(decode(same), decode(plain))
