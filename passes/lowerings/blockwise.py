@@ -57,7 +57,7 @@ def quantize_blocks(at: Emitter, x: gs.Tensor, code: CodeType, block: int, name:
     A value errs by at most `code.bound` of the largest magnitude of its block. Beyond LARGEST_PEAK, values saturate.
     """
     rows = at.op("Flatten", x, name=f"{name}.rows", axis=-1)
-    shifts = _shifts(at, rows, code, block, name)
+    shifts = block_shifts(at, rows, code, block, name)
     codes = at.op(
         "QuantizeLinear", rows, shifts, name=f"{name}.codes", axis=1, block_size=block, output_dtype=code.onnx
     )
@@ -68,7 +68,7 @@ def quantize_blocks(at: Emitter, x: gs.Tensor, code: CodeType, block: int, name:
     return at.op("Reshape", decoded, shape, name=f"{name}.blocks", dtype=np.float32, allowzero=1)
 
 
-def _shifts(at: Emitter, rows: gs.Variable, code: CodeType, block: int, name: str) -> gs.Variable:
+def block_shifts(at: Emitter, rows: gs.Variable, code: CodeType, block: int, name: str) -> gs.Variable:
     """Write the smallest power of two, [r, blocks], that takes each block's peak to at most `code.largest`."""
     one = at.constant(np.array([1], np.int64), "one_axis")
     sizes = at.op("Unsqueeze", at.op("Abs", rows, name=f"{name}.abs"), one, name=f"{name}.sizes")

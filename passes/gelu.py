@@ -1,0 +1,62 @@
+"""Gelu and its kin (tanh form, QuickGelu, SiLU) from a table of 256 integers, 8 bits in and 8 bits out.
+
+Before: x -- Gelu, BiasGelu, FastGelu, QuickGelu, Swish, or what exporters write of Erf, Tanh, Sigmoid -> y
+After:  (x -- Add bias) -- lowerings.lookup_table -> y; one table for all nodes of a kind
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_graphsurgeon as gs
+
+from .context import Context
+from .graph.constants import FLOATS, resolve
+from .lowerings.lookup_table import apply_table
+from .lowerings.operators import OPSET_QUANTIZE
+from .patterns.activation import Activation, match_activation
+from .report import Skip
+
+OPSET = OPSET_QUANTIZE
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """An activation and the graph it is in."""
+
+    scope: gs.Graph
+    form: Activation
+
+    @property
+    def node(self) -> gs.Node:
+        """The last node of the form."""
+        return self.form.node
+
+
+def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite | Skip | None:
+    """Return the activation that ends in a node."""
+    form = match_activation(node, context.is_output)
+    if not isinstance(form, Activation):
+        return form
+    if resolve(form.x) is not None:
+        return Skip("its input is a constant: the session folds it")
+    if form.dtype not in FLOATS:
+        return Skip(f"its type is {form.dtype or 'not known'}, not a float")
+    return Rewrite(scope, form)
+
+
+def groups(matches: list[Rewrite]) -> list[list[Rewrite]]:
+    """Every activation is rewritten on its own."""
+    return [[match] for match in matches]
+
+
+def replace(context: Context, matches: list[Rewrite]) -> Skip | None:
+    """Rewrite one activation."""
+    form = matches[0].form
+    at, dtype = context.editor.before(matches[0].scope, form.node), form.dtype or "float32"
+    x, name = form.x, f"{form.kind}{context.report.replaced}"
+    if form.bias is not None:
+        x = at.op("Add", x, form.bias, name=f"{name}.biased", dtype=x.dtype)
+    y = apply_table(at, context.as_float(at, x, dtype), form.kind, name)
+    at.deliver(at.as_type(y, dtype, name), form.node)
+    return None

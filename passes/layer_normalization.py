@@ -1,0 +1,133 @@
+"""Layer normalization and its root-mean-square kin: statistics from block codes in integers, scale and bias as codes.
+
+    Before: x [..., k] (+ residual) -- LayerNormalization, in any form that exporters write -> [..., k]
+    After:  (x -- Add residual) -- lowerings.normalization(scale, bias) -> [..., k]
+
+Scales and biases of all normalizations of one width are stored as one matrix and decoded at load:
+
+    codes [k, vectors] -- decoded -> [vectors, k] -- Split -> scale, bias, scale, bias, ... [1, k]
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from .constant import BLOCK_SIZE, LARGEST_SHIFT, OTHER_BITS
+from .context import Context
+from .formats.block import BlockFormat
+from .formats.encode import encode
+from .graph.constants import FLOATS, resolve
+from .graph.editor import Emitter
+from .lowerings.normalization import WIDEST, Rows, normalize
+from .lowerings.operators import FLOAT, OPSET_INT4
+from .lowerings.stored import store_codes
+from .patterns.normalization import Normalization, match_normalization
+from .report import Skip, TensorReport
+
+OPSET = OPSET_INT4
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """A normalization and the graph it is in."""
+
+    scope: gs.Graph
+    form: Normalization
+
+    @property
+    def node(self) -> gs.Node:
+        """The last node of the form."""
+        return self.form.node
+
+
+def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite | Skip | None:
+    """Return the normalization that ends in a node."""
+    form = match_normalization(node, context.is_output)
+    if not isinstance(form, Normalization):
+        return form
+    if resolve(form.x) is not None:
+        return Skip("its input is a constant: the session folds it")
+    if form.dtype not in FLOATS or form.output_dtype not in FLOATS:
+        return Skip(f"its type is {form.dtype or 'not known'}, not a float")
+    if not 0 < form.width <= WIDEST:
+        return Skip(f"its rows have {form.width} values: sums are exact up to {WIDEST}")
+    if not all(np.isfinite(vector).all() for vector in _vectors(form)):
+        return Skip("its scale or bias holds NaN or infinity")
+    return Rewrite(scope, form)
+
+
+def groups(matches: list[Rewrite]) -> list[list[Rewrite]]:
+    """Normalizations of one width keep their scales and biases together."""
+    widths: defaultdict[int, list[Rewrite]] = defaultdict(list)
+    for rewrite in matches:
+        widths[rewrite.form.width].append(rewrite)
+    return list(widths.values())
+
+
+def replace(context: Context, matches: list[Rewrite]) -> Skip | None:
+    """Rewrite the normalizations of one width."""
+    forms = [rewrite.form for rewrite in matches]
+    vectors = iter(_store(context, forms))
+    for number, rewrite in enumerate(matches):
+        form = rewrite.form
+        at, name = context.editor.before(rewrite.scope, form.node), f"norm{context.report.replaced + number}"
+        scale = next(vectors)
+        bias = None if form.bias is None else next(vectors)
+        x = _add_up(at, form, name)
+        rows = Rows(form.width, context.options.block_size or BLOCK_SIZE, form.epsilon, form.centered)
+        y = normalize(at, context.as_float(at, x, form.dtype or "float32"), rows, scale, bias, name)
+        at.deliver(at.as_type(y, form.output_dtype or "float32", name), form.node)
+    return None
+
+
+def _vectors(form: Normalization) -> list[NDArray[np.float64]]:
+    return [form.scale] if form.bias is None else [form.scale, form.bias]
+
+
+def _store(context: Context, forms: list[Normalization]) -> list[gs.Variable]:
+    """Store scale and bias of each form as codes and return them decoded, [1, k] each."""
+    matrix = np.stack([vector for form in forms for vector in _vectors(form)], axis=1)
+    width, count = matrix.shape
+    fine = context.options.scales == "fine"
+    fmt = (
+        BlockFormat.fine(OTHER_BITS, BLOCK_SIZE)
+        if fine
+        else BlockFormat(OTHER_BITS, BLOCK_SIZE, max_exponent=LARGEST_SHIFT)
+    )
+    tensor = encode(matrix.astype(np.float32), fmt, context.options.workers)
+    load, name = context.editor.at_load(), f"norms{len(context.report.tensors)}"
+    restored, size = store_codes(load, tensor, (count, width), FLOAT, name)
+    sources = {id(source): source for form in forms for source in form.sources}
+    context.report.tensors.append(
+        TensorReport(
+            name=" + ".join(source.name for source in sources.values()),
+            shape=(width, count),
+            bits=OTHER_BITS,
+            block_size=BLOCK_SIZE,
+            lowering="stored",
+            bytes_before=sum(int(source._values.nbytes) for source in sources.values()),
+            bytes_after=size,
+            sqnr_db=tensor.sqnr_db,
+        )
+    )
+    outputs = [context.editor.variable(f"{name}.{number}", np.float32) for number in range(count)]
+    if count == 1:
+        return [restored]
+    load.node("Split", [restored], outputs, axis=0, num_outputs=count)
+    return outputs
+
+
+def _add_up(at: Emitter, form: Normalization, name: str) -> gs.Tensor:
+    """Write x + residual (+ bias), under the name of the output that holds the sum where there is one."""
+    x = form.x
+    for number, addend in enumerate(form.addends, 1):
+        total = form.total if number == len(form.addends) else None
+        if total is not None:
+            total.inputs.clear()
+        x = at.op("Add", x, addend, name=f"{name}.sum{number}", output=total, dtype=x.dtype)
+    return x
