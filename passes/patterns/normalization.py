@@ -196,9 +196,9 @@ def _fit(region: Region, width: int) -> _Fit | Skip | None:
     if y.shape != x.shape or not np.isfinite(y).all() or width < 2:
         return None
     scalars = {float(c.reshape(-1)[0]) for c in region.constants if c.size == 1}
-    epsilons = sorted(value for value in scalars if 0 < value <= LARGEST_EPSILON) or [0.0]
+    epsilons = sorted(value for value in scalars if 0 < value <= LARGEST_EPSILON)
     best, least = None, np.inf
-    for epsilon, centered in itertools.product(epsilons, (True, False)):
+    for epsilon, centered in itertools.product([*epsilons, 0.0], (True, False)):
         z = normalized(x, epsilon, centered)
         z_mean, y_mean = z.mean(axis=0), y.mean(axis=0)
         scale = ((z - z_mean) * (y - y_mean)).sum(axis=0) / np.square(z - z_mean).sum(axis=0)

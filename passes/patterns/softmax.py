@@ -48,16 +48,26 @@ def match_softmax(node: gs.Node, opset: int, is_output: IsOutput) -> Softmax | S
         return axis if isinstance(axis, Skip) else _with_mask(node, node.inputs[0], axis, is_output)
     if node.op not in ("Div", "Mul"):
         return None
+    return _decomposed(node, is_output)
+
+
+def _decomposed(node: gs.Node, is_output: IsOutput) -> Softmax | Skip | None:
+    """Return the softmax that a node's region computes; of several the largest, which subtracts the maximum itself."""
     probes = np.random.default_rng(7).normal(0, 3, (4, 7))
     expected = np.exp(probes) / np.exp(probes).sum(-1, keepdims=True)
+    found: Softmax | Skip | None = None
     for region in regions(node):
         if not {"Exp", "ReduceSum"} <= region.ops or any(constant.size != 1 for constant in region.constants):
             continue
         y = region(probes)
-        if y.shape == expected.shape and np.abs(y - expected).max() <= TOLERANCE:
-            leak = region.leak(is_output)
-            return Skip(leak) if leak else _with_mask(node, region.x, -1, is_output)
-    return None
+        if y.shape != expected.shape or not np.abs(y - expected).max() <= TOLERANCE:
+            continue
+        leak = region.leak(is_output)
+        if not leak:
+            found = _with_mask(node, region.x, -1, is_output)
+        elif found is None:
+            found = Skip(leak)
+    return found
 
 
 def _axis(node: gs.Node, opset: int) -> int | Skip:
