@@ -48,6 +48,7 @@ __all__ = [
 CHAIN: tuple[ModuleType, ...] = (
     tied,  # first: what is stored once must be one constant
     gather,  # before the multiplications, which transpose a table that is there, not the other way round
+    multi_head_attention,  # before the multiplications, whose shapes it needs as the model has them
     matmul,
     activation_matmul,
     softmax,

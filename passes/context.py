@@ -17,6 +17,7 @@ from .graph import constants
 from .graph.activations import Activations
 from .graph.constants import ConstantView, resolve
 from .graph.editor import Editor, Emitter, walk
+from .graph.shapes import Shapes
 from .lowerings.base import Lowering, StoredWeight
 from .lowerings.operators import FLOAT, cast
 from .options import Options
@@ -49,6 +50,7 @@ class Context:
         stored: weights already in the graph, by what they hold and how they lie.
         originals: constants met so far, by type and sorted shape.
         activations: the intermediate results of the input model, where a pass asked for them.
+        shapes: of the input model's tensors, where a pass asked for them.
     """
 
     editor: Editor
@@ -59,6 +61,7 @@ class Context:
     stored: dict[tuple[Any, ...], StoredWeight] = field(default_factory=dict)
     originals: defaultdict[tuple[Any, ...], list[gs.Constant]] = field(default_factory=lambda: defaultdict(list))
     activations: Activations = field(default_factory=Activations)
+    shapes: Shapes = field(default_factory=Shapes)
     _floats: dict[tuple[str, int], gs.Variable] = field(default_factory=dict)
     _outputs: frozenset[str] = field(init=False)
     _kept: dict[int, str] = field(default_factory=dict)

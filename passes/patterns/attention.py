@@ -14,7 +14,7 @@ from ..graph.shapes import Shapes
 from ..graph.sizes import Size
 from ..report import Skip
 from .region import IsOutput, is_standard
-from .softmax import Softmax, match_softmax
+from .softmax import OPSET_ONE_AXIS, Softmax, match_softmax
 
 # Between [batch, tokens, heads, width] and [batch, heads, tokens, width].
 SPLIT = (0, 2, 1, 3)
@@ -108,15 +108,11 @@ def match_attention(node: gs.Node, shapes: Shapes, opset: int, is_output: IsOutp
         return None
     inner: list[gs.Tensor] = []
     weights, zero_nan = _weights(node.inputs[0], inner)
-    maker = weights.inputs[0] if weights.inputs else None
-    softmax = match_softmax(maker, opset, is_output) if maker is not None and maker.op in _SOFTMAX else None
-    if not isinstance(softmax, Softmax):
-        return softmax
     inner.append(weights)
-    rank = shapes.shape(weights)
-    if softmax.axis != -1 and (rank is None or softmax.axis != len(rank) - 1):
-        return Skip(f"its Softmax is along axis {softmax.axis}, not known to be the last one")
-    scores = _scores(softmax.x, shapes, inner)
+    x = _softmax_input(weights, opset, is_output)
+    if not isinstance(x, gs.Tensor):
+        return x
+    scores = _scores(x, shapes, inner)
     if not isinstance(scores, _Scores):
         return scores
     leak = _leak(inner, node, scores, is_output)
@@ -129,7 +125,12 @@ def match_attention(node: gs.Node, shapes: Shapes, opset: int, is_output: IsOutp
     query = _split(left, shapes)
     if query is None:
         made = left.inputs[0].op if left.inputs else "an input"
-        return Skip(f"its query comes from {made}, not from the Transpose that splits heads")
+        known = _transposed(left, *SPLIT) is None
+        return Skip(
+            f"its query comes from {made}, not from the Transpose that splits heads"
+            if known
+            else f"nothing is known of the shape of its query {left.name}"
+        )
     pair = _pair(right, node.inputs[1], scores, shapes)
     if isinstance(pair, Skip):
         return pair
@@ -137,7 +138,17 @@ def match_attention(node: gs.Node, shapes: Shapes, opset: int, is_output: IsOutp
     return _misfit(found) or found
 
 
-_SOFTMAX = ("Softmax", "Div", "Mul")
+def _softmax_input(weights: gs.Tensor, opset: int, is_output: IsOutput) -> gs.Tensor | Skip | None:
+    """Return what the weights are the Softmax of, along the last of four axes."""
+    node = weights.inputs[0] if weights.inputs else None
+    if node is None:
+        return None
+    if node.op == "Softmax" and is_standard(node):
+        axis = int(node.attrs.get("axis", -1 if opset >= OPSET_ONE_AXIS else 1))
+        # Before opset 13 several axes from this one on count as one: here it is one.
+        return node.inputs[0] if axis in (-1, len(SPLIT) - 1) else Skip(f"its Softmax is along axis {axis}")
+    form = match_softmax(node, opset, is_output) if node.op in ("Div", "Mul") else None
+    return form.x if isinstance(form, Softmax) and form.axis == -1 else None
 
 
 @dataclass
