@@ -21,8 +21,12 @@ from rich.table import Table
 import passes
 from bct_onnx import files
 from passes.lowerings.blockwise import CODE_TYPES, SMALLEST_PEAK
+from passes.lowerings.lookup_table import function_table
+from passes.lowerings.normalization import Rows, normalization_bound
 from passes.lowerings.products import product_bound
 from passes.lowerings.softmax import ENTRY_BOUND, GRID_BOUND
+from passes.patterns.activation import FUNCTIONS
+from passes.patterns.normalization import normalized
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -102,6 +106,63 @@ def softmax_feeds() -> Iterator[tuple[str, Feeds]]:
             yield "masked, one row wholly", {"x": masked}
 
 
+ACTIVATIONS = {
+    "gelu": "y = Gelu (x)",
+    "gelu_tanh": 'y = Gelu <approximate = "tanh"> (x)',
+    "quick_gelu": "k = Constant <value = float {1.702}> () a = Mul (x, k) s = Sigmoid (a) y = Mul (x, s)",
+    "silu": "s = Sigmoid (x) y = Mul (x, s)",
+}
+
+
+def activation(kind: str, x: Array) -> Array:
+    """Return a function of Gelu's kind, its limit 0 at minus infinity."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.where(np.isneginf(x), 0, FUNCTIONS[kind](x))
+
+
+def activation_feeds() -> Iterator[tuple[str, Feeds]]:
+    """Yield numbers from all of the real line."""
+    yield from ((name, {"x": x}) for name, x in rows() if name in ("normal", "zeros", "denormals", "1e30"))
+    yield "-20 to 20", {"x": np.linspace(-20, 20, 200001, dtype=np.float32)[None]}
+    yield "infinities", {"x": np.array([[INF, -INF, 3.4e38, -3.4e38]], np.float32)}
+
+
+# The scale is 1, whose 8-bit codes err by at most half a step of 127.
+SCALE_BOUND = 1 / 254
+
+
+def normalization(op: str, epsilon: float, width: int) -> Operator:
+    """Return a normalization of rows of one width."""
+    parameters = Rows(width, BLOCK, epsilon, centered=op == "LayerNormalization")
+
+    def bound(x: Array) -> Array:
+        z = np.abs(normalized(x, epsilon, parameters.centered))
+        return np.asarray(normalization_bound(x, parameters) + z * (SCALE_BOUND + ROUNDING) + 10 * ROUNDING)
+
+    ones = ", ".join(["1"] * width)
+    return Operator(
+        f"{op.removesuffix('Normalization')} {width} {epsilon:g}",
+        only("layer_normalization"),
+        f"g (float[m, {width}] x) => (float[m, {width}] y) <float[{width}] scale = {{{ones}}}>"
+        f" {{ y = {op} <epsilon = {epsilon:.13f}> (x, scale) }}",
+        lambda x: normalized(x, epsilon, parameters.centered),
+        bound,
+        lambda: normalization_feeds(width),
+    )
+
+
+def normalization_feeds(width: int) -> Iterator[tuple[str, Feeds]]:
+    """Yield rows of one width; their squares fit float32, beyond that the float operator overflows, too."""
+    x = normal(64, width)
+    yield "normal", {"x": x}
+    yield "rows of very different sizes", {"x": normal(64, width, spread=4)}
+    yield "an outlier of 100", {"x": x * np.where(np.arange(width) == width // 2, 100, 1).astype(np.float32)}
+    yield "10 away from zero", {"x": x + np.float32(10)}
+    yield "zeros", {"x": x * 0}
+    yield "all equal", {"x": x * 0 + np.float32(3.7)}
+    yield "denormals", {"x": x * np.float32(1e-41)}
+
+
 def product_feeds() -> Iterator[tuple[str, Feeds]]:
     """Yield pairs of matrices of the same inner length."""
     for name, x in rows():
@@ -139,6 +200,19 @@ def operators() -> Iterator[Operator]:
         lambda x: np.asarray(GRID_BOUND + x.shape[-1] * ENTRY_BOUND + ROUNDING),
         softmax_feeds,
     )
+    for kind, text in ACTIVATIONS.items():
+        yield Operator(
+            kind,
+            only("gelu"),
+            f"g (float[m, n] x) => (float[m, n] y) {{ {text} }}",
+            lambda x, kind=kind: activation(kind, x),
+            lambda x, kind=kind: np.asarray(function_table(kind).bound + ROUNDING),
+            activation_feeds,
+        )
+    for op in ("LayerNormalization", "SimplifiedLayerNormalization"):
+        for width in (1, 33, 768, 8192):
+            yield normalization(op, 1e-5, width)
+        yield normalization(op, 1e-12, 768)
     for lowering in ("dense", "qdq"):
         yield Operator(
             f"product of activations ({lowering})",
@@ -170,7 +244,8 @@ def measure(operator: Operator) -> Iterator[Result]:
         if not np.array_equal(np.isnan(y), np.isnan(expected)):
             yield Result(operator.name, name, INF, 0, INF)
             continue
-        error = np.nan_to_num(np.abs(y - expected))
+        with np.errstate(invalid="ignore"):  # infinity less infinity, where both are right
+            error = np.nan_to_num(np.abs(y - expected))
         bound = np.broadcast_to(operator.bound(**wide), error.shape)
         yield Result(operator.name, name, float(error.max()), float(bound.max()), float((error / bound).max()))
 
