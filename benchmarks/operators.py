@@ -206,7 +206,7 @@ def operators() -> Iterator[Operator]:
             only("gelu"),
             f"g (float[m, n] x) => (float[m, n] y) {{ {text} }}",
             lambda x, kind=kind: activation(kind, x),
-            lambda x, kind=kind: np.asarray(function_table(kind).bound + ROUNDING),
+            lambda x, kind=kind: np.full_like(x, function_table(kind).bound + ROUNDING),
             activation_feeds,
         )
     for op in ("LayerNormalization", "SimplifiedLayerNormalization"):
