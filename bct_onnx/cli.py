@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import onnxruntime
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -17,11 +18,14 @@ from passes.options import ACTIVATIONS
 from . import table
 from .api import compress
 from .errors import BctError
+from .limits import limit_memory
 from .presets import DEFAULT_PRESET, PRESETS
 from .report import Report
 from .version import __version__
 
 INTERRUPTED, TERMINATED = 130, 143
+# What ONNX Runtime says goes into the one line, not beside it.
+FATAL = 4
 # Set to see the traceback of a defect.
 DEBUG = "BCT_DEBUG"
 
@@ -97,6 +101,8 @@ def main() -> None:
     """Run the command and end the process with its exit code."""
     console = Console(stderr=True)
     signal.signal(signal.SIGTERM, _terminate)
+    limit_memory()
+    onnxruntime.set_default_logger_severity(FATAL)
     try:
         command.main(standalone_mode=False)
     except click.ClickException as error:
@@ -108,6 +114,9 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         _say(console, "interrupted; nothing was written")
         raise SystemExit(INTERRUPTED) from None
+    except MemoryError as error:
+        _say(console, f"more memory is needed than there is: {error}")
+        raise SystemExit(2) from None
     except Exception as error:
         if os.environ.get(DEBUG):
             raise

@@ -11,7 +11,7 @@ from onnx import ModelProto
 from bct_onnx.errors import BctError, VerificationError
 from bct_onnx.verify.feeds import Feed, candidate_feeds, load_feeds
 from bct_onnx.verify.measure import FeedError, OutputError, find_mismatch, measure, pool
-from bct_onnx.verify.session import Latency, OrtError, Session, Thrift
+from bct_onnx.verify.session import Latency, OrtError, Session, Thrift, TooLongError
 from bct_onnx.verify.values import Array, Value
 
 # From how many bits on: least cosine of a float output, least share of equal values without float outputs.
@@ -108,7 +108,7 @@ def run_reference(
     """Run the input model on feeds from `feeds_file` (.npz) or on feeds made for it; keep its answers.
 
     `model` is the same model; its tensors need no data. Once a feed has run, no other is begun after
-    `budget_seconds`. BctError when ONNX Runtime does not load the model, a given feed does not run, or
+    `budget_seconds`. BctError when the feeds do not fit into memory, ONNX Runtime does not load the model, a given feed does not run, or
     no feed that could be made runs and gives a finite number.
     """
     try:
@@ -116,7 +116,12 @@ def run_reference(
     except OrtError as error:
         raise BctError(f"{path}: ONNX Runtime does not load the model: {error}") from error
     if feeds_file is None:
-        feeds, outputs = _run_candidates(session, path, model, seed, budget_seconds)
+        try:
+            feeds, outputs = _run_candidates(session, path, model, seed, budget_seconds)
+        except MemoryError as error:
+            raise BctError(
+                f"{path}: inputs of the sizes it declares do not fit into memory; give smaller ones with --feeds"
+            ) from error
     else:
         feeds = load_feeds(feeds_file, model)
         outputs = []
@@ -172,6 +177,8 @@ def _run_candidates(
         for feed in group:
             try:
                 answer = session.run(feed)
+            except TooLongError as error:
+                raise BctError(f"{path}: {error}; give shorter inputs with --feeds FILE.npz") from error
             except OrtError as error:
                 first_error = first_error or str(error)
             else:

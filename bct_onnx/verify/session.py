@@ -4,6 +4,7 @@ import ctypes
 import enum
 import re
 import statistics
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from bct_onnx.verify.values import Array
 
 _BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
 _FATAL = 4
+# A run that takes longer is stopped, in seconds: some models never end.
+MOST_SECONDS = 300.0
 _BOILERPLATE = (
     r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ",
     r"Load model from .*? failed: ?",
@@ -33,6 +36,10 @@ _BOILERPLATE = (
 
 class OrtError(Exception):
     """ONNX Runtime refused a model or a feed; the message is one line."""
+
+
+class TooLongError(OrtError):
+    """A run was stopped after MOST_SECONDS."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +83,30 @@ class Session:
         self._has_bfloat16 = "tensor(bfloat16)" in types
 
     def run(self, feed: Feed) -> dict[str, Array]:
-        """Return the outputs by name (`name[i]` of a sequence, bfloat16 as float32); OrtError on failure."""
+        """Return the outputs by name (`name[i]` of a sequence, bfloat16 as float32).
+
+        OrtError on failure; TooLongError after MOST_SECONDS, at the end of the operator that is at work then.
+        """
+        options = ort.RunOptions()
+        watch = threading.Timer(MOST_SECONDS, setattr, (options, "terminate", True))
+        watch.daemon = True
+        watch.start()
+        try:
+            return self._run(feed, options)
+        except OrtError as error:
+            if options.terminate:
+                raise TooLongError(f"a run took more than {MOST_SECONDS:g} s and was stopped") from error
+            raise
+        finally:
+            watch.cancel()
+
+    def _run(self, feed: Feed, options: ort.RunOptions | None = None) -> dict[str, Array]:
         try:
             if self._has_bfloat16:
-                values = self._session.run_with_ort_values(None, self._ort_values(feed))
+                values = self._session.run_with_ort_values(None, self._ort_values(feed), options)
                 results = [_to_numpy(value) for value in values]
             else:
-                results = self._session.run(None, dict(feed))
+                results = self._session.run(None, dict(feed), options)
         except Exception as error:
             raise OrtError(essential_words(error)) from error
         outputs: dict[str, Array] = {}
@@ -98,7 +122,7 @@ class Session:
         times: list[float] = []
         while not times or (sum(times) < seconds and len(times) < most_runs):
             start = time.perf_counter()
-            self.run(feed)
+            self._run(feed)
             times.append(time.perf_counter() - start)
         return Latency(round(1e3 * statistics.median(times), 3), round(1e3 * min(times), 3))
 

@@ -1,0 +1,28 @@
+"""A slice of the fuzz campaign: `python -m benchmarks.fuzz` runs all of it."""
+
+import time
+
+import pytest
+
+from benchmarks.fuzz import generate, mutate
+from benchmarks.fuzz.__main__ import ROOT, cases
+from benchmarks.fuzz.campaign import campaign, generated, run
+
+
+def test_the_slice_ends_well() -> None:
+    models = sorted((ROOT / "models" / "fixtures").glob("*.onnx"))
+    endings = list(campaign(cases(12, 48, 77, models), time.monotonic() + 15))
+    assert len(endings) > 10
+    assert [ending for ending in endings if not ending.good] == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_graphs_are_compressed(seed: int) -> None:
+    assert run(generated(seed)).outcome in {"verified", "exit 1"}
+
+
+def test_seeds_give_the_same_cases() -> None:
+    fixture = ROOT / "models" / "fixtures" / "bert_torchscript_eager.onnx"
+    assert generate.model(3).SerializeToString() == generate.model(3).SerializeToString()
+    assert mutate.mutate(fixture, 4) == mutate.mutate(fixture, 4)
+    assert mutate.mutate(fixture, 4) != fixture.read_bytes()
