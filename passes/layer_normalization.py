@@ -72,12 +72,12 @@ def groups(matches: list[Rewrite]) -> list[list[Rewrite]]:
 def replace(context: Context, matches: list[Rewrite]) -> Skip | None:
     """Rewrite the normalizations of one width."""
     forms = [rewrite.form for rewrite in matches]
-    vectors = iter(_store(context, forms))
+    vectors = _store(context, forms)
     for number, rewrite in enumerate(matches):
         form = rewrite.form
         at, name = context.editor.before(rewrite.scope, form.node), f"norm{context.report.replaced + number}"
-        scale = next(vectors)
-        bias = None if form.bias is None else next(vectors)
+        scale = vectors[_key(form.scale)]
+        bias = None if form.bias is None else vectors[_key(form.bias)]
         x = _add_up(at, form, name)
         rows = Rows(form.width, context.options.block_size or BLOCK_SIZE, form.epsilon, form.centered)
         y = normalize(at, context.as_float(at, x, form.dtype or "float32"), rows, scale, bias, name)
@@ -89,9 +89,14 @@ def _vectors(form: Normalization) -> list[NDArray[np.float64]]:
     return [form.scale] if form.bias is None else [form.scale, form.bias]
 
 
-def _store(context: Context, forms: list[Normalization]) -> list[gs.Variable]:
-    """Store scale and bias of each form as codes and return them decoded, [1, k] each."""
-    matrix = np.stack([vector for form in forms for vector in _vectors(form)], axis=1)
+def _key(vector: NDArray[np.float64]) -> bytes:
+    return vector.astype(np.float32).tobytes()
+
+
+def _store(context: Context, forms: list[Normalization]) -> dict[bytes, gs.Variable]:
+    """Store the scales and biases as codes, equal ones once, and return them decoded, [1, k] each, by `_key`."""
+    distinct = {_key(vector): vector for form in forms for vector in _vectors(form)}
+    matrix = np.stack(list(distinct.values()), axis=1)
     width, count = matrix.shape
     fine = context.options.scales == "fine"
     fmt = (
@@ -116,10 +121,9 @@ def _store(context: Context, forms: list[Normalization]) -> list[gs.Variable]:
         )
     )
     outputs = [context.editor.variable(f"{name}.{number}", np.float32) for number in range(count)]
-    if count == 1:
-        return [restored]
-    load.node("Split", [restored], outputs, axis=0, num_outputs=count)
-    return outputs
+    if count > 1:
+        load.node("Split", [restored], outputs, axis=0, num_outputs=count)
+    return dict(zip(distinct, outputs if count > 1 else [restored], strict=True))
 
 
 def _add_up(at: Emitter, form: Normalization, name: str) -> gs.Tensor:
