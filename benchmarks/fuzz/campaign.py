@@ -121,6 +121,7 @@ def _child(case: Case, folder: Path) -> None:
     said = os.open(folder / "said", os.O_WRONLY | os.O_CREAT)
     os.dup2(said, 1)
     os.dup2(said, 2)
+    sys.stdout = sys.stderr = os.fdopen(2, "w", closefd=False)
     session.MOST_SECONDS = RUN_SECONDS
     options = [f"--{name.replace('_', '-')}={value}" for name, value in case.options.items()]
     sys.argv = ["bct-onnx", str(folder / "in.onnx"), str(folder / "out" / "out.onnx"), "--quiet", *options]
