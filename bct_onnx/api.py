@@ -64,7 +64,8 @@ def compress(
         max_rel_error: largest relative error (L2) of an output, instead of the default bound on its cosine.
         again: go on if `source` is compressed already.
         external_data: auto, always or never: whether weights go to a file of their own.
-        progress: called as progress(what, done, total) while weights are encoded.
+        progress: called as progress(what, done, total) while weights are encoded, and with a total of 0 when a stage
+            of unknown length begins.
 
     Raises:
         BctError: a bad request or a bad input; the message says what to do.
@@ -79,9 +80,11 @@ def compress(
     if not again and any(entry.key == MARK for entry in model.proto.metadata_props):
         raise BctError(f"{source}: is compressed already; use the original, or --again to go on all the same")
     means = means_for(model.bytes, available_bytes())
+    say = progress or (lambda what, done, total: None)
+    say("running the input model", 0, 0)
     reference = run_reference(source, model.proto, feeds, thrift=means.thrift) if verify and means.thrift else None
     with files.staged(target) as stage:
-        result = _compress(request, model, stage.path, reference, means, max_rel_error, external_data, progress)
+        result = _compress(request, model, stage.path, reference, means, max_rel_error, external_data, say)
         oldest = min_onnxruntime(files.read(stage.path).proto)
         stage.commit()
     written = result.written
@@ -115,7 +118,7 @@ def _compress(
     means: Means,
     max_rel_error: float | None,
     external_data: files.ExternalData,
-    progress: Progress | None,
+    progress: Progress,
 ) -> _Result:
     """Compress into `path`, and hold the answers to their bound."""
 
@@ -128,7 +131,9 @@ def _compress(
             notes.append(f"weights that hold NaN or infinity are kept exact: {', '.join(broken)}")
         model.proto.metadata_props.append(onnx.StringStringEntryProto(key=MARK, value=__version__))
         path.unlink(missing_ok=True)
+        progress("writing", 0, 0)
         written = files.write(graph, model, path, external_data=external_data)
+        progress("verifying", 0, 0)
         verification = compare(reference, path) if reference else None
         if verification is None and means.thrift:
             _load(model.path, path, means.thrift)

@@ -135,7 +135,7 @@ def _compress(quiet: bool, **options: Any) -> Report:
         task = bar.add_task("reading", total=None)
 
         def progress(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total)
+            bar.update(task, description=what, completed=done, total=total or None)
 
         return compress(progress=progress, **options)
 
