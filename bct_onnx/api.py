@@ -64,8 +64,8 @@ def compress(
         max_rel_error: largest relative error (L2) of an output, instead of the default bound on its cosine.
         again: go on if `source` is compressed already.
         external_data: auto, always or never: whether weights go to a file of their own.
-        progress: called as progress(what, done, total) while weights are encoded, and with a total of 0 when a stage
-            of unknown length begins.
+        progress: called as progress(what, done, total) while weights are encoded, and with a total of 0 when a
+            stage of unknown length begins.
 
     Raises:
         BctError: a bad request or a bad input; the message says what to do.
@@ -80,7 +80,7 @@ def compress(
     if not again and any(entry.key == MARK for entry in model.proto.metadata_props):
         raise BctError(f"{source}: is compressed already; use the original, or --again to go on all the same")
     means = means_for(model.bytes, available_bytes())
-    say = progress or (lambda what, done, total: None)
+    say = progress or _tell_nobody
     say("running the input model", 0, 0)
     reference = run_reference(source, model.proto, feeds, thrift=means.thrift) if verify and means.thrift else None
     with files.staged(target) as stage:
@@ -98,6 +98,10 @@ def compress(
         verification=result.verification,
         coverage=result.coverage,
     )
+
+
+def _tell_nobody(*_: object) -> None:
+    """Stand for a progress that nobody asked for."""
 
 
 @dataclass(frozen=True)
