@@ -58,8 +58,8 @@ def compress(
         keep: regular expressions; nodes and weights whose name one of them finds are left alone.
         operators: names of passes to run besides those for weights, instead of the preset's.
         activations: code type of intermediate results, int8, int4 or float8e4m3, instead of the preset's.
-        verify: compare both models in ONNX Runtime before `target` appears; without, it is loaded only. What memory does
-            not allow is not done and said in the notes.
+        verify: compare both models in ONNX Runtime before `target` appears; without, it is loaded only. What memory
+            does not allow is not done and said in the notes.
         feeds: an .npz file to compare on, instead of feeds made from the model's inputs.
         max_rel_error: largest relative error (L2) of an output, instead of the default bound on its cosine.
         again: go on if `source` is compressed already.
