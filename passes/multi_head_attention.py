@@ -6,6 +6,10 @@
 
 Keys and values that are not split from rows (those of a cache) go in as [b, h, l, d]. Where a condition replaces
 scores with a low number, the number is added where it did.
+
+Runs on request only. The kernel reads and writes as much as the nodes it replaces: one thread of a processor with
+AVX-512 took 0.90 to 1.02 times as long without it, on BERT, MiniLM, ViT and GPT-2 shapes from 1 x 8 to 8 x 128
+tokens.
 """
 
 from __future__ import annotations
@@ -18,16 +22,18 @@ import onnx_graphsurgeon as gs
 
 from .context import Context
 from .graph.editor import Emitter
-from .graph.shapes import Shapes, find_shapes
+from .graph.inference import find_shapes
+from .graph.shapes import Shapes
 from .graph.sizes import ONE, Shape, Size, broadcast
 from .graph.types import element_type
 from .lowerings.operators import cast, reshape
-from .patterns.attention import Attention, Heads, Mask, match_attention
+from .patterns.attention import Attention, Heads, match_attention
+from .patterns.scores import Mask
 from .report import Skip
 
-# Their integer forms take the place of the products and the Softmax, which the kernel computes in float.
+# Passes whose integer forms take the place of what the kernel computes in float.
 INTEGERS = frozenset({"activation_matmul", "softmax"})
-# Only there: qdq writes standard operators.
+# qdq writes standard operators only.
 LOWERINGS = ("dense", "packed")
 # Expand, and Softmax that is not of matrices.
 OLDEST_OPSET = 8

@@ -141,7 +141,7 @@ def as_float(element: _Element) -> _Element:
 
 
 def _wider(a: Size, b: Size) -> Size:
-    if a == b or b == ONE:
+    if b in (a, ONE):
         return a
     if a == ONE or b.static is not None:
         return b
@@ -201,7 +201,7 @@ ARITHMETIC: dict[str, Callable[..., _Element]] = {
     "Mul": _lifted(operator.mul, operator.mul),
     "Div": _lifted(_quotient, operator.truediv),
     "Equal": _lifted(_equal, operator.eq),
-    "Pow": _lifted(lambda a, b: None, operator.pow),
+    "Pow": _lifted(lambda _a, _b: None, operator.pow),
     "Sqrt": _of_floats(math.sqrt),
     "Reciprocal": _of_floats(lambda x: 1 / x),
     "Where": _chosen,
