@@ -28,7 +28,7 @@ OLD, NEW, BROKEN = "old", "new", "BROKEN"
 
 @dataclass(frozen=True)
 class Stop:
-    """One interrupted run: the signal, when it came in seconds, exit code, the output's state, files left behind."""
+    """One interrupted run: signal, seconds until it, exit code, the output's state, files left, last line said."""
 
     signal: str
     seconds: float
@@ -62,7 +62,7 @@ def stop(
     found = contents(target)
     state = OLD if found == old else NEW if found == new else BROKEN
     left = tuple(path.name for path in target.parent.iterdir() if path.name not in {source.name, *old, *new})
-    return Stop(with_signal.name, after, process.returncode, state, left, said.strip())
+    return Stop(with_signal.name, after, process.returncode, state, left, said.strip().rpartition("\n")[2])
 
 
 def campaign(source: Path, folder: Path, times: int, seed: int, options: Sequence[str]) -> list[Stop]:

@@ -44,7 +44,6 @@ def test_random_moments_leave_the_output_whole(source: Path, tmp_path: Path) -> 
     for stop in stops:
         left = [name for name in stop.left if name != "fresh" and not name.startswith(".bct-")]
         assert not left, stop
-        assert "Traceback" not in stop.said or stop.exit_code in {-signal.SIGINT, 1, 130}, stop
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
