@@ -62,6 +62,8 @@ FORMS = (
     Form("1.24.4", (NBITS,), when=lambda a: a.get("bits", 4) == 2),
     # Codes in bytes; codes in int4 run from 1.20.1.
     Form("1.23.2", (GATHER_BLOCKS,)),
+    # Masks of all heads are refused until 1.19; 1.20 adds them up wrongly.
+    Form("1.21.1", ("com.microsoft.MultiHeadAttention",)),
     Form("1.28.0", (GATHER_BLOCKS,), when=lambda a: a.get("bits", 4) == 2),
 )
 
