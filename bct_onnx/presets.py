@@ -14,8 +14,8 @@ from .errors import BctError
 # Codes of one width, block and lowering. A preset's dense gives way to packed for models that decode token by token.
 PRESETS = {
     "fast": Options(bits=8, block_size=0, lowering="dense"),
-    "balanced": Options(bits=6, block_size=32, lowering="dense"),
-    "small": Options(bits=4, block_size=32, lowering="dense"),
+    "balanced": Options(bits=6, block_size=8, lowering="dense"),
+    "small": Options(bits=4, block_size=8, lowering="dense"),
     "portable": Options(bits=8, block_size=32, lowering="qdq"),
     # As published: every operator and every intermediate result in blocks with shifts. Attention as one node would
     # compute in floats.
@@ -23,11 +23,13 @@ PRESETS = {
         bits=8,
         block_size=32,
         lowering="dense",
-        operators=frozenset(map(pass_name, CHAIN)) - {"multi_head_attention"},
+        operators=frozenset(map(pass_name, CHAIN)) - {"attention"},
         scales="shift",
     ),
 }
 DEFAULT_PRESET = "balanced"
+# Block size where a preset's small blocks, one bit of exponent each, give way to blocks with whole scales.
+SCALED_BLOCK = 32
 # Inputs that hold what earlier tokens left: their models multiply one row at a time.
 CACHE_INPUT = re.compile(r"past|cache", re.IGNORECASE)
 CACHE_RANK = 3

@@ -10,13 +10,13 @@ import onnx_graphsurgeon as gs
 
 from . import (
     activation_matmul,
+    attention,
     constant,
     gather,
     gelu,
     intermediates,
     layer_normalization,
     matmul,
-    multi_head_attention,
     softmax,
     tied,
 )
@@ -44,11 +44,12 @@ __all__ = [
 ]
 
 # The chain, in order; `Options.operators` chooses of it by name. A pass that needs a newer opset than the weights do
-# says so in OPSET.
+# says so in OPSET, one that is of use
+# only from an opset on in BEST_OPSET.
 CHAIN: tuple[ModuleType, ...] = (
     tied,  # first: what is stored once must be one constant
     gather,  # before the multiplications, which transpose a table that is there, not the other way round
-    multi_head_attention,  # before the multiplications, whose shapes it needs as the model has them
+    attention,  # before the multiplications, whose shapes it needs as the model has them
     matmul,
     activation_matmul,
     softmax,
@@ -93,8 +94,8 @@ def run(
 
 def preferred_opset(options: Options) -> int:
     """Return the opset with which the request's graph is fastest."""
-    lowering = LOWERINGS[options.lowering]()
-    return max(lowering.best_opset, required_opset(options))
+    best = [int(getattr(module, "BEST_OPSET", 1)) for module in chain(options)]
+    return max([LOWERINGS[options.lowering]().best_opset, required_opset(options), *best])
 
 
 def required_opset(options: Options) -> int:

@@ -113,7 +113,7 @@ def _replace(context: Context, constant: ConstantView) -> str | None:
             bits = OTHER_BITS
         fine = context.options.scales == "fine"
         fmt = BlockFormat.fine(bits, BLOCK_SIZE) if fine else BlockFormat(bits, BLOCK_SIZE, max_exponent=LARGEST_SHIFT)
-        tensor = encode(_rows(values).T, fmt, context.options.workers)
+        tensor = encode(as_rows(values).T, fmt, context.options.workers)
         restored, size = store_codes(load, tensor, values.shape, to, name)
         sqnr = tensor.sqnr_db
     for reader in readers:
@@ -133,7 +133,7 @@ def _replace(context: Context, constant: ConstantView) -> str | None:
     return None
 
 
-def _rows(values: NDArray[np.floating]) -> NDArray[np.floating]:
+def as_rows(values: NDArray[np.floating]) -> NDArray[np.floating]:
     """Return the values as [n, k]: an output channel or a last axis a row, or all in one row when those are short."""
     for rows in (values.reshape(len(values), -1), values.reshape(-1, values.shape[-1])):
         if values.ndim > 1 and rows.shape[1] >= SHORTEST_ROW:

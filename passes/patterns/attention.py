@@ -57,21 +57,27 @@ class Attention:
 
     Attributes:
         node: the product with the value.
-        output: its result, transposed.
-        query, key, value: query is split; key and value both are, or both are not.
+        output: its result, transposed to [batch, tokens, heads, width], where that is all that is made of it.
+        query, key, value: what is multiplied.
         scale: factor of the scores.
         masks: in the order in which they are applied.
         zero_nan: rows of NaN count as zeros.
     """
 
     node: gs.Node
-    output: gs.Variable
+    output: gs.Variable | None
     query: Heads
     key: Heads
     value: Heads
     scale: float
     masks: tuple[Mask, ...]
     zero_nan: bool
+
+    @property
+    def in_rows(self) -> bool:
+        """Tell whether all of it can be done on rows, [batch, tokens, heads * width], as layers give and take them."""
+        split = self.query.split and self.key.split and self.value.split
+        return split and self.query.heads is not None and self.output is not None
 
 
 def match_attention(node: gs.Node, shapes: Shapes, opset: int, is_output: IsOutput) -> Attention | Skip | None:
@@ -81,17 +87,22 @@ def match_attention(node: gs.Node, shapes: Shapes, opset: int, is_output: IsOutp
     scores = match_scores(node, shapes, opset, is_output)
     if not isinstance(scores, Scores):
         return scores
-    output = _joined(node, is_output)
-    if output is None:
-        return Skip("its heads are not put side by side by one Transpose of axes 1 and 2")
     left, right = (_scaled(tensor, scores, shapes) for tensor in scores.product.inputs)
-    query, pair = _query(left, shapes), _pair(right, node.inputs[1], scores, shapes)
-    if isinstance(query, Skip):
-        return query
-    if isinstance(pair, Skip):
-        return pair
-    misfit = _misfit(query, *pair)
-    return misfit or Attention(node, output, query, pair[0], pair[1], scores.scale, scores.masks, scores.zero_nan)
+    key = _last_two_swapped(right, shapes)
+    parts = (
+        _part(left, shapes),
+        _heads(_transposed(right, 0, 2, 3, 1), shapes, split=True)
+        or (_part(_scaled(key, scores, shapes), shapes) if key is not None else None),
+        _part(plain(node.inputs[1]), shapes),
+    )
+    query, keys, value = parts
+    if query is None or keys is None or value is None:
+        unknown = [name for name, part in zip(("query", "key", "value"), parts, strict=True) if part is None]
+        return Skip(f"nothing is known of the shape of its {' and '.join(unknown)}")
+    output = _joined(node, is_output)
+    return _misfit(query, keys, value) or Attention(
+        node, output, query, keys, value, scores.scale, scores.masks, scores.zero_nan
+    )
 
 
 def _joined(node: gs.Node, is_output: IsOutput) -> gs.Variable | None:
@@ -135,31 +146,8 @@ def _split(tensor: gs.Tensor | None, shapes: Shapes) -> Heads | None:
     return _heads(_transposed(tensor, *SPLIT), shapes, split=True)
 
 
-def _query(tensor: gs.Tensor, shapes: Shapes) -> Heads | Skip:
-    query = _split(tensor, shapes)
-    if query is not None:
-        return query
-    if _transposed(tensor, *SPLIT) is not None:
-        return Skip("nothing is known of the shape of its query")
-    maker = tensor.inputs[0].op if tensor.inputs else "an input"
-    return Skip(f"its query comes from {maker}, not from the Transpose that splits heads")
-
-
-def _pair(right: gs.Tensor, value: gs.Tensor, scores: Scores, shapes: Shapes) -> tuple[Heads, Heads] | Skip:
-    """Return key and value, both split or both not."""
-    value = plain(value)
-    key = _last_two_swapped(right, shapes)
-    key = None if key is None else _scaled(key, scores, shapes)
-    key_split = _heads(_transposed(right, 0, 2, 3, 1), shapes, split=True) or _split(key, shapes)
-    value_split = _split(value, shapes)
-    if key_split and value_split:
-        return key_split, value_split
-    key_whole, value_whole = _heads(key, shapes, split=False), _heads(value, shapes, split=False)
-    if key_whole and value_whole:
-        return key_whole, value_whole
-    if value_whole is None:
-        return Skip(f"nothing is known of the shape of its value {value.name}")
-    return Skip("its key is not known to be transposed from tokens and width of a head")
+def _part(tensor: gs.Tensor, shapes: Shapes) -> Heads | None:
+    return _split(tensor, shapes) or _heads(tensor, shapes, split=False)
 
 
 def _last_two_swapped(tensor: gs.Tensor, shapes: Shapes) -> gs.Tensor | None:
@@ -181,9 +169,10 @@ def _last_two_swapped(tensor: gs.Tensor, shapes: Shapes) -> gs.Tensor | None:
 
 def _misfit(*parts: Heads) -> Skip | None:
     """Return why query, key and value do not fit together, or None."""
-    heads, batches = [part.heads for part in parts], {part.batch for part in parts}
-    if None in heads or len(set(heads)) > 1:
-        return Skip(f"query, key and value have {', '.join('?' if h is None else str(h) for h in heads)} heads")
+    heads, batches = {part.shape[2 if part.split else 1] for part in parts}, {part.batch for part in parts}
+    if len(heads) > 1:
+        known = (str(part.heads or "?") for part in parts)
+        return Skip(f"query, key and value have {', '.join(known)} heads")
     if ONE in batches and len(batches) > 1:
         return Skip("its query, key and value have batches of different sizes")
     return None

@@ -9,10 +9,12 @@ import onnx
 import pytest
 
 from bct_onnx.verify.feeds import candidate_feeds
-from tests.helpers import model, operators, rewrite, run, session
+from bct_onnx.opset import opset_of, raise_opset
+from tests import helpers
+from tests.helpers import operators, rewrite, run, session
 
 FIXTURES = Path(__file__).parents[2] / "models" / "fixtures"
-NAME = "multi_head_attention"
+NAME = "attention"
 OPERATORS = {"operators": frozenset({NAME})}
 LOWEST = np.float32(np.finfo(np.float32).min)
 BATCH, TOKENS, PAST, HEADS, WIDTH = 2, 5, 3, 4, 6
@@ -42,6 +44,11 @@ def graph(*body, more="", key=KEY, scores=SCORES, softmax=SOFTMAX, tail=TAIL, in
     return f"g ({inputs}{more}) => ({result}) {{ {head} {key} {scores} {' '.join(body)} {softmax} {tail} }}"
 
 
+def model(text, **weights):
+    """Attention is a standard operator from opset 23 on."""
+    return helpers.model(text, 23, 11, **weights)
+
+
 def draw(*shape, seed):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
@@ -61,7 +68,7 @@ def agree(source, result, **feeds):
 
 
 def attributes(proto):
-    node = next(node for node in proto.graph.node if node.op_type == "MultiHeadAttention")
+    node = next(node for node in proto.graph.node if node.op_type == "Attention")
     return {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 
@@ -78,8 +85,8 @@ def attributes(proto):
 def test_factors_of_the_scores(tmp_path, body, scale):
     source = model(graph(*body))
     result = rewrite(source, tmp_path, **OPERATORS)
-    assert operators(result.proto) == ["MultiHeadAttention"]
-    assert attributes(result.proto) == {"num_heads": HEADS, "scale": pytest.approx(scale)}
+    assert operators(result.proto) == ["Attention"]
+    assert attributes(result.proto) == {"q_num_heads": HEADS, "kv_num_heads": HEADS, "scale": pytest.approx(scale)}
     agree(source, result.proto, **projections())
 
 
@@ -105,7 +112,7 @@ def test_scale_computed_from_shapes(tmp_path, scores):
     source = model(graph("x = Identity(scores)", scores=scores))
     result = rewrite(source, tmp_path, **OPERATORS)
     assert attributes(result.proto)["scale"] == pytest.approx(WIDTH**-0.5)
-    assert operators(result.proto) == ["MultiHeadAttention"]
+    assert operators(result.proto) == ["Attention"]
     agree(source, result.proto, **projections())
 
 
@@ -125,7 +132,7 @@ MATRICES = """
 def test_keys_transposed_twice(tmp_path, key):
     source = model(graph("x = Identity(scores)", key=key))
     result = rewrite(source, tmp_path, **OPERATORS)
-    assert operators(result.proto) == ["MultiHeadAttention"]
+    assert operators(result.proto) == ["Attention"]
     agree(source, result.proto, **projections())
 
 
@@ -141,7 +148,8 @@ def test_a_cache_goes_in_as_it_is(tmp_path):
     )
     result = rewrite(source, tmp_path, **OPERATORS)
     assert result.replaced == {NAME: 1}
-    assert sorted(operators(result.proto)) == sorted([*["Reshape", "Transpose", "Concat"] * 2, "MultiHeadAttention"])
+    made = ["Reshape", "Transpose", "Concat"] * 2 + ["Attention", "Reshape", "Transpose", "Transpose", "Reshape"]
+    assert sorted(operators(result.proto)) == sorted(made)
     cache = {name: draw(BATCH, HEADS, PAST, WIDTH, seed=9) for name in ("pk", "pv")}
     agree(source, result.proto, **projections(), **cache)
 
@@ -190,7 +198,7 @@ def test_rows_without_any_key_stay_zeros(tmp_path):
     guard = "s = Softmax <axis = -1> (x) n = IsNaN(s) nil = Constant <value = float {0}> () p = Where(n, nil, s)"
     source = model(graph("x = Add(scores, m)", more=FULL, softmax=guard))
     result = rewrite(source, tmp_path, **OPERATORS)
-    assert operators(result.proto) == ["MultiHeadAttention", "IsNaN", "Where"]
+    assert operators(result.proto) == ["Attention", "IsNaN", "Where"]
     mask = np.where(padding(TOKENS) < 0, -np.inf, 0).astype(np.float32)
     mask[0, :, 2] = -np.inf
     agree(source, result.proto, **projections(), m=mask)
@@ -201,7 +209,7 @@ def test_a_guard_against_nan_goes_where_there_is_none(tmp_path):
     guard = "s = Softmax <axis = -1> (x) n = IsNaN(s) p = Where(n, zero, s)"
     source = model(graph(LOW, "m = Where(c, zero, low) x = Add(scores, m)", more=CONDITION, softmax=guard))
     result = rewrite(source, tmp_path, **OPERATORS)
-    assert operators(result.proto) == ["Where", "MultiHeadAttention"]
+    assert operators(result.proto) == ["Where", "Attention"]
     agree(source, result.proto, **projections(), c=CAUSAL)
 
 
@@ -220,7 +228,7 @@ def test_readers_of_the_transposed_product_keep_it(tmp_path):
     tail = TAIL + "n = Shape(ot)"
     source = model(graph("x = Identity(scores)", tail=tail, outputs=", int64[4] n"))
     result = rewrite(source, tmp_path, **OPERATORS)
-    assert operators(result.proto) == ["MultiHeadAttention", "Reshape", "Shape"]
+    assert operators(result.proto) == ["Attention", "Reshape", "Shape"]
     agree(source, result.proto, **projections())
 
 
@@ -241,18 +249,40 @@ SAME = "x = Identity(scores)"
         (graph(LATE, more=PADDING), "its scores are multiplied after a mask is applied"),
         (graph(HIGH, more=CONDITION), "hidden scores are replaced with -10000"),
         (graph(SAME, softmax="p = Softmax <axis = 2> (x)"), "its Softmax is along axis 2"),
-        (graph(SAME, scores="r = Neg(qt) scores = MatMul(r, kt)"), "its query comes from Neg"),
-        (graph(SAME, key=KEY.replace("0, 2, 3, 1", "1, 2, 3, 0")), "its key is not known to be transposed"),
-        (graph(SAME, tail=TAIL.replace("0, 2, 1, 3", "2, 0, 1, 3")), "its heads are not put side by side"),
+        (graph(SAME, key=KEY.replace("0, 2, 3, 1", "1, 2, 3, 0")), "nothing is known of the shape of its key"),
         (graph(SAME, inputs=SIXTEEN).replace(") => (float[", ") => (float16["), "its type is float16"),
     ],
-    ids=["output", "used", "scaled late", "high", "axis", "rotated", "key", "joined", "float16"],
+    ids=["output", "used", "scaled late", "high", "axis", "key", "float16"],
 )
 def test_what_has_to_stay(tmp_path, text, reason):
     result = rewrite(model(text), tmp_path, **OPERATORS)
     assert not result.replaced
     (said,) = result.skips(NAME).values()
     assert said.startswith(reason)
+
+
+HEADS_FIRST = {
+    "rotated query": graph(SAME, scores="r = Neg(qt) scores = MatMul(r, kt)"),
+    "rotated query and key": graph(
+        SAME,
+        key=PLAIN_KEY.replace("(kh)", "(kn)").replace("kt =", "kn = Neg(kh) kt ="),
+        scores="r = Neg(qt) scores = MatMul(r, kt)",
+    ),
+    "heads not joined": graph(SAME, tail=TAIL.replace("0, 2, 1, 3", "2, 0, 1, 3")),
+}
+
+
+@pytest.mark.parametrize("name", HEADS_FIRST)
+def test_heads_first_where_rows_cannot_be(tmp_path, name):
+    source = model(HEADS_FIRST[name])
+    result = rewrite(source, tmp_path, **OPERATORS)
+    assert result.replaced == {NAME: 1}
+    assert "Softmax" not in operators(result.proto)
+    agree(source, result.proto, **projections())
+
+
+def test_below_its_opset_attention_stays_apart(tmp_path):
+    assert "Attention" not in operators(rewrite(helpers.model(graph(SAME)), tmp_path, **OPERATORS).proto)
 
 
 @pytest.mark.parametrize(
@@ -266,7 +296,7 @@ def test_what_has_to_stay(tmp_path, text, reason):
 )
 def test_requests_that_leave_attention_apart(tmp_path, options):
     result = rewrite(model(graph(SAME)), tmp_path, **options)
-    assert "MultiHeadAttention" not in operators(result.proto)
+    assert "Attention" not in operators(result.proto)
 
 
 def entries():
@@ -276,9 +306,12 @@ def entries():
 @pytest.mark.parametrize("entry", entries(), ids=lambda entry: entry["name"])
 def test_exporters(tmp_path, entry):
     source = onnx.load(FIXTURES / entry["file"])
+    # Raised from below opset 13, a Softmax whose rank the converter cannot tell comes between Flatten and Reshape.
+    flat = opset_of(source) < 13
+    source = source if opset_of(source) >= 23 else raise_opset(source, 23)
     result = rewrite(source, tmp_path, **OPERATORS)
     softmaxes = operators(source).count("Softmax")
-    left = softmaxes if entry["architecture"] == "llama" or "float16" in entry["name"] else 0
+    left = softmaxes if flat or "float16" in entry["name"] else 0
     assert result.replaced.get(NAME, 0) == softmaxes - left
     if left:
         return

@@ -2,14 +2,12 @@
 
     Before: q, k, v [b, s, h, d] -- Transpose -- q @ k^T [b, h, s, l] -- Mul scale -- Add mask -- Softmax
             -- @ v [b, h, s, d] -- Transpose -> [b, s, h, d]
-    After:  q, k, v [b, s, h * d] -- MultiHeadAttention(mask [b or 1, h or 1, s, l]) -- Reshape -> [b, s, h, d]
+    After:  q, k, v [b, s, h * d] -- Attention(mask [b or 1, h or 1, s, l]) -- Reshape -> [b, s, h, d]
 
-Keys and values that are not split from rows (those of a cache) go in as [b, h, l, d]. Where a condition replaces
-scores with a low number, the number is added where it did.
-
-Runs on request only. The kernel reads and writes as much as the nodes it replaces: one thread of a processor with
-AVX-512 took 0.90 to 1.02 times as long without it, on BERT, MiniLM, ViT and GPT-2 shapes from 1 x 8 to 8 x 128
-tokens.
+Where one of them does not come from such a Transpose (keys of a cache, rotated queries), all go in, and the result
+comes out, with their heads first: [b, h, s, d]. Where a condition replaces scores with a low number, the number is
+added where it did. Attention is a standard operator from opset 23 on; below, nothing is rewritten: MultiHeadAttention,
+the runtime's own before it, is no faster than what it replaces (measured on BERT, MiniLM, ViT and GPT-2 shapes).
 """
 
 from __future__ import annotations
@@ -27,16 +25,16 @@ from .graph.shapes import Shapes
 from .graph.sizes import ONE, Shape, Size, broadcast
 from .graph.types import element_type
 from .lowerings.operators import cast, reshape
-from .patterns.attention import Attention, Heads, match_attention
+from .patterns.attention import SPLIT, Attention, Heads, match_attention
 from .patterns.scores import Mask
 from .report import Skip
 
 # Passes whose integer forms take the place of what the kernel computes in float.
 INTEGERS = frozenset({"activation_matmul", "softmax"})
-# qdq writes standard operators only.
+# qdq is for runtimes that know no new operators.
 LOWERINGS = ("dense", "packed")
-# Expand, and Softmax that is not of matrices.
-OLDEST_OPSET = 8
+# The opset of Attention.
+BEST_OPSET = 23
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ def prepare(graph: gs.Graph, context: Context) -> None:
 def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite | Skip | None:
     """Return the attention whose product with the value is a MatMul."""
     options, opset = context.options, context.editor.opset
-    if options.lowering not in LOWERINGS or options.operators & INTEGERS or opset < OLDEST_OPSET:
+    if options.lowering not in LOWERINGS or options.operators & INTEGERS or opset < BEST_OPSET:
         return None
     form = match_attention(node, context.shapes, opset, context.is_output)
     if not isinstance(form, Attention):
@@ -92,28 +90,29 @@ def replace(context: Context, matches: list[Rewrite]) -> Skip | None:
     for number, rewrite in enumerate(matches):
         at, form = context.editor.before(rewrite.scope, rewrite.node), rewrite.form
         name = f"attention{context.report.replaced + number}"
-        inputs = [_rows(at, part, shapes) for part in (form.query, form.key, form.value)]
+        apart = (form.query, form.key, form.value)
+        heads = dict.fromkeys(("q_num_heads", "kv_num_heads"), form.query.heads) if form.in_rows else {}
         y = at.op(
-            "MultiHeadAttention",
-            *inputs,
-            *([] if bias is None else [None, None, bias]),
+            "Attention",
+            *[_rows(at, part, shapes) if form.in_rows else _heads_first(at, part) for part in apart],
+            *([] if bias is None else [bias]),
             name=name,
             dtype=np.float32,
-            domain="com.microsoft",
-            num_heads=form.query.heads,
             scale=form.scale,
+            **heads,
         )
         if form.zero_nan and not _is_finite(form.masks):
             zero = at.constant(np.array(0, np.float32), "zero")
             y = at.op("Where", at.op("IsNaN", y, name=f"{name}.nan"), zero, y, name=f"{name}.numbers")
-        _deliver(at, form, y, context)
+        if form.in_rows:
+            _deliver_rows(at, form, y, context)
+        else:
+            at.deliver(y, form.node)
     return None
 
 
 def _rows(at: Emitter, part: Heads, shapes: Shapes) -> gs.Tensor:
-    """Return [b, s, h * d] of heads that are split, others as they are: [b, h, s, d]."""
-    if not part.split:
-        return part.tensor
+    """Return [b, s, h * d] of heads [b, s, h, d] that are split."""
     maker = part.tensor.inputs[0] if part.tensor.inputs else None
     if maker is not None and maker.op == "Reshape":
         rows: gs.Tensor = maker.inputs[0]
@@ -122,10 +121,18 @@ def _rows(at: Emitter, part: Heads, shapes: Shapes) -> gs.Tensor:
     return reshape(at, part.tensor, (0, 0, -1), f"{part.tensor.name}.rows")
 
 
-def _deliver(at: Emitter, form: Attention, y: gs.Variable, context: Context) -> None:
+def _heads_first(at: Emitter, part: Heads) -> gs.Tensor:
+    """Return [b, h, s, d]."""
+    if not part.split:
+        return part.tensor
+    return at.op("Transpose", part.tensor, name=f"{part.tensor.name}.heads", perm=list(SPLIT))
+
+
+def _deliver_rows(at: Emitter, form: Attention, y: gs.Variable, context: Context) -> None:
     """Let y [b, s, h * d] take the place of its Reshape, and [b, s, h, d] that of the transposed product."""
     query, width = form.query, form.value.shape[3]
     joined = (query.batch, query.tokens, query.shape[2] * width)
+    assert form.output is not None
     readers = list(form.output.outputs)
     rows = [node for node in readers if node.op == "Reshape" and context.shapes.shape(node.outputs[0]) == joined]
     if rows:
