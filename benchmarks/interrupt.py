@@ -50,6 +50,12 @@ def compress(source: Path, target: Path, options: Sequence[str]) -> subprocess.P
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
+def finish(process: subprocess.Popen[str]) -> int:
+    """Wait for the end and return the exit code."""
+    process.communicate()
+    return process.returncode
+
+
 def stop(
     source: Path, target: Path, after: float, with_signal: signal.Signals, new: dict[str, str], options: Sequence[str]
 ) -> Stop:
@@ -70,10 +76,10 @@ def campaign(source: Path, folder: Path, times: int, seed: int, options: Sequenc
     fresh, target = folder / "fresh" / "out.onnx", folder / "out.onnx"
     fresh.parent.mkdir()
     start = time.monotonic()
-    if compress(source, fresh, options).wait():
+    if finish(compress(source, fresh, options)):
         raise click.ClickException(f"{source} cannot be compressed with {list(options)}")
     duration, new = time.monotonic() - start, contents(fresh)
-    compress(source, target, ["--preset", "fast", "--no-verify"]).wait()
+    finish(compress(source, target, ["--preset", "fast", "--no-verify"]))
     saved = {path: path.read_bytes() for path in folder.glob("out.onnx*")}
     chance, stops = random.Random(seed), []
     for number in range(times):

@@ -1,5 +1,6 @@
 """Feeds for a model: made from its own inputs, or read from a file."""
 
+import math
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,12 +16,15 @@ from bct_onnx.verify.values import Array, Value, make_value, numpy_type
 
 Feed = Mapping[str, Value]
 
+# Elements of an input beyond which numpy cannot even count bytes.
+_MOST_ELEMENTS = 1 << 48
+
 
 def candidate_feeds(model: ModelProto, seed: int) -> Iterator[Iterator[Feed]]:
     """Yield groups of feeds, the likeliest group first; take from the first group in which any runs.
 
     Each group has at most four feeds of different sizes, each made when asked for. The same seed
-    gives the same feeds. BctError when an input's type cannot be fed.
+    gives the same feeds. BctError when an input's type cannot be fed, MemoryError when its size cannot.
     """
     flow = flatten(model)
     inputs = find_inputs(model, flow)
@@ -35,6 +39,8 @@ def candidate_feeds(model: ModelProto, seed: int) -> Iterator[Iterator[Feed]]:
             key = (plain, sizes["past"], *shapes.values())
             if key in seen_before:
                 continue
+            if any(math.prod(shape) > _MOST_ELEMENTS for shape in shapes.values()):
+                raise MemoryError("an input is declared larger than any memory")
             tried.add(key)
             rng = np.random.default_rng([seed, number])
             yield {e.name: make_value(e, shapes[e.name], sizes, rng, plain) for e in inputs}

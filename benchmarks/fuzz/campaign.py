@@ -23,8 +23,8 @@ from . import generate, mutate
 
 # How a case may end; what else there is, is a finding.
 GOOD = ("verified", "exit 1", "exit 2")
-# Limits of a case: seconds in all and of one run of a model, bytes of its own memory.
-SECONDS, RUN_SECONDS, BYTES = 60, 5.0, 3 << 30
+# Limits of a case: seconds in all (verification alone may take 60) and of one run of a model, bytes of its own memory.
+SECONDS, RUN_SECONDS, BYTES = 90, 5.0, 3 << 30
 # Exit code of a child that did not end as the command line does.
 CRASHED = 99
 PRESETS = ("fast", "balanced", "small", "portable")
