@@ -80,6 +80,9 @@ class Request:
 
     def _options(self, lowering: str, bits: int | None = None) -> Options:
         preset, names = PRESETS[self.preset], self.operators
+        block_size = preset.block_size
+        if block_size and lowering != preset.lowering:
+            block_size = max(block_size, SCALED_BLOCK)
         unknown = sorted(set(names or ()).difference(map(pass_name, CHAIN)))
         if unknown:
             known = ", ".join(map(pass_name, CHAIN))
@@ -88,7 +91,7 @@ class Request:
             return replace(
                 preset,
                 bits=bits or (preset.bits if self.bits is None else self.bits),
-                block_size=preset.block_size if self.block_size is None else self.block_size,
+                block_size=block_size if self.block_size is None else self.block_size,
                 lowering=lowering,
                 keep=self.keep,
                 operators=preset.operators if names is None else DEFAULT_OPERATORS.union(names),
