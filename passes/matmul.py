@@ -23,6 +23,7 @@ from .context import Context, weight_key
 from .graph.constants import resolve
 from .graph.editor import Emitter
 from .graph.linear import Linear, match_linear
+from .graph.types import rank
 from .lowerings.base import StoredWeight
 from .lowerings.operators import reshape, split_last
 from .patterns.floor import least_value
@@ -31,6 +32,7 @@ from .report import Skip
 # Query, key and value, or gate and up. More readers of one tensor (the cross-attentions of a whole decoder) stay apart:
 # their products are needed at different times.
 MOST_MERGED = 3
+MATRIX = 2
 # Below this the codes and their decoding outweigh the floats.
 SMALLEST_WEIGHT_BYTES = 1024
 
@@ -113,7 +115,7 @@ def replace(context: Context, matches: list[Product]) -> Skip | None:
     if several:
         _split(at, matches, y, name)
     else:
-        _finish(at, first, y, name)
+        _finish(at, matches[0], y, name)
     return None
 
 
@@ -161,12 +163,18 @@ def _split(at: Emitter, products: list[Product], y: gs.Variable, name: str) -> N
     split_last(at, at.as_type(y, dtype, name), outputs, sizes)
 
 
-def _finish(at: Emitter, linear: Linear, y: gs.Variable, name: str) -> None:
-    """Apply alpha and beta * bias, and write the product's output."""
+def _finish(at: Emitter, product: Product, y: gs.Variable, name: str) -> None:
+    """Apply alpha and beta * bias, or the bias of the Add that follows, and write the product's output."""
+    linear = product.linear
     dtype = np.dtype(linear.weight.dtype)
     if linear.alpha != 1:
         y = at.op("Mul", y, at.constant(np.array(linear.alpha, np.float32), "alpha"), name=f"{name}.alpha")
     y, bias = at.as_type(y, dtype.name, name), linear.bias
+    if product.add is not None and product.bias is not None and (rank(linear.x) or 0) >= MATRIX:
+        # A row, not a vector: with a vector the session fuses Add and Gelu into BiasGelu, which is slower than the two.
+        row = at.constant(product.bias[None, :], f"{name}.bias")
+        at.deliver(at.op("Add", y, row, name=f"{name}.biased"), product.add)
+        return
     if bias is not None:
         if linear.beta != 1:
             bias = at.op("Mul", bias, at.constant(np.array(linear.beta, dtype), "beta"), name=f"{name}.bias")
