@@ -245,8 +245,8 @@ def test_a_report_counts_bytes_of_both_sides(tmp_path):
     assert report.replaced == 2
     assert report.bytes_before == W.nbytes + V.nbytes
     assert report.bytes_after == sum(tensor.bytes_after for tensor in report.tensors)
-    # 4 bits, shifts of 3 bits stored in 4 for each block of 32 (40 rows are two blocks), a float16 a column.
-    assert report.bytes_after == 2 * (64 * K // 2 + 2 * K // 2 + 2 * K)
+    # 4 bits, a shift of one bit for each block of 32 (40 rows are two blocks), a float16 a column.
+    assert report.bytes_after == 2 * (64 * K // 2 + 2 * K // 8 + 2 * K)
 
 
 def test_nothing_of_the_model_around_the_weights_is_lost(tmp_path):

@@ -242,7 +242,8 @@ def test_blocks(fmt, k, blocks):
 @pytest.mark.parametrize("bits", range(2, 9))
 def test_shifted_codes_fit_an_int8(bits):
     fmt = BlockFormat.shifted(bits, 32)
-    assert fmt.low << fmt.max_exponent == -128
+    assert fmt.max_exponent == (0 if bits == 8 else 1)
+    assert fmt.low << fmt.max_exponent >= -128
     assert (fmt.high << fmt.max_exponent) <= 127
 
 

@@ -290,8 +290,8 @@ def test_lowest_opsets(name, bits, expected):
 @pytest.mark.parametrize(
     ("name", "request_", "expected"),
     [
-        ("dense", (6, 32, 768), (6, 32, 2)),
-        ("dense", (6, 128, 60), (6, 64, 2)),
+        ("dense", (6, 32, 768), (6, 32, 1)),
+        ("dense", (6, 128, 60), (6, 64, 1)),
         ("dense", (8, 32, 768), (8, 0, 0)),
         ("packed", (3, 32, 768), (4, 32, 31)),
         ("packed", (5, 0, 768), (8, 128, 31)),
