@@ -51,14 +51,10 @@ def conv1d(w: Writer, scope: str, x: str, rows: int, columns: int) -> str:
     return w.op(scope, "Reshape", y, dims(w, scope, batch, tokens, columns))
 
 
-def layer_norm(
-    w: Writer, scope: str, x: str, width: int, epsilon: float, *, result: str | None = None
-) -> str:
+def layer_norm(w: Writer, scope: str, x: str, width: int, epsilon: float, *, result: str | None = None) -> str:
     """Normalize the last axis with one LayerNormalization node."""
     scale = w.weight(f"{parameter(scope)}.weight", width, mean=1.0, std=0.05)
-    return w.op(
-        scope, "LayerNormalization", x, scale, bias(w, scope, width), result=result, axis=-1, epsilon=epsilon
-    )
+    return w.op(scope, "LayerNormalization", x, scale, bias(w, scope, width), result=result, axis=-1, epsilon=epsilon)
 
 
 def rms_norm(w: Writer, scope: str, x: str, width: int) -> str:
@@ -108,14 +104,10 @@ def rotate(w: Writer, scope: str, x: str, angles: tuple[str, str], head: int) ->
     return w.op(scope, "Add", w.op(scope, "Mul", x, angles[0]), w.op(scope, "Mul", turned, angles[1]))
 
 
-def decoder_inputs(
-    w: Writer, layers: int, heads: int, head: int
-) -> tuple[str, str, str, list[tuple[str, str]]]:
+def decoder_inputs(w: Writer, layers: int, heads: int, head: int) -> tuple[str, str, str, list[tuple[str, str]]]:
     """Declare ids, mask, positions and the past keys and values of every layer, and return their names."""
     ids = w.input("input_ids", TensorProto.INT64, "batch_size", "sequence_length")
-    mask = w.input(
-        "attention_mask", TensorProto.INT64, "batch_size", "past_sequence_length + sequence_length"
-    )
+    mask = w.input("attention_mask", TensorProto.INT64, "batch_size", "past_sequence_length + sequence_length")
     positions = w.input("position_ids", TensorProto.INT64, "batch_size", "sequence_length")
     cache = ("batch_size", heads, "past_sequence_length", head)
     pasts = [

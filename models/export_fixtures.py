@@ -44,8 +44,7 @@ def torch_inputs(fixture: Fixture) -> list[tuple[str, type[np.generic], Dims]]:
     part = ARCHITECTURES[fixture.architecture].parts[fixture.part]
     real = np.float16 if fixture.dtype is torch.float16 else np.float32
     inputs: list[tuple[str, type[np.generic], Dims]] = [
-        (name, np.int64 if name.endswith(("ids", "mask")) else real, dims)
-        for name, dims in part.inputs.items()
+        (name, np.int64 if name.endswith(("ids", "mask")) else real, dims) for name, dims in part.inputs.items()
     ]
     if part.head:
         past: Dims = ("batch", 2, "past", part.head)
@@ -96,9 +95,7 @@ def export_torch(fixture: Fixture, module: nn.Module, path: Path) -> None:
     inputs = torch_inputs(fixture)
     example = {name: torch.from_numpy(feed.copy()) for name, feed in make_feeds(inputs, EXPORT_SIZES).items()}
     axes = {name: named_axes(dims) for name, _, dims in inputs}
-    present = {
-        name.replace("past", "present"): {0: "batch", 2: "total"} for name in axes if name.startswith("past.")
-    }
+    present = {name.replace("past", "present"): {0: "batch", 2: "total"} for name in axes if name.startswith("past.")}
     outputs = {name: named_axes(dims) for name, dims in part.outputs.items()} | present
     if fixture.exporter == "dynamo":
         options: dict[str, Any] = {"dynamic_shapes": group_past(axes), "external_data": False}

@@ -216,9 +216,7 @@ class Fixture:
 FIXTURES = (
     Fixture("bert", "torchscript", variant="eager", opset=14, attention="eager", layers=2),
     Fixture("bert", "torchscript", variant="sdpa", opset=17),
-    Fixture(
-        "bert", "torchscript", variant="float16", opset=17, attention="eager", layers=2, dtype=torch.float16
-    ),
+    Fixture("bert", "torchscript", variant="float16", opset=17, attention="eager", layers=2, dtype=torch.float16),
     Fixture("distilbert", "torchscript", opset=11, attention="eager"),
     Fixture("roberta", "torchscript", opset=18),
     # Folding the transpose of the tied table makes a second copy of it; unfolded, one copy feeds both.

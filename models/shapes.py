@@ -131,9 +131,7 @@ def gpt2(w: Writer, s: Shape) -> None:
     decoder_outputs(w, s.layers, s.heads, s.head, s.vocabulary)
 
 
-def _gpt2_layer(
-    w: Writer, i: int, x: str, *, added: str, causal: str, past: tuple[str, str], s: Shape
-) -> str:
+def _gpt2_layer(w: Writer, i: int, x: str, *, added: str, causal: str, past: tuple[str, str], s: Shape) -> str:
     scope = f"/transformer/h.{i}"
     own, act = f"{scope}/attn", f"{scope}/mlp/act"
     y = layer_norm(w, f"{scope}/ln_1", x, s.hidden, 1e-5)
@@ -170,9 +168,7 @@ def _gpt2_layer(
 def llama(w: Writer, s: Shape) -> None:
     """Llama decoder with past: RMS norm, rotary positions, grouped heads, SiLU, own output weight."""
     ids, mask, positions, pasts = decoder_inputs(w, s.layers, s.kv_heads, s.head)
-    x = w.op(
-        "/model/embed_tokens", "Gather", w.weight("model.embed_tokens.weight", s.vocabulary, s.hidden), ids
-    )
+    x = w.op("/model/embed_tokens", "Gather", w.weight("model.embed_tokens.weight", s.vocabulary, s.hidden), ids)
     added = causal_bias(w, ids, mask, pasts[0][0])
     angles = rotary_tables(w, positions, s.head)
     for i, past in enumerate(pasts):
@@ -207,9 +203,7 @@ def _llama_layer(
     value = w.op(own, "Concat", past[1], heads("v_proj", s.kv_heads), result=f"present.{i}.value", axis=-2)
     scores = w.op(own, "MatMul", query, w.op(own, "Transpose", repeat(key), perm=[0, 1, 3, 2]))
     scores = w.op(own, "Add", w.op(own, "Div", scores, float(np.sqrt(s.head))), added)
-    y = join_heads(
-        w, own, w.op(own, "MatMul", w.op(own, "Softmax", scores, axis=-1), repeat(value)), s.hidden
-    )
+    y = join_heads(w, own, w.op(own, "MatMul", w.op(own, "Softmax", scores, axis=-1), repeat(value)), s.hidden)
     x = w.op(scope, "Add", x, w.op(f"{own}/o_proj", "MatMul", y, w.kernel(s.hidden, s.hidden)))
     y = rms_norm(w, f"{scope}/post_attention_layernorm", x, s.hidden)
     gate = w.op(f"{mlp}/gate_proj", "MatMul", y, w.kernel(s.hidden, s.intermediate))

@@ -40,9 +40,7 @@ class Writer:
             self._data.close()
         if kind is None:
             opsets = [helper.make_opsetid("", OPSET)]
-            model = helper.make_model(
-                self._graph, opset_imports=opsets, ir_version=8, producer_name="bct_onnx models"
-            )
+            model = helper.make_model(self._graph, opset_imports=opsets, ir_version=8, producer_name="bct_onnx models")
             onnx.save(model, self._path)
 
     def input(self, name: str, kind: int, *dims: int | str) -> str:

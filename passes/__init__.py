@@ -38,6 +38,7 @@ __all__ = [
     "Progress",
     "chain",
     "pass_name",
+    "plain_codes",
     "preferred_opset",
     "required_opset",
     "run",

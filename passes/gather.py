@@ -31,7 +31,7 @@ class Lookup:
     indices: gs.Tensor
 
 
-def match(scope: gs.Graph, node: gs.Node, context: Context) -> Lookup | Skip | None:
+def match(scope: gs.Graph, node: gs.Node, _: Context) -> Lookup | Skip | None:
     """Return the lookup a Gather stands for."""
     if node.op != "Gather" or node.domain not in (None, "", "ai.onnx"):
         return None

@@ -108,8 +108,8 @@ def run_reference(
     """Run the input model on feeds from `feeds_file` (.npz) or on feeds made for it; keep its answers.
 
     `model` is the same model; its tensors need no data. Once a feed has run, no other is begun after
-    `budget_seconds`. BctError when the feeds do not fit into memory, ONNX Runtime does not load the model, a given feed does not run, or
-    no feed that could be made runs and gives a finite number.
+    `budget_seconds`. BctError when the feeds do not fit into memory, ONNX Runtime does not load the model, a given feed
+    does not run, or no feed that could be made runs and gives a finite number.
     """
     try:
         session = Session(path, thrift)

@@ -60,9 +60,7 @@ def axis_kinds(inputs: Sequence[ModelInput]) -> dict[str, str]:
     return kinds
 
 
-def _kind_by_place(  # noqa: PLR0911 - an ordered list of rules
-    entry: ModelInput, axis: int, has_cache: bool
-) -> str:
+def _kind_by_place(entry: ModelInput, axis: int, has_cache: bool) -> str:
     rank = len(entry.shape)
     if rank >= 2 and axis == (1 if rank == 5 and entry.shape[0] == 2 else 0):
         return "batch"

@@ -1,4 +1,4 @@
-"""Constants as exporters write them: initializers and Constant nodes, seen through Identity, Transpose, Reshape, Cast."""
+"""Constants as exporters write them: initializers seen through Identity, Transpose, Reshape, Squeeze and Cast."""
 
 from __future__ import annotations
 

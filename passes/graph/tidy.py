@@ -1,4 +1,4 @@
-"""What exporters leave behind: constants as nodes, equal nodes and constants many times, long names of inner tensors."""
+"""What exporters leave behind: constants as nodes, equal nodes and constants many times, long inner names."""
 
 from __future__ import annotations
 

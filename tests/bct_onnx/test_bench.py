@@ -97,9 +97,7 @@ def test_decoder_feeds(gpt2: Path) -> None:
 
 
 def test_picture_and_fixed_feeds(tmp_path: Path) -> None:
-    picture = text_model(
-        tmp_path / "p.onnx", "(float[batch, 3, 8, 8] x) => (float[batch, 3, 8, 8] y) { y = Relu(x) }"
-    )
+    picture = text_model(tmp_path / "p.onnx", "(float[batch, 3, 8, 8] x) => (float[batch, 3, 8, 8] y) { y = Relu(x) }")
     signature = Signature.read(picture)
     assert [w.label for w in signature.default_workloads()] == ["batch 1", "batch 8"]
     assert np.shape(signature.feeds(Workload(8))["x"]) == (8, 3, 8, 8)
@@ -149,9 +147,7 @@ def test_turns_are_interleaved_and_failures_listed(bert: Path, tmp_path: Path) -
 
 def test_cpu_clock(bert: Path) -> None:
     effort = measure.Effort(threads=1, rounds=2, seconds=0.05, clock="cpu")
-    comparison = measure.Bench([Candidate("float", bert, "float", "given")], effort).compare(
-        [Workload(8, 128)]
-    )
+    comparison = measure.Bench([Candidate("float", bert, "float", "given")], effort).compare([Workload(8, 128)])
     spread = comparison.rows[0].results["8x128"].latency
     assert comparison.environment["clock"] == "cpu"
     assert 0 < spread.minimum * spread.count < 1.0
@@ -166,8 +162,7 @@ def test_float_model_that_does_not_run(bert: Path) -> None:
 def test_error_is_relative_to_float(tmp_path: Path) -> None:
     signature = "(float[batch, 3, 2, 2] x) => (float[batch, 3, 2, 2] y)"
     paths = [
-        text_model(tmp_path / f"{k}.onnx", f"{signature} <float k = {{{k}}}> {{ y = Mul(x, k) }}")
-        for k in (2.0, 2.5)
+        text_model(tmp_path / f"{k}.onnx", f"{signature} <float k = {{{k}}}> {{ y = Mul(x, k) }}") for k in (2.0, 2.5)
     ]
     candidates = [Candidate(p.stem, p, "given", "given") for p in paths]
     row = measure.Bench(candidates, ONE_CALL).compare([Workload(1)]).rows[1]

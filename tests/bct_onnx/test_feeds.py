@@ -64,9 +64,7 @@ def test_token_ids_are_rows_of_the_table_they_reach() -> None:
 
 
 def test_the_smallest_table_bounds_the_ids() -> None:
-    proto = model(
-        "g (int64[n] i) => (float[n, 4] y) { a = Gather(t, i) b = Gather(u, i) }", t=(9, 4), u=(5, 4)
-    )
+    proto = model("g (int64[n] i) => (float[n, 4] y) { a = Gather(t, i) b = Gather(u, i) }", t=(9, 4), u=(5, 4))
     assert inputs(proto)["i"].rows == 5
 
 
@@ -79,10 +77,7 @@ def test_the_smallest_table_bounds_the_ids() -> None:
 )
 def test_token_ids_reach_contributed_operators(node: str, rows: int) -> None:
     assert (
-        inputs(model(f"g (int64[b, s] x) => (float[b] e) {{ {node} }}", t=(9, 4), u=(7, 4), v=(3, 4)))[
-            "x"
-        ].rows
-        == rows
+        inputs(model(f"g (int64[b, s] x) => (float[b] e) {{ {node} }}", t=(9, 4), u=(7, 4), v=(3, 4)))["x"].rows == rows
     )
 
 
@@ -151,9 +146,7 @@ def test_roles(declared: str, node: str, role: Role) -> None:
 
 
 def test_an_input_with_an_initializer_is_not_fed() -> None:
-    assert inputs(model("g (float[2] x, float[2] w) => (float[2] y) { y = Add(x, w) }", w=(2,))).keys() == {
-        "x"
-    }
+    assert inputs(model("g (float[2] x, float[2] w) => (float[2] y) { y = Add(x, w) }", w=(2,))).keys() == {"x"}
 
 
 DECODER = """g (int64[batch, seq] ids, int64[batch, total] attention_mask, float[batch, 2, past, 4] past_key)
@@ -284,9 +277,7 @@ def test_nothing_is_tried_twice() -> None:
 
 
 def test_sequence_inputs_are_lists() -> None:
-    feed = first_group(model("g (seq(float[2, 3]) x) => (float[A] y) { y = ConcatFromSequence<axis=0>(x) }"))[
-        0
-    ]
+    feed = first_group(model("g (seq(float[2, 3]) x) => (float[A] y) { y = ConcatFromSequence<axis=0>(x) }"))[0]
     assert [np.shape(part) for part in feed["x"]] == [(2, 3), (2, 3)]
 
 

@@ -56,9 +56,7 @@ def test_known_error(tmp_path: Path) -> None:
     result = verification(tmp_path, PRODUCT, PRODUCT, w=WEIGHT, new_w=WEIGHT * np.float32(1.25))
     assert result.outputs["y"].rel_l2 == pytest.approx(0.25, rel=1e-5)
     assert result.outputs["y"].cosine == pytest.approx(1.0)
-    with pytest.raises(
-        VerificationError, match=r"^output 'y': relative error is 0\.25, above the bound 0\.2;"
-    ):
+    with pytest.raises(VerificationError, match=r"^output 'y': relative error is 0\.25, above the bound 0\.2;"):
         result.check(verify.Bound(min_cosine=None, max_rel_error=0.2))
 
 
@@ -127,9 +125,7 @@ def test_integer_outputs_bind_only_alone(tmp_path: Path) -> None:
     assert result.outputs["best"].same == 0
     result.check(verify.default_bound(8))
     result = verification(tmp_path, graph(alone, "Identity"), graph(alone, "Neg"), w=WEIGHT)
-    with pytest.raises(
-        VerificationError, match=r"^output 'best': share of equal values is 0, below the bound"
-    ):
+    with pytest.raises(VerificationError, match=r"^output 'best': share of equal values is 0, below the bound"):
         result.check(verify.default_bound(8))
 
 
@@ -142,9 +138,7 @@ def test_a_compressed_model_that_does_not_load(tmp_path: Path) -> None:
     path, proto = save(tmp_path / "in.onnx", PRODUCT, w=WEIGHT)
     reference = verify.run_reference(path, proto)
     (tmp_path / "out.onnx").write_bytes(b"nothing")
-    with pytest.raises(
-        VerificationError, match=r"out\.onnx: ONNX Runtime does not run the compressed model: "
-    ):
+    with pytest.raises(VerificationError, match=r"out\.onnx: ONNX Runtime does not run the compressed model: "):
         verify.compare(reference, tmp_path / "out.onnx")
 
 
@@ -152,9 +146,7 @@ def test_a_custom_operator(tmp_path: Path) -> None:
     path, proto = save(tmp_path / "in.onnx", "g (float[2] x) => (float[2] y) { y = mine.Magic(x) }")
     proto.opset_import.add(domain="mine", version=1)
     onnx.save(proto, path)
-    with pytest.raises(
-        BctError, match=r"in\.onnx: ONNX Runtime does not load the model: .*mine.*Magic"
-    ) as caught:
+    with pytest.raises(BctError, match=r"in\.onnx: ONNX Runtime does not load the model: .*mine.*Magic") as caught:
         verify.run_reference(path, proto)
     assert caught.value.exit_code == 2
     assert "ONNXRuntimeError" not in str(caught.value)
@@ -172,9 +164,7 @@ def test_no_feed_runs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None
 
 
 def test_answers_without_a_finite_number_verify_nothing(tmp_path: Path) -> None:
-    path, proto = save(
-        tmp_path / "in.onnx", "g (float[2] x) => (float[2] y) { m = Abs(x) n = Neg(m) y = Log(n) }"
-    )
+    path, proto = save(tmp_path / "in.onnx", "g (float[2] x) => (float[2] y) { m = Abs(x) n = Neg(m) y = Log(n) }")
     with pytest.raises(BctError, match="every output is empty, NaN or infinite"):
         verify.run_reference(path, proto)
 
@@ -270,9 +260,7 @@ def test_masked_values_count_for_nothing_but_their_place() -> None:
 
 
 def test_session_runs_silently_and_raises_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    path, _ = save(
-        tmp_path / "m.onnx", "g (float[n] x) => (float[n] y) { y = Reshape(x, s) }", s=np.array([4, 4])
-    )
+    path, _ = save(tmp_path / "m.onnx", "g (float[n] x) => (float[n] y) { y = Reshape(x, s) }", s=np.array([4, 4]))
     session = Session(path)
     with pytest.raises(OrtError) as caught:
         session.run({"x": np.ones(5, np.float32)})
@@ -295,9 +283,7 @@ def test_zoo_models_get_feeds_that_run(data: Path) -> None:
     failed = []
     for path in (data / "zoo" / entry["file"] for entry in index if entry["runs"].startswith("ok")):
         try:
-            reference = verify.run_reference(
-                path, onnx.load(path, load_external_data=False), budget_seconds=2.0
-            )
+            reference = verify.run_reference(path, onnx.load(path, load_external_data=False), budget_seconds=2.0)
         except BctError as error:
             failed.append(str(error))
         else:

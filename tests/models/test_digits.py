@@ -52,9 +52,7 @@ def test_graph_is_valid_opset_17_and_mostly_matmul_weights() -> None:
     onnx.checker.check_model(model, full_check=True)
     assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 17)]
     weights = {tensor.name: len(tensor.raw_data) for tensor in model.graph.initializer}
-    multiplied = {
-        name for node in model.graph.node if node.op_type in ("MatMul", "Gemm") for name in node.input[1:2]
-    }
+    multiplied = {name for node in model.graph.node if node.op_type in ("MatMul", "Gemm") for name in node.input[1:2]}
     assert sum(weights.get(name, 0) for name in multiplied) > 0.9 * MODEL.stat().st_size
 
 
