@@ -12,7 +12,8 @@ import onnx_graphsurgeon as gs
 
 from .context import Context
 from .graph.constants import resolve
-from .graph.types import element_type, rank
+from .graph.shapes import rank
+from .graph.types import element_type
 from .lowerings.operators import OPSET_INT4
 from .lowerings.products import multiply_activations
 from .report import Skip

@@ -20,9 +20,7 @@ import onnx_graphsurgeon as gs
 
 from .context import Context
 from .graph.editor import Emitter
-from .graph.inference import find_shapes
-from .graph.shapes import Shapes
-from .graph.sizes import ONE, Shape, Size, broadcast
+from .graph.shapes import ONE, Shape, Shapes, Size, broadcast, find_shapes
 from .graph.types import element_type
 from .lowerings.operators import cast, reshape
 from .patterns.attention import SPLIT, Attention, Heads, match_attention

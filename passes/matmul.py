@@ -23,7 +23,7 @@ from .context import Context, weight_key
 from .graph.constants import resolve
 from .graph.editor import Emitter
 from .graph.linear import Linear, match_linear
-from .graph.types import rank
+from .graph.shapes import rank
 from .lowerings.base import StoredWeight
 from .lowerings.operators import reshape, split_last
 from .patterns.floor import least_value

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
-from ..graph.shapes import Shapes
-from ..graph.sizes import ONE, Size
+from ..graph.shapes import ONE, Shapes, Size
 from ..report import Skip
 from .region import IsOutput, is_standard
 from .scores import Mask, Scores, factor, is_plain, match_scores, plain

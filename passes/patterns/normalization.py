@@ -17,7 +17,8 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from ..graph.constants import resolve
-from ..graph.types import element_type, rank
+from ..graph.shapes import rank
+from ..graph.types import element_type
 from ..report import Skip
 from .region import Array, IsOutput, Region, is_known, is_standard, readers, regions
 

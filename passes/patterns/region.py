@@ -17,7 +17,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from ..graph.constants import FLOATS, resolve, small_values
-from ..graph.types import rank
+from ..graph.shapes import rank
 
 Array = NDArray[np.float64]
 IsOutput = Callable[[gs.Tensor], bool]

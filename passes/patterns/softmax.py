@@ -8,7 +8,8 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from ..graph.constants import resolve
-from ..graph.types import element_type, rank
+from ..graph.shapes import rank
+from ..graph.types import element_type
 from ..report import Skip
 from .region import IsOutput, is_standard, readers, regions
 

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from passes.graph.inference import find_shapes
-from passes.graph.sizes import ONE, ZERO, Size, broadcast
+from passes.graph.shapes import ONE, ZERO, Size, broadcast, find_shapes
 from passes.graph.tidy import lift_constant_nodes
 from tests.helpers import model
 

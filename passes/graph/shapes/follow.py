@@ -6,9 +6,9 @@ import contextlib
 
 import onnx_graphsurgeon as gs
 
-from .editor import walk
+from ..editor import walk
+from .known import Shapes
 from .shape_rules import shape_of, split_shapes
-from .shapes import Shapes
 from .value_rules import elements_of
 
 _DOMAINS = (None, "", "ai.onnx", "com.microsoft")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from .constants import small_values
+from ..constants import small_values
 from .sizes import Shape, Size, Values, number, values_of
 
 # Elements of a tensor that is worth following.

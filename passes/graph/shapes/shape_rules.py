@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx_graphsurgeon as gs
 
-from .shapes import Shapes, parameter, slices
+from .known import Shapes, parameter, slices
 from .sizes import ONE, ZERO, Shape, Size, broadcast, product
 
 # Bounds of a slice from here on mean the end of any axis.

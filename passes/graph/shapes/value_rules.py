@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from .constants import small_values
-from .shapes import MOST_VALUES, Shapes, parameter, slices
+from ..constants import small_values
+from .known import MOST_VALUES, Shapes, parameter, slices
 from .sizes import ARITHMETIC, Values, as_float, as_whole, each, product, values_of
 
 
