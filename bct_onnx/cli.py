@@ -13,6 +13,7 @@ import onnxruntime
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from passes import LOWERINGS
 from passes.options import ACTIVATIONS
 
 from . import table
@@ -49,12 +50,12 @@ DEBUG = "BCT_DEBUG"
 )
 @click.option(
     "--lowering",
-    type=click.Choice(["auto", "dense", "packed", "qdq"]),
+    type=click.Choice(["auto", *LOWERINGS]),
     default="auto",
     show_default=True,
     help="dense: int8 in memory, int8 products; for encoders and prefill. packed: codes stay packed in memory; for"
-    " decoding token by token. qdq: DequantizeLinear, for any ONNX runtime. auto: packed for models with past"
-    " key/value inputs, else what the preset says.",
+    " decoding token by token. qdq: DequantizeLinear, for any ONNX runtime. shifts: packed, all scales powers of two."
+    " auto: packed for models with past key/value inputs, else what the preset says.",
 )
 @click.option(
     "--keep",

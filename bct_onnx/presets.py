@@ -17,12 +17,12 @@ PRESETS = {
     "balanced": Options(bits=6, block_size=8, lowering="dense"),
     "small": Options(bits=4, block_size=8, lowering="dense"),
     "portable": Options(bits=8, block_size=32, lowering="qdq"),
-    # As published: every operator and every intermediate result in blocks with shifts. Attention as one node would
+    # As published: every weight, operator and intermediate result in blocks with shifts. Attention as one node would
     # compute in floats.
     "paper": Options(
         bits=8,
         block_size=32,
-        lowering="dense",
+        lowering="shifts",
         operators=frozenset(map(pass_name, CHAIN)) - {"attention"},
         scales="shift",
     ),
@@ -42,7 +42,7 @@ class Request:
     Attributes:
         preset: name of the preset.
         bits, block_size: changes to the preset, or None.
-        lowering: auto, dense, packed or qdq; None for the preset's own choice.
+        lowering: auto (the preset's own choice, or packed), dense, packed, qdq or shifts.
         keep: regular expressions of nodes and weights to leave alone.
         operators: names of passes that run besides those for weights, instead of the preset's; None for the preset's.
         activations: code type of intermediate results instead of the preset's, or None.
@@ -69,7 +69,7 @@ class Request:
         lowering, notes = self.lowering, []
         if lowering == "auto":
             lowering = PRESETS[self.preset].lowering
-            if lowering == "dense" and PRESETS[self.preset].scales == "fine" and decodes_by_token(model):
+            if lowering == "dense" and decodes_by_token(model):
                 lowering = "packed"
                 notes.append("the model decodes token by token: its weights are packed (see --lowering)")
         options = self._options(lowering)

@@ -42,8 +42,6 @@ QUANTIZED_READERS = frozenset(
     }
 )
 BLOCK_SIZE = 32
-# Where scales are shifts: as many octaves as quarter octaves span.
-LARGEST_SHIFT = 7
 # Rows shorter than this would each carry a scale: the values are taken as one row.
 SHORTEST_ROW = 64
 # From here on codes, below it float16; under the smallest the Cast weighs more than it saves.
@@ -112,7 +110,7 @@ def _replace(context: Context, constant: ConstantView) -> str | None:
         if context.editor.opset < opset_for(bits):
             bits = OTHER_BITS
         fine = context.options.scales == "fine"
-        fmt = BlockFormat.fine(bits, BLOCK_SIZE) if fine else BlockFormat(bits, BLOCK_SIZE, max_exponent=LARGEST_SHIFT)
+        fmt = BlockFormat.fine(bits, BLOCK_SIZE) if fine else BlockFormat.shifts_only(bits, BLOCK_SIZE)
         tensor = encode(as_rows(values).T, fmt, context.options.workers)
         restored, size = store_codes(load, tensor, values.shape, to, name)
         sqnr = tensor.sqnr_db

@@ -25,8 +25,8 @@ OPSET = OPSET_INT4
 QUANTIZERS = frozenset(
     {"DynamicQuantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulNBits", "QuantizeLinear"}
 )
-# Operators that passes write and that take floats as they are.
-FLOAT_READERS = frozenset({"Add", "MatMul"})
+# Operators that passes write and that take floats as they are: Relu is what lets large inputs of Gelu and its kin pass.
+FLOAT_READERS = frozenset({"Add", "MatMul", "Relu"})
 # Blocks where weights have whole columns.
 BLOCK_SIZE = 32
 

@@ -17,7 +17,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from .constant import BLOCK_SIZE, LARGEST_SHIFT, OTHER_BITS
+from .constant import BLOCK_SIZE, OTHER_BITS
 from .context import Context
 from .formats.block import BlockFormat
 from .formats.encode import encode
@@ -99,11 +99,7 @@ def _store(context: Context, forms: list[Normalization]) -> dict[bytes, gs.Varia
     matrix = np.stack(list(distinct.values()), axis=1)
     width, count = matrix.shape
     fine = context.options.scales == "fine"
-    fmt = (
-        BlockFormat.fine(OTHER_BITS, BLOCK_SIZE)
-        if fine
-        else BlockFormat(OTHER_BITS, BLOCK_SIZE, max_exponent=LARGEST_SHIFT)
-    )
+    fmt = BlockFormat.fine(OTHER_BITS, BLOCK_SIZE) if fine else BlockFormat.shifts_only(OTHER_BITS, BLOCK_SIZE)
     tensor = encode(matrix.astype(np.float32), fmt, context.options.workers)
     load, name = context.editor.at_load(), f"norms{len(context.report.tensors)}"
     restored, size = store_codes(load, tensor, (count, width), FLOAT, name)

@@ -19,7 +19,7 @@ class Options:
     Attributes:
         bits: width of a weight's codes, 2 to 8.
         block_size: neighbours along the summed axis that share a scale, a multiple of 8; 0 for the whole column.
-        lowering: dense, packed or qdq.
+        lowering: dense, packed, qdq or shifts.
         keep: regular expressions; a node or weight whose name one of them finds is left alone.
         workers: threads that encode.
         operators: names of the passes that run, of those in the chain.
@@ -46,8 +46,10 @@ class Options:
                 raise ValueError(f"bits must be 2 to 8, not {bits}")
         if self.block_size < 0 or self.block_size % 8:
             raise ValueError(f"block size must be a multiple of 8, or 0 for a whole column, not {self.block_size}")
-        if self.lowering == "packed" and self.block_size not in (0, 16, 32, 64, 128, 256):
-            raise ValueError(f"packed weights take a block size of 16, 32, 64, 128 or 256, not {self.block_size}")
+        if self.lowering in ("packed", "shifts") and self.block_size not in (0, 16, 32, 64, 128, 256):
+            raise ValueError(
+                f"{self.lowering} weights take a block size of 16, 32, 64, 128 or 256, not {self.block_size}"
+            )
         if self.activations not in ACTIVATIONS:
             raise ValueError(f"activations must be one of {', '.join(ACTIVATIONS)}, not {self.activations!r}")
         for pattern in self.keep:

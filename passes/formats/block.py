@@ -8,6 +8,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+# Shifts that nothing but a scale carries: blocks 2^-15 of a column's largest value keep all their bits.
+LARGEST_SHIFT = 15
+
 Codes = NDArray[np.int8]
 Floats = NDArray[np.float32]
 
@@ -21,12 +24,14 @@ class BlockFormat:
         block_size: neighbours along k that share an exponent, a multiple of 8; 0 for the whole column.
         steps: exponents per octave: 1 for shifts (powers of two), 4 for fine scales, 2^(i/4).
         max_exponent: the largest exponent; exponents are 0 to max_exponent.
+        powers: True where column scales are powers of two as well, so that the scale of every block is a shift.
     """
 
     bits: int
     block_size: int
     steps: int = 1
     max_exponent: int = 0
+    powers: bool = False
 
     @classmethod
     def shifted(cls, bits: int, block_size: int) -> BlockFormat:
@@ -41,6 +46,11 @@ class BlockFormat:
     def fine(cls, bits: int, block_size: int) -> BlockFormat:
         """Return the format with quarter-octave block scales over almost eight octaves."""
         return cls(bits, block_size, steps=4, max_exponent=31 if block_size else 0)
+
+    @classmethod
+    def shifts_only(cls, bits: int, block_size: int) -> BlockFormat:
+        """Return the format in which every block's scale is a power of two, over 15 octaves a column."""
+        return cls(bits, block_size, steps=1, max_exponent=LARGEST_SHIFT, powers=True)
 
     @property
     def low(self) -> int:

@@ -76,7 +76,7 @@ def _largest_scale(weight: NDArray[np.floating], fmt: BlockFormat) -> Floats:
     peak = np.maximum(weight.max(axis=0, initial=0), -weight.min(axis=0, initial=0)).astype(np.float32)
     top = np.float32(2.0 ** (fmt.max_exponent / fmt.steps))
     scale: Floats = np.maximum(peak / (fmt.high * top), TINY)
-    return scale
+    return np.exp2(np.ceil(np.log2(scale))) if fmt.powers else scale
 
 
 def _float16(scale: Floats) -> NDArray[np.float16]:
@@ -119,6 +119,8 @@ def _search(chunk: Floats, fmt: BlockFormat, largest: Floats, rows_weight: Float
 
 def _candidates(fmt: BlockFormat) -> NDArray[np.float64]:
     """Return how many octaves below the largest scale each candidate lies."""
+    if fmt.powers:
+        return np.zeros(1)
     if not fmt.max_exponent:
         return np.arange(SHIFT_CANDIDATES if fmt.bits <= WIDEST_CLIPPED else 1) / SHIFT_CANDIDATES
     count = SHIFT_CANDIDATES if fmt.steps == 1 else FINE_CANDIDATES

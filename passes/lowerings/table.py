@@ -8,5 +8,6 @@ from .base import Lowering
 from .dense import Dense
 from .packed import Packed
 from .qdq import Qdq
+from .shifts import Shifts
 
-LOWERINGS: dict[str, Callable[[], Lowering]] = {"dense": Dense, "packed": Packed, "qdq": Qdq}
+LOWERINGS: dict[str, Callable[[], Lowering]] = {"dense": Dense, "packed": Packed, "qdq": Qdq, "shifts": Shifts}
