@@ -15,8 +15,8 @@ from passes import Options, PassReport, Progress
 from . import files
 from .coverage import Coverage, count, measure_sizes
 from .errors import BctError, VerificationError
-from .opset import ConversionError, opset_of, raise_opset
-from .presets import DEFAULT_PRESET, Request, nearest_bits
+from .opset import ConversionError, operators_of, opset_of, raise_opset
+from .presets import DEFAULT_PRESET, Request
 from .report import InputRecord, OutputRecord, Report
 from .runtimes import min_onnxruntime
 from .verify import Bound, Reference, Verification, compare, default_bound, run_reference
@@ -158,18 +158,18 @@ def _at_the_right_opset(
 ) -> _Result:
     """Attempt with the best opset for the codes; where that cannot be had or does not run, with the model's own."""
     options, notes = request.options(model.proto)
-    best, has = passes.preferred_opset(options), opset_of(model.proto)
-    if has >= best:
-        return attempt(model, options, notes)
-    try:
-        return attempt(replace(model, proto=raise_opset(model.proto, best)), options, notes)
-    except (ConversionError, VerificationError) as error:
-        notes.append(f"opset {has} cannot be raised to {best}: {error}")
+    has = opset_of(model.proto)
+    better = [opset for opset in passes.preferred_opsets(options, operators_of(model.proto)) if opset > has]
+    for opset in better:
+        try:
+            return attempt(replace(model, proto=raise_opset(model.proto, opset)), options, notes)
+        except (ConversionError, VerificationError) as error:
+            notes.append(f"opset {has} cannot be raised to {opset}: {error}")
     if passes.required_opset(options) > has:
-        options = replace(options, lowering="packed", bits=nearest_bits("packed", options))
+        options = request.options_for("packed", options.bits)
         notes.append(f"opset {has} has no place for these codes: {options.bits}-bit packed weights instead")
     if passes.required_opset(options) > has:
-        raise BctError(f"{model.path}: {'; '.join(notes)}; export the model at opset {best}")
+        raise BctError(f"{model.path}: {'; '.join(notes)}; export the model at opset {better[-1]}")
     return attempt(model, options, notes)
 
 

@@ -24,6 +24,11 @@ def opset_of(model: onnx.ModelProto) -> int:
     return next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
 
 
+def operators_of(model: onnx.ModelProto) -> set[str]:
+    """Return the names of a model's operators, those of bodies too."""
+    return {node.op_type for node in _nodes(model.graph)}
+
+
 def raise_opset(model: onnx.ModelProto, target: int) -> onnx.ModelProto:
     """Return the model at opset `target`; raises ConversionError.
 

@@ -21,7 +21,7 @@ PRESETS = {
     # compute in floats.
     "paper": Options(
         bits=8,
-        block_size=32,
+        block_size=16,
         lowering="shifts",
         operators=frozenset(map(pass_name, CHAIN)) - {"attention"},
         scales="shift",
@@ -30,6 +30,8 @@ PRESETS = {
 DEFAULT_PRESET = "balanced"
 # Block size where a preset's small blocks, one bit of exponent each, give way to blocks with whole scales.
 SCALED_BLOCK = 32
+# Rows of a weight that no block size is too large for.
+WIDE = 256
 # Inputs that hold what earlier tokens left: their models multiply one row at a time.
 CACHE_INPUT = re.compile(r"past|cache", re.IGNORECASE)
 CACHE_RANK = 3
@@ -72,17 +74,27 @@ class Request:
             if lowering == "dense" and decodes_by_token(model):
                 lowering = "packed"
                 notes.append("the model decodes token by token: its weights are packed (see --lowering)")
-        options = self._options(lowering)
-        bits = nearest_bits(lowering, options)
-        if bits != options.bits:
-            notes.append(f"{lowering} has no {options.bits}-bit codes: {bits} bits are used")
-        return self._options(lowering, bits), notes
+        asked = self._options(lowering)
+        options = self.options_for(lowering, asked.bits)
+        if options.bits != asked.bits:
+            notes.append(f"{lowering} has no {asked.bits}-bit codes: {options.bits} bits are used")
+        return options, notes
+
+    def options_for(self, lowering: str, bits: int) -> Options:
+        """Return the options for a lowering, with the width that it has for a request of so many bits."""
+        options = self._options(lowering, bits)
+        nearest = LOWERINGS[lowering]().format(bits, options.block_size, WIDE).bits
+        return options if nearest == bits else self._options(lowering, nearest)
 
     def _options(self, lowering: str, bits: int | None = None) -> Options:
         preset, names = PRESETS[self.preset], self.operators
         block_size = preset.block_size
         if block_size and lowering != preset.lowering:
             block_size = max(block_size, SCALED_BLOCK)
+        operators = preset.operators if names is None else DEFAULT_OPERATORS.union(names)
+        if lowering == "qdq":
+            # Attention asks for an opset that other runtimes hardly have.
+            operators -= {"attention"}
         unknown = sorted(set(names or ()).difference(map(pass_name, CHAIN)))
         if unknown:
             known = ", ".join(map(pass_name, CHAIN))
@@ -94,16 +106,11 @@ class Request:
                 block_size=block_size if self.block_size is None else self.block_size,
                 lowering=lowering,
                 keep=self.keep,
-                operators=preset.operators if names is None else DEFAULT_OPERATORS.union(names),
+                operators=operators,
                 activations=self.activations or preset.activations,
             )
         except ValueError as error:
             raise BctError(str(error)) from error
-
-
-def nearest_bits(lowering: str, options: Options) -> int:
-    """Return the width that a lowering has for a request."""
-    return LOWERINGS[lowering]().format(options.bits, options.block_size, 256).bits
 
 
 def decodes_by_token(model: onnx.ModelProto) -> bool:

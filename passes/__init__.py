@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any
 
@@ -39,14 +39,14 @@ __all__ = [
     "chain",
     "pass_name",
     "plain_codes",
-    "preferred_opset",
+    "preferred_opsets",
     "required_opset",
     "run",
 ]
 
 # The chain, in order; `Options.operators` chooses of it by name. A pass that needs a newer opset than the weights do
-# says so in OPSET, one that is of use
-# only from an opset on in BEST_OPSET.
+# says so in OPSET; one that
+# is of use from an opset on says so in BEST_OPSET, and for which operators in BEST_FOR.
 CHAIN: tuple[ModuleType, ...] = (
     tied,  # first: what is stored once must be one constant
     gather,  # before the multiplications, which transpose a table that is there, not the other way round
@@ -93,10 +93,12 @@ def run(
     return reports
 
 
-def preferred_opset(options: Options) -> int:
-    """Return the opset with which the request's graph is fastest."""
-    best = [int(getattr(module, "BEST_OPSET", 1)) for module in chain(options)]
-    return max([LOWERINGS[options.lowering]().best_opset, required_opset(options), *best])
+def preferred_opsets(options: Options, operators: Iterable[str]) -> list[int]:
+    """Return the opsets with which a graph of these operators is fast, the fastest first."""
+    found = set(operators)
+    useful = [module for module in chain(options) if found & getattr(module, "BEST_FOR", frozenset())]
+    least = max(LOWERINGS[options.lowering]().best_opset, required_opset(options))
+    return sorted({least, *(max(least, int(module.BEST_OPSET)) for module in useful)}, reverse=True)
 
 
 def required_opset(options: Options) -> int:

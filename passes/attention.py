@@ -31,8 +31,8 @@ from .report import Skip
 INTEGERS = frozenset({"activation_matmul", "softmax"})
 # qdq is for runtimes that know no new operators.
 LOWERINGS = ("dense", "packed")
-# The opset of Attention.
-BEST_OPSET = 23
+# The opset of Attention, and what it stands for.
+BEST_OPSET, BEST_FOR = 23, frozenset({"Softmax"})
 
 
 @dataclass(frozen=True)

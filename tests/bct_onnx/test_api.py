@@ -148,7 +148,7 @@ def test_a_compressed_model_bears_another_round(source, tmp_path, lowering, agai
 @pytest.mark.parametrize(
     ("options", "used", "notes"),
     [
-        ({"bits": 4}, (4, 32, "dense"), ()),
+        ({"bits": 4}, (4, 8, "dense"), ()),
         ({"preset": "small", "block_size": 64}, (4, 64, "dense"), ()),
         ({"lowering": "packed"}, (8, 32, "packed"), ("packed has no 6-bit codes: 8 bits are used",)),
         ({"lowering": "qdq", "bits": 3}, (4, 32, "qdq"), ("qdq has no 3-bit codes: 4 bits are used",)),

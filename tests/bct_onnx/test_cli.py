@@ -65,7 +65,7 @@ def test_the_tables(run, source, tmp_path):
     size, written = source.stat().st_size, target.stat().st_size
     assert shown[0] == f" input   {source}  {size / 1e3:.2f} kB"
     assert shown[1] == f" output  {target}  {written / 1e3:.2f} kB  {size / written:.2f}x smaller"
-    assert shown[2] == " preset  balanced: 6-bit codes, blocks of 32, dense"
+    assert shown[2] == " preset  balanced: 6-bit codes, blocks of 8, dense"
     assert re.fullmatch(r" needs   ONNX Runtime \d+\.\d+\.\d+ or newer \(opset 21\)", shown[3])
     assert shown[4] == "Passes"
     assert re.match(r"│ matmul +│ +2 │ +0 │ +32\.77 kB │ +6\.\d\d kB │ +\d\.\d\d │", shown[8])
@@ -107,7 +107,7 @@ def test_json(run, source, tmp_path):
     assert [skipped["reason"] for skipped in matmul["skipped"]] == ["kept by the pattern '^v$'"]
     tensor = next(tensor for tensor in report["tensors"] if tensor["name"] == "w")
     assert {key: tensor[key] for key in ("shape", "bits", "block_size", "lowering", "bytes_before")} == {
-        "shape": [64, 64], "bits": 6, "block_size": 32, "lowering": "dense", "bytes_before": 16384,
+        "shape": [64, 64], "bits": 6, "block_size": 8, "lowering": "dense", "bytes_before": 16384,
     }  # fmt: skip
     assert 25 < tensor["sqnr_db"] < 40
     assert set(report["verification"]["outputs"]["y"]) == {"max_abs", "rel_l2", "cosine", "same_argmax"}
