@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-# Shifts that nothing but a scale carries: blocks 2^-15 of a column's largest value keep all their bits.
+# Shifts that a scale carries: half a byte each. Blocks down to 2^-15 of a column's largest value keep all their bits.
 LARGEST_SHIFT = 15
 
 Codes = NDArray[np.int8]

@@ -1,6 +1,6 @@
-"""Float block scales from one byte each: expanded when the session is made.
+"""Float block scales from half a byte or one each: expanded when the session is made.
 
-exponents uint8 -- Cast -- Mul(1/steps) -- Pow(2, .) -- Mul(column scale) -> float block scales
+exponents uint4 or uint8 -- Cast -- Mul(1/steps) -- Pow(2, .) -- Mul(column scale) -> float block scales
 """
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from ..formats.block import BlockFormat
+from ..formats.planes import pack_nibbles
 from ..graph.editor import Emitter
-from .operators import FLOAT, cast
+from .operators import FLOAT, OPSET_INT4, UINT4, cast
+
+LARGEST_NIBBLE = 15
 
 
 def expand_scales(
@@ -28,12 +31,22 @@ def expand_scales(
     """
     scale = cast(load, load.constant(column_scale, f"{name}.scale16"), FLOAT, f"{name}.column_scale")
     scale = load.op("Mul", scale, _number(load, tensor_scale, "tensor_scale"), name=f"{name}.scale")
-    stored = exponents.nbytes + column_scale.nbytes
-    octaves = cast(load, load.constant(exponents, f"{name}.exponents"), FLOAT, f"{name}.octaves")
+    small, stored = _exponents(load, exponents, fmt, name)
+    octaves = cast(load, small, FLOAT, f"{name}.octaves")
     if fmt.steps != 1:
         octaves = load.op("Mul", octaves, _number(load, 1 / fmt.steps, "step"), name=f"{name}.octaves")
     powers = load.op("Pow", _number(load, 2.0, "two"), octaves, name=f"{name}.powers")
-    return load.op("Mul", powers, scale, name=f"{name}.block_scale", dtype=np.float32), stored
+    return load.op("Mul", powers, scale, name=f"{name}.block_scale", dtype=np.float32), stored + column_scale.nbytes
+
+
+def _exponents(load: Emitter, exponents: NDArray[np.uint8], fmt: BlockFormat, name: str) -> tuple[gs.Tensor, int]:
+    """Return (exponents as stored, bytes)."""
+    if fmt.max_exponent > LARGEST_NIBBLE or load.opset < OPSET_INT4:
+        return load.constant(exponents, f"{name}.exponents"), exponents.nbytes
+    flat = np.zeros(-(-exponents.size // 2) * 2, np.uint8)
+    flat[: exponents.size] = exponents.reshape(-1)
+    packed = pack_nibbles(flat)
+    return load.packed(packed, UINT4, exponents.shape, f"{name}.shifts"), packed.nbytes
 
 
 def _number(load: Emitter, value: float, name: str) -> gs.Constant:

@@ -1,6 +1,6 @@
 """Blocks whose scales are powers of two and nothing else, multiplied in blocks: as published.
 
-codes uint8 [n, blocks, block bytes], shifts [n, blocks]
+codes uint8 [n, blocks, block bytes], shifts uint4 [n, blocks]
 x [..., k] -- MatMulNBits(accuracy_level 4) -> [..., n]: integer sums of a block at a time, x in int8 blocks too
 """
 
