@@ -31,13 +31,13 @@ class Sizes:
     """What the input model holds and computes.
 
     Attributes:
-        weights: bytes of its float constants.
+        weights: bytes of each of its float constants, by name.
         results: bytes of each intermediate result of the main graph, over one feed.
         tokens: rows of its activations in that feed: as many last axes as most intermediate results have.
         shapes: shapes of the feed by input.
     """
 
-    weights: int
+    weights: Mapping[str, int]
     results: Mapping[str, int]
     tokens: int
     shapes: Mapping[str, tuple[int, ...]]
@@ -120,7 +120,7 @@ def measure_sizes(model: files.ModelFile, path: Path, reference: Reference | Non
     graph.cleanup()
     constants = {id(t): t for _, node in walk(graph) for t in node.inputs if isinstance(t, gs.Constant)}
     floats = [t for t in constants.values() if (view := resolve(t)) is not None and view.is_float]
-    weights = sum(map(constant_bytes, floats))
+    weights = {tensor.name: constant_bytes(tensor) for tensor in floats}
     if reference is None:
         return Sizes(weights, {}, 1, {})
     feed = min(reference.feeds, key=lambda feed: sum(int(np.size(value)) for value in feed.values()))
@@ -136,7 +136,7 @@ def count(sizes: Sizes, reports: Iterable[PassReport]) -> Coverage:
     reports = list(reports)
     nodes = [node for report in reports for node in report.nodes if node.how != "aside"]
     edges = [edge for report in reports for edge in report.edges]
-    tensors = [tensor for report in reports for tensor in report.tensors]
+    codes, half = _stored(reports, sizes.weights)
     by_op: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for node in nodes:
         by_op[node.op][node.how] += 1
@@ -159,15 +159,23 @@ def count(sizes: Sizes, reports: Iterable[PassReport]) -> Coverage:
         for op in by_op.keys() | size.keys()
     ]
     return Coverage(
-        weight_bytes=sizes.weights,
-        weight_codes=sum(tensor.bytes_before for tensor in tensors if tensor.lowering != HALF),
-        weight_half=sum(tensor.bytes_before for tensor in tensors if tensor.lowering == HALF),
+        weight_bytes=sum(sizes.weights.values()),
+        weight_codes=sum(sizes.weights[name] for name in codes),
+        weight_half=sum(sizes.weights[name] for name in half - codes),
         tokens=sizes.tokens,
         shapes=sizes.shapes,
         operators=tuple(sorted(rows, key=lambda row: (-row.bytes, row.op))),
         left=tuple(node for node in nodes if node.how == LEFT),
         results_left=tuple(edge for edge in edges if edge.how == LEFT),
     )
+
+
+def _stored(reports: Iterable[PassReport], known: Mapping[str, int]) -> tuple[set[str], set[str]]:
+    """Return the constants that became codes and those that became float16; one that two passes store is in both."""
+    names: dict[bool, set[str]] = {True: set(), False: set()}
+    for tensor in (tensor for report in reports for tensor in report.tensors):
+        names[tensor.lowering == HALF] |= known.keys() & {tensor.name, *tensor.name.split(" + ")}
+    return names[False], names[True]
 
 
 def _run(

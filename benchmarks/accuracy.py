@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from bct_onnx import BctError, compress
+from bct_onnx import BctError, Report, compress
+from bct_onnx.coverage import Coverage
 from bct_onnx.evaluate import Evaluation, Preprocess, evaluate_glue, evaluate_images, evaluate_perplexity
 from bct_onnx.evaluate.table import change, value
 
@@ -119,19 +121,29 @@ def one_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def make(source: Path, steps: dict[str, Step], folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
-    """Return the models made in `folder` by name, and for those that could not be made, why."""
-    made, failed = {}, {}
+def ours(variant: str) -> Step:
+    """Return what compresses at a preset, with other bits and code type where `PRESET/BITS/CODES` names them."""
+    preset, bits, activations = (*variant.split("/"), "", "")[:3]
+    return partial(compress, preset=preset, bits=int(bits) if bits else None, activations=activations or None)
+
+
+def make(
+    source: Path, steps: dict[str, Step], folder: Path
+) -> tuple[dict[str, Path], dict[str, Coverage], dict[str, str]]:
+    """Return by name the models made in `folder`, what of them is codes, and why others could not be made."""
+    made, covered, failed = {}, {}, {}
     for name, step in steps.items():
-        target = folder / f"{name.replace(' ', '_')}.onnx"
+        target = folder / f"{re.sub('[ /]', '_', name)}.onnx"
         try:
             with quiet():
-                step(source, target)
+                report = step(source, target)
         except Exception as error:  # whatever a tool raises is its result here
             failed[name] = one_line(error)
         else:
             made[name] = target
-    return made, failed
+            if isinstance(report, Report) and report.coverage:
+                covered[name] = report.coverage
+    return made, covered, failed
 
 
 def score(case: Case, made: dict[str, Path]) -> tuple[Evaluation, dict[str, str]]:
@@ -166,17 +178,28 @@ def rows(name: str, labels: Sequence[str], evaluation: Evaluation) -> Iterator[d
         }
 
 
+def shares(coverage: Coverage | None) -> dict[str, float]:
+    """Return which parts of a model's weights and of its intermediate results are codes, in bytes."""
+    if coverage is None:
+        return {}
+    return {
+        "weights": coverage.weight_codes / coverage.weight_bytes,
+        "results": coverage.result_codes / coverage.result_bytes,
+        "nodes_left": len(coverage.left),
+    }
+
+
 def run(name: str, steps: dict[str, Step], candidates: Path | None, folder: Path) -> list[dict[str, Any]]:
     """Return the lines of one case: made models, given candidates, and failures."""
     case = CASES[name]
     folder.mkdir()
-    made, failed = make(DATA / case.model, steps, folder)
+    made, covered, failed = make(DATA / case.model, steps, folder)
     if candidates is not None:
         made |= {path.stem: path for path in sorted((candidates / name.replace(" ", "_")).glob("*.onnx"))}
     evaluation, broken = score(case, made)
     failed |= broken
     labels = ["float", *(label for label in made if label not in broken)]
-    lines = list(rows(name, labels, evaluation))
+    lines = [line | shares(covered.get(line["preset"])) for line in rows(name, labels, evaluation)]
     return lines + [{"model": name, "preset": label, "failed": reason} for label, reason in failed.items()]
 
 
@@ -187,6 +210,9 @@ def table(lines: Sequence[dict[str, Any]]) -> Table:
     result.add_column("preset", overflow="fold")
     for heading in ("bytes", "ratio", "score", "change (95 % interval)", "same decisions"):
         result.add_column(heading, justify="right", no_wrap=heading != "change (95 % interval)")
+    coverage = any("weights" in line for line in lines)
+    if coverage:
+        result.add_column("weights, results as codes", justify="right")
     before = None
     for line in lines:
         head = [line["model"] if line["model"] != before else "", line["preset"]]
@@ -203,13 +229,21 @@ def table(lines: Sequence[dict[str, Any]]) -> Table:
             f"{shown} {line['metric']}",
             difference if changed else "",
             f"{100 * line['same_decisions']:.1f} %" if changed else "",
+            *([f"{line['weights']:.1%}, {line['results']:.1%}" if "weights" in line else ""] if coverage else []),
         )
     return result
 
 
 @click.command()
 @click.option("--only", multiple=True, type=click.Choice(list(CASES)), help="This model only; may be repeated.")
-@click.option("--preset", "presets", multiple=True, default=PRESETS, show_default=True, help="May be repeated.")
+@click.option(
+    "--preset",
+    "presets",
+    multiple=True,
+    default=PRESETS,
+    show_default=True,
+    help="PRESET[/BITS[/CODES]]; may be repeated.",
+)
 @click.option("--peers", is_flag=True, help="Score what onnxruntime's own quantizers make, too.")
 @click.option(
     "--candidates",
@@ -223,7 +257,7 @@ def main(
     """Compress the real models of BCT_DATA (or ../shared/data) at each preset and score them."""
     if not DATA.is_dir():
         raise click.ClickException(f"no data at {DATA}: set BCT_DATA")
-    steps: dict[str, Step] = {name: partial(compress, preset=name) for name in presets}
+    steps: dict[str, Step] = {name: ours(name) for name in presets}
     steps |= PEERS if peers else {}
     console = Console(width=None if os.isatty(1) else 140)
     lines: list[dict[str, Any]] = []
