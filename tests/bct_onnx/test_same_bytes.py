@@ -39,7 +39,7 @@ def test_any_number_of_workers_gives_the_same_file(source: Path, tmp_path: Path,
     for workers in (1, 2, 3):
         model = files.read(source)
         graph = model.graph()
-        options = replace(PRESETS["balanced"], bits=bits, lowering=lowering, workers=workers)
+        options = replace(PRESETS["balanced"], bits=bits, block_size=32, lowering=lowering, workers=workers)
         passes.run(graph, options)
         hashes.add(files.write(graph, model, tmp_path / f"{workers}.onnx").sha256)
     assert len(hashes) == 1
