@@ -21,6 +21,7 @@ from .context import Context
 from .formats.block import BlockFormat
 from .formats.encode import encode
 from .graph.constants import ConstantView, resolve
+from .graph.editor import redirect
 from .lowerings.stored import store_codes, store_half
 from .lowerings.unpack import opset_for
 from .report import Skip, TensorReport
@@ -114,8 +115,7 @@ def _replace(context: Context, constant: ConstantView) -> str | None:
         tensor = encode(as_rows(values).T, fmt, context.options.workers)
         restored, size = store_codes(load, tensor, values.shape, to, name)
         sqnr = tensor.sqnr_db
-    for reader in readers:
-        reader.inputs = [restored if tensor is source else tensor for tensor in reader.inputs]
+    redirect(source, restored, readers)
     context.report.tensors.append(
         TensorReport(
             name=source.name,

@@ -16,7 +16,7 @@ from .formats.encode import encode
 from .graph import constants
 from .graph.activations import Activations
 from .graph.constants import ConstantView, resolve
-from .graph.editor import Editor, Emitter, walk
+from .graph.editor import Editor, Emitter, output_names, walk
 from .graph.shapes import Shapes
 from .lowerings.base import Lowering, StoredWeight
 from .lowerings.operators import FLOAT, cast
@@ -68,8 +68,7 @@ class Context:
 
     def __post_init__(self) -> None:
         """Note which tensors are outputs of the graph or of a body, and which constants nodes read that are kept."""
-        scopes = [self.editor.graph, *self.editor.graph.subgraphs(recursive=True)]
-        self._outputs = frozenset(tensor.name for scope in scopes for tensor in scope.outputs)
+        self._outputs = output_names(self.editor.graph)
         for _, node in walk(self.editor.graph):
             pattern = self.kept(node)
             if pattern is not None:

@@ -15,6 +15,7 @@ import onnx_graphsurgeon as gs
 
 from .context import Context, weight_key
 from .graph.constants import ConstantView, resolve
+from .graph.editor import is_standard
 from .report import Skip
 
 # A smaller table is not worth its scales: the pass for other constants takes it.
@@ -33,7 +34,7 @@ class Lookup:
 
 def match(scope: gs.Graph, node: gs.Node, _: Context) -> Lookup | Skip | None:
     """Return the lookup a Gather stands for."""
-    if node.op != "Gather" or node.domain not in (None, "", "ai.onnx"):
+    if node.op != "Gather" or not is_standard(node):
         return None
     table = resolve(node.inputs[0])
     if table is None or not table.is_float:

@@ -15,6 +15,7 @@ import onnx_graphsurgeon as gs
 
 from .context import Context
 from .graph.activations import MOVERS, SHAPES, find_activations
+from .graph.editor import redirect
 from .graph.survey import survey
 from .lowerings.blockwise import CODE_TYPES, quantize_blocks
 from .lowerings.operators import FLOAT, OPSET_INT4, cast
@@ -86,8 +87,7 @@ def replace(context: Context, matches: list[Results]) -> Skip | None:
         dtype, name = context.activations.types[tensor.name], f"edge{context.report.replaced}"
         x = tensor if dtype == "float32" else cast(at, tensor, FLOAT, f"{name}.float")
         coded = at.as_type(quantize_blocks(at, x, code, block, name), dtype, name)
-        for reader in readers:
-            reader.inputs = [coded if read is tensor else read for read in reader.inputs]
+        redirect(tensor, coded, readers)
     return None
 
 

@@ -15,6 +15,7 @@ import onnx_graphsurgeon as gs
 
 from .context import Context
 from .graph.constants import constant_bytes, load, resolve
+from .graph.editor import redirect
 from .report import Skip, TensorReport
 
 SMALLEST_BYTES = 4096
@@ -62,8 +63,7 @@ def replace(context: Context, matches: list[Copy]) -> Skip | None:
     instead: gs.Tensor = original
     if matches[0].transposed:
         instead = context.editor.at_load().op("Transpose", original, name=f"{original.name}.transposed", perm=[1, 0])
-    for reader in list(copy.outputs):
-        reader.inputs = [instead if tensor is copy else tensor for tensor in reader.inputs]
+    redirect(copy, instead)
     context.report.tensors.append(
         TensorReport(copy.name, tuple(copy.shape), 0, 0, "tied", constant_bytes(copy), 0, float("inf"))
     )

@@ -13,8 +13,8 @@ import onnx_graphsurgeon as gs
 
 from ..report import EdgeReport
 from .constants import load, resolve
-from .editor import is_constant, walk
-from .float_types import float_types, has_body
+from .editor import has_body, scopes, walk
+from .types import float_types
 
 # Operators whose output holds values of their inputs, somewhere else.
 MOVERS = frozenset(
@@ -73,7 +73,7 @@ def find_activations(graph: gs.Graph) -> Activations:
     """Return the intermediate results of a graph: float outputs of nodes that depend on weights or float inputs."""
     floats = float_types(graph)
     found = Activations()
-    found.inputs = {tensor.name for scope in _scopes(graph) for tensor in scope.inputs if tensor.name in floats}
+    found.inputs = {tensor.name for scope in scopes(graph) for tensor in scope.inputs if tensor.name in floats}
     depends = set(found.inputs)
     huge: set[str] = set()
     nodes = list(walk(graph))
@@ -109,7 +109,7 @@ def _is_weight(tensor: gs.Tensor) -> bool:
 
 
 def _is_huge(node: gs.Node) -> bool:
-    constants = [tensor for tensor in node.inputs if is_constant(tensor)]
+    constants = [tensor for tensor in node.inputs if isinstance(tensor, gs.Constant)]
     constants += [value for value in node.attrs.values() if isinstance(value, gs.Constant)]
     return any(_largest(constant) >= HUGE for constant in constants)
 
@@ -120,7 +120,3 @@ def _largest(constant: gs.Constant) -> float:
         return 0.0
     values = load(constant)
     return float(max(values.max(initial=0), -values.min(initial=0)))
-
-
-def _scopes(graph: gs.Graph) -> list[gs.Graph]:
-    return [graph, *graph.subgraphs(recursive=True)]

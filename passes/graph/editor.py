@@ -1,9 +1,9 @@
-"""The one place where a graph is changed: fresh names, constants stored once, nodes put where they belong."""
+"""Walking a graph, and the one place where it is changed: fresh names, nodes put where they belong."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,9 +26,30 @@ def walk(graph: gs.Graph) -> Iterator[tuple[gs.Graph, gs.Node]]:
             yield from walk(body)
 
 
-def is_constant(tensor: gs.Tensor) -> bool:
-    """Tell whether the tensor is an initializer."""
-    return isinstance(tensor, gs.Constant)
+def scopes(graph: gs.Graph) -> list[gs.Graph]:
+    """Return a graph and all bodies of If, Loop and Scan in it."""
+    return [graph, *graph.subgraphs(recursive=True)]
+
+
+def output_names(graph: gs.Graph) -> frozenset[str]:
+    """Return the names of the outputs of a graph and of all bodies in it, which have to stay."""
+    return frozenset(tensor.name for scope in scopes(graph) for tensor in scope.outputs)
+
+
+def has_body(node: gs.Node) -> bool:
+    """Tell whether a node is an If, a Loop, a Scan or the like."""
+    return next(node.subgraphs(), None) is not None
+
+
+def is_standard(node: gs.Node) -> bool:
+    """Tell whether a node is one of ONNX's own operators."""
+    return node.domain in (None, "", "ai.onnx")
+
+
+def redirect(old: gs.Tensor, new: gs.Tensor, readers: Iterable[gs.Node] | None = None) -> None:
+    """Let `readers` of `old`, all of them unless told otherwise, read `new`."""
+    for reader in list(old.outputs if readers is None else readers):
+        reader.inputs = [new if tensor is old else tensor for tensor in reader.inputs]
 
 
 class PackedValues(LazyValues):  # type: ignore[misc]
@@ -123,7 +144,7 @@ class Editor:
         """Take over `graph`, which nobody else changes meanwhile; new constants are what `keep` returns for them."""
         self.graph = graph
         self.keep = keep
-        self._names = {tensor.name for scope in _scopes(graph) for tensor in scope.tensors().values()}
+        self._names = {tensor.name for scope in scopes(graph) for tensor in scope.tensors().values()}
         self._shared: dict[tuple[str, tuple[int, ...], bytes], gs.Constant] = {}
         self._load: list[gs.Node] = []
         self._before: defaultdict[int, list[gs.Node]] = defaultdict(list)
@@ -169,7 +190,7 @@ class Editor:
 
     def flush(self) -> None:
         """Put the written nodes in place and drop what no output needs any more."""
-        for scope in _scopes(self.graph):
+        for scope in scopes(self.graph):
             scope.nodes = [new for node in scope.nodes for new in self._around(node)]
         # What a later pass writes may read what an earlier one wrote, so their order stays.
         loading = {id(node) for node in self._load}
@@ -187,7 +208,3 @@ class Editor:
             fresh = f"{name}.{count}"
         self._names.add(fresh)
         return fresh
-
-
-def _scopes(graph: gs.Graph) -> list[gs.Graph]:
-    return [graph, *graph.subgraphs(recursive=True)]

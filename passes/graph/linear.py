@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..report import Skip
 from .constants import ConstantView, resolve
+from .editor import is_standard
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Linear:
 
 def match_linear(node: gs.Node) -> Linear | Skip | None:
     """Return the product a node stands for, why it is none that can be rewritten, or None for other operators."""
-    if node.op not in ("MatMul", "Gemm") or node.domain not in (None, "", "ai.onnx"):
+    if node.op not in ("MatMul", "Gemm") or not is_standard(node):
         return None
     weight = resolve(node.inputs[1])
     if weight is None:

@@ -11,7 +11,7 @@ from .activations import MOVERS, Activations, OriginalNode
 from .editor import walk
 
 # Passes whose operators have a form on codes: what they leave computes in float all the same.
-COMPUTING = frozenset({"activation_matmul", "gelu", "layer_normalization", "matmul", "softmax"})
+COMPUTING = frozenset({"activation_matmul", "gelu", "layer_normalization", "matmul", "open_attention", "softmax"})
 
 
 def survey(graph: gs.Graph, activations: Activations, reports: Iterable[PassReport]) -> list[NodeReport]:
@@ -19,7 +19,7 @@ def survey(graph: gs.Graph, activations: Activations, reports: Iterable[PassRepo
     there = {id(node) for _, node in walk(graph)}
     reasons = {
         skipped.node: f"{report.name}: {skipped.reason}"
-        for report in reports
+        for report in reversed(list(reports))  # of several reasons the first pass's stays
         if report.name in COMPUTING
         for skipped in report.skipped
     }

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from .constants import constant_bytes, load
-from .editor import SHARED_BYTES, walk
+from .editor import SHARED_BYTES, has_body, output_names, redirect, scopes, walk
 
 # Two runs of these need not give the same.
 RANDOM = frozenset({"Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform"})
@@ -27,19 +27,19 @@ _CONSTANT_ATTRIBUTES = {
 
 def lift_constant_nodes(graph: gs.Graph) -> None:
     """Turn Constant nodes into initializers, in bodies too, so that passes see one form of constant."""
-    outputs = _output_names(graph)
+    outputs = output_names(graph)
     for _, node in walk(graph):
         values = _constant_values(node)
         if values is None or node.outputs[0].name in outputs:
             continue
         output = node.outputs[0]
-        _redirect(output, gs.Constant(output.name, values))
+        redirect(output, gs.Constant(output.name, values))
         node.outputs.clear()
 
 
 def merge_equal(graph: gs.Graph) -> None:
     """Let equal small constants be one, and nodes that compute the same from the same."""
-    outputs = _output_names(graph)
+    outputs = output_names(graph)
     constants: dict[tuple[Any, ...], gs.Constant] = {}
     nodes: dict[tuple[Any, ...], gs.Node] = {}
     for scope, node in walk(graph):
@@ -48,22 +48,21 @@ def merge_equal(graph: gs.Graph) -> None:
                 key = _constant_key(tensor)
                 same = constants.setdefault(key, tensor) if key else tensor
                 if same is not tensor:
-                    _redirect(tensor, same)
+                    redirect(tensor, same)
         key = _node_key(scope, node)
         if key is None or any(output.name in outputs for output in node.outputs):
             continue
         twin = nodes.setdefault(key, node)
         if twin is not node:
             for output, same_output in zip(list(node.outputs), twin.outputs, strict=True):
-                _redirect(output, same_output)
+                redirect(output, same_output)
             node.outputs.clear()
 
 
 def shorten_names(graph: gs.Graph) -> None:
     """Give inner tensors with long names short ones."""
-    scopes = [graph, *graph.subgraphs(recursive=True)]
-    fixed = _output_names(graph) | {tensor.name for scope in scopes for tensor in scope.inputs}
-    taken = fixed | {tensor.name for scope in scopes for tensor in scope.tensors().values()}
+    fixed = output_names(graph) | {tensor.name for scope in scopes(graph) for tensor in scope.inputs}
+    taken = fixed | {tensor.name for scope in scopes(graph) for tensor in scope.tensors().values()}
     count = 0
     for _, node in walk(graph):
         for output in node.outputs:
@@ -73,16 +72,6 @@ def shorten_names(graph: gs.Graph) -> None:
                 count += 1
             output.name = f"t{count}"
             count += 1
-
-
-def _output_names(graph: gs.Graph) -> set[str]:
-    return {tensor.name for scope in (graph, *graph.subgraphs(recursive=True)) for tensor in scope.outputs}
-
-
-def _redirect(old: gs.Tensor, new: gs.Tensor) -> None:
-    """Let every reader of `old` read `new`."""
-    for reader in list(old.outputs):
-        reader.inputs = [new if tensor is old else tensor for tensor in reader.inputs]
 
 
 def _constant_values(node: gs.Node) -> LazyValues | NDArray[Any] | None:
@@ -106,7 +95,7 @@ def _constant_key(constant: gs.Constant) -> tuple[Any, ...] | None:
 
 
 def _node_key(scope: gs.Graph, node: gs.Node) -> tuple[Any, ...] | None:
-    if node.op in RANDOM or not node.outputs or any(isinstance(v, gs.Graph) for v in node.attrs.values()):
+    if node.op in RANDOM or not node.outputs or has_body(node):
         return None
     inputs = tuple(id(tensor) if tensor.name else None for tensor in node.inputs)
     outputs = tuple(bool(tensor.name) for tensor in node.outputs)

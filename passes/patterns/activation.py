@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from ..graph.editor import is_standard
 from ..graph.types import element_type
 from ..report import Skip
-from .region import Array, IsOutput, Region, erf, is_standard, regions
+from .region import Array, IsOutput, Region, erf, regions
 
 
 def _sigmoid(x: Array) -> Array:

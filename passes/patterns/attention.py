@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
+from ..graph.editor import is_standard
 from ..graph.shapes import ONE, Shapes, Size
 from ..report import Skip
-from .region import IsOutput, is_standard
+from .region import IsOutput
 from .scores import Mask, Scores, factor, is_plain, match_scores, plain
 
 # Between [batch, tokens, heads, width] and [batch, heads, tokens, width].

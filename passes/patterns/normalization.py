@@ -17,10 +17,11 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from ..graph.constants import resolve
+from ..graph.editor import is_standard
 from ..graph.shapes import rank
 from ..graph.types import element_type
 from ..report import Skip
-from .region import Array, IsOutput, Region, is_known, is_standard, readers, regions
+from .region import Array, IsOutput, Region, is_known, readers, regions
 
 _MICROSOFT = "com.microsoft"
 _CENTERED = {"LayerNormalization": True, "SimplifiedLayerNormalization": False, "RMSNormalization": False}

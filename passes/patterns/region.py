@@ -17,6 +17,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from ..graph.constants import FLOATS, resolve, small_values
+from ..graph.editor import is_standard
 from ..graph.shapes import rank
 
 Array = NDArray[np.float64]
@@ -127,11 +128,6 @@ def operands(node: gs.Node) -> list[gs.Tensor]:
 def readers(tensor: gs.Tensor) -> list[gs.Node]:
     """Return the nodes that read a tensor, without those that nobody reads any more."""
     return [node for node in tensor.outputs if node.outputs]
-
-
-def is_standard(node: gs.Node) -> bool:
-    """Tell whether a node is one of ONNX's own operators."""
-    return node.domain in (None, "", "ai.onnx")
 
 
 def is_known(tensor: gs.Tensor, furthest: int = DEEPEST) -> bool:

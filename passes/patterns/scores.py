@@ -9,9 +9,10 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from ..graph.constants import FLOATS
+from ..graph.editor import is_standard
 from ..graph.shapes import Shapes
 from ..report import Skip
-from .region import IsOutput, is_standard
+from .region import IsOutput
 from .softmax import OPSET_ONE_AXIS
 
 # The last of the axes: batch, heads, tokens of the query, tokens of the key.

@@ -6,23 +6,21 @@ import contextlib
 
 import onnx_graphsurgeon as gs
 
-from ..editor import walk
+from ..editor import is_standard, scopes, walk
 from .known import Shapes
 from .shape_rules import shape_of, split_shapes
 from .value_rules import elements_of
-
-_DOMAINS = (None, "", "ai.onnx", "com.microsoft")
 
 
 def find_shapes(graph: gs.Graph) -> Shapes:
     """Return what is known of the tensors of a graph and its bodies."""
     found = Shapes()
-    for scope in (graph, *graph.subgraphs(recursive=True)):
+    for scope in scopes(graph):
         for tensor in scope.inputs:
             # In a body a name may stand for another size in each turn.
             found.declare(tensor, names=scope is graph)
     for scope, node in walk(graph):
-        if node.outputs and node.domain in _DOMAINS:
+        if node.outputs and (is_standard(node) or node.domain == "com.microsoft"):
             # Parameters that do not fit are the runtime's to judge.
             with contextlib.suppress(IndexError, KeyError, TypeError, ValueError):
                 _follow(found, node)
