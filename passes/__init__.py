@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from types import ModuleType
 from typing import Any
 
 import onnx_graphsurgeon as gs
@@ -17,9 +16,11 @@ from . import (
     intermediates,
     layer_normalization,
     matmul,
+    open_attention,
     softmax,
     tied,
 )
+from .base import Finishes, Groups, Match, NeedsOpset, Pass, PrefersOpset, Prepares
 from .context import Coder, Context, plain_codes
 from .graph.editor import Editor, Keep, walk
 from .graph.tidy import lift_constant_nodes, merge_equal, shorten_names
@@ -44,12 +45,11 @@ __all__ = [
     "run",
 ]
 
-# The chain, in order; `Options.operators` chooses of it by name. A pass that needs a newer opset than the weights do
-# says so in OPSET; one that
-# is of use from an opset on says so in BEST_OPSET, and for which operators in BEST_FOR.
-CHAIN: tuple[ModuleType, ...] = (
+# The chain, in order; `Options.operators` chooses of it by name.
+CHAIN: tuple[Pass, ...] = (
     tied,  # first: what is stored once must be one constant
     gather,  # before the multiplications, which transpose a table that is there, not the other way round
+    open_attention,  # before the passes that compute its products and its Softmax
     attention,  # before the multiplications, whose shapes it needs as the model has them
     matmul,
     activation_matmul,
@@ -83,11 +83,11 @@ def run(
     merge_equal(graph)
     context = Context(Editor(graph, keep), options, lowering or LOWERINGS[options.lowering](), PassReport(""), coder)
     for module in modules:
-        if hasattr(module, "prepare"):
+        if isinstance(module, Prepares):
             module.prepare(graph, context)
     reports = [_run_pass(module, graph, context, progress) for module in modules]
     for module in modules:
-        if hasattr(module, "finish"):
+        if isinstance(module, Finishes):
             module.finish(graph, context, reports)
     shorten_names(graph)
     return reports
@@ -96,19 +96,19 @@ def run(
 def preferred_opsets(options: Options, operators: Iterable[str]) -> list[int]:
     """Return the opsets with which a graph of these operators is fast, the fastest first."""
     found = set(operators)
-    useful = [module for module in chain(options) if found & getattr(module, "BEST_FOR", frozenset())]
+    useful = [each for each in chain(options) if isinstance(each, PrefersOpset) and found & each.BEST_FOR]
     least = max(LOWERINGS[options.lowering]().best_opset, required_opset(options))
-    return sorted({least, *(max(least, int(module.BEST_OPSET)) for module in useful)}, reverse=True)
+    return sorted({least, *(max(least, each.BEST_OPSET) for each in useful)}, reverse=True)
 
 
 def required_opset(options: Options) -> int:
     """Return the lowest opset that the request's weights and passes need."""
-    passes = [int(getattr(module, "OPSET", 1)) for module in chain(options)]
+    passes = [each.OPSET for each in chain(options) if isinstance(each, NeedsOpset)]
     lowering = LOWERINGS[options.lowering]()
     return max([*map(lowering.opset, options.widths), *passes])
 
 
-def chain(options: Options) -> list[ModuleType]:
+def chain(options: Options) -> list[Pass]:
     """Return the passes that a request runs, in order; raises ValueError for a name that is no pass."""
     names = [pass_name(module) for module in CHAIN]
     unknown = sorted(options.operators.difference(names))
@@ -117,14 +117,14 @@ def chain(options: Options) -> list[ModuleType]:
     return [module for module in CHAIN if pass_name(module) in options.operators]
 
 
-def pass_name(module: ModuleType) -> str:
+def pass_name(module: Pass) -> str:
     """Return the name by which options and reports speak of a pass."""
     return module.__name__.rpartition(".")[2]
 
 
-def _run_pass(module: ModuleType, graph: gs.Graph, context: Context, progress: Progress | None) -> PassReport:
+def _run_pass(module: Pass, graph: gs.Graph, context: Context, progress: Progress | None) -> PassReport:
     report = context.report = PassReport(pass_name(module))
-    matches: list[Any] = []
+    matches: list[Match] = []
     for scope, node in walk(graph):
         found = module.match(scope, node, context)
         kept = context.kept(node) if found else None
@@ -133,7 +133,7 @@ def _run_pass(module: ModuleType, graph: gs.Graph, context: Context, progress: P
             report.skipped.append(SkippedNode(node.name or node.op, reason))
         elif found is not None:
             matches.append(found)
-    groups = module.groups(matches)
+    groups = module.groups(matches) if isinstance(module, Groups) else [[match] for match in matches]
     for done, group in enumerate(groups):
         if progress:
             progress(report.name, done, len(groups))
