@@ -92,6 +92,13 @@ def test_what_a_row_wise_product_reads_is_not_quantized_twice(tmp_path):
     assert edges(narrow)["r"][0] == "moved"
 
 
+def test_what_gelu_lets_pass_is_coded(tmp_path):
+    text = "g (float[m, 64] x) => (float[m, 64] y) { h = MatMul(x, w) a = Gelu(h) y = MatMul(a, w) }"
+    result = rewrite(model(text, w=W), tmp_path, operators=frozenset({"gelu", "intermediates", "matmul"}))
+    # Its table reads codes of its own, but large values go around the table.
+    assert edges(result) == {"h": ("coded", ""), "a": ("reader", "its readers quantize it themselves")}
+
+
 def test_what_moves_codes_needs_no_others(tmp_path):
     text = """g (float[2, 64] x) => (float[64, 2] y)
     { h = Add(x, x) t = Transpose <perm = [1, 0]> (h) y = Neg(t) }"""
