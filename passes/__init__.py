@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import onnx_graphsurgeon as gs
 
@@ -128,9 +127,10 @@ def _run_pass(module: Pass, graph: gs.Graph, context: Context, progress: Progres
     for scope, node in walk(graph):
         found = module.match(scope, node, context)
         kept = context.kept(node) if found else None
-        if isinstance(found, Skip) or kept:
-            reason = f"kept by the pattern {kept!r}" if kept else found.reason
-            report.skipped.append(SkippedNode(node.name or node.op, reason))
+        if kept:
+            found = Skip(f"kept by the pattern {kept!r}")
+        if isinstance(found, Skip):
+            report.skipped.append(SkippedNode(node.name or node.op, found.reason))
         elif found is not None:
             matches.append(found)
     groups = module.groups(matches) if isinstance(module, Groups) else [[match] for match in matches]

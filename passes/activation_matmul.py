@@ -53,11 +53,6 @@ def match(scope: gs.Graph, node: gs.Node, context: Context) -> ActivationProduct
     return ActivationProduct(scope, node, dtype)
 
 
-def groups(matches: list[ActivationProduct]) -> list[list[ActivationProduct]]:
-    """Every product is rewritten on its own."""
-    return [[match] for match in matches]
-
-
 def replace(context: Context, matches: list[ActivationProduct]) -> Skip | None:
     """Rewrite one product."""
     node, dtype = matches[0].node, matches[0].dtype

@@ -13,11 +13,11 @@ the runtime's own before it, is no faster than what it replaces (measured on BER
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from .base import Rewrite
 from .context import Context
 from .graph.editor import Emitter
 from .graph.shapes import ONE, Shape, Shapes, Size, broadcast, find_shapes
@@ -35,25 +35,12 @@ LOWERINGS = ("dense", "packed")
 BEST_OPSET, BEST_FOR = 23, frozenset({"Softmax"})
 
 
-@dataclass(frozen=True)
-class Rewrite:
-    """An attention and the graph it is in."""
-
-    scope: gs.Graph
-    form: Attention
-
-    @property
-    def node(self) -> gs.Node:
-        """The product with the value."""
-        return self.form.node
-
-
 def prepare(graph: gs.Graph, context: Context) -> None:
     """Note the shapes of the model's tensors before any pass changes it."""
     context.shapes = find_shapes(graph)
 
 
-def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite | Skip | None:
+def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite[Attention] | Skip | None:
     """Return the attention whose product with the value is a MatMul."""
     options, opset = context.options, context.editor.opset
     if options.lowering not in LOWERINGS or options.operators & INTEGERS or opset < BEST_OPSET:
@@ -67,9 +54,9 @@ def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite | Skip | 
     return Rewrite(scope, form)
 
 
-def groups(matches: list[Rewrite]) -> list[list[Rewrite]]:
+def groups(matches: list[Rewrite[Attention]]) -> list[list[Rewrite[Attention]]]:
     """Return attentions that share their masks, brought to the same shape."""
-    sharing: defaultdict[tuple[object, ...], list[Rewrite]] = defaultdict(list)
+    sharing: defaultdict[tuple[object, ...], list[Rewrite[Attention]]] = defaultdict(list)
     for number, rewrite in enumerate(matches):
         form = rewrite.form
         masks = tuple(mask.key for mask in form.masks)
@@ -80,7 +67,7 @@ def groups(matches: list[Rewrite]) -> list[list[Rewrite]]:
     return list(sharing.values())
 
 
-def replace(context: Context, matches: list[Rewrite]) -> Skip | None:
+def replace(context: Context, matches: list[Rewrite[Attention]]) -> Skip | None:
     """Rewrite attentions that share their masks."""
     shapes, first = context.shapes, matches[0]
     at = context.editor.before(first.scope, first.node)

@@ -75,11 +75,6 @@ def match(scope: gs.Graph, node: gs.Node, context: Context) -> Constants | None:
     return Constants(node, tuple(first)) if first else None
 
 
-def groups(matches: list[Constants]) -> list[list[Constants]]:
-    """Every node's constants are stored on their own."""
-    return [[match] for match in matches]
-
-
 def replace(context: Context, matches: list[Constants]) -> Skip | None:
     """Store the constants of one node and let all their readers read the decoded ones."""
     reasons = [_replace(context, constant) for constant in matches[0].constants]

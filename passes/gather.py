@@ -51,11 +51,6 @@ def match(scope: gs.Graph, node: gs.Node, _: Context) -> Lookup | Skip | None:
     return Lookup(scope, node, table, node.inputs[1])
 
 
-def groups(matches: list[Lookup]) -> list[list[Lookup]]:
-    """Every lookup is rewritten on its own."""
-    return [[lookup] for lookup in matches]
-
-
 def replace(context: Context, matches: list[Lookup]) -> Skip | None:
     """Rewrite one lookup."""
     lookup = matches[0]

@@ -6,10 +6,9 @@ After:  (x -- Add bias) -- lowerings.lookup_table -> y; one table for all nodes 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import onnx_graphsurgeon as gs
 
+from .base import Rewrite
 from .context import Context
 from .graph.constants import FLOATS, resolve
 from .lowerings.lookup_table import apply_table
@@ -20,20 +19,7 @@ from .report import Skip
 OPSET = OPSET_QUANTIZE
 
 
-@dataclass(frozen=True)
-class Rewrite:
-    """An activation and the graph it is in."""
-
-    scope: gs.Graph
-    form: Activation
-
-    @property
-    def node(self) -> gs.Node:
-        """The last node of the form."""
-        return self.form.node
-
-
-def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite | Skip | None:
+def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite[Activation] | Skip | None:
     """Return the activation that ends in a node."""
     form = match_activation(node, context.is_output)
     if not isinstance(form, Activation):
@@ -45,12 +31,7 @@ def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite | Skip | 
     return Rewrite(scope, form)
 
 
-def groups(matches: list[Rewrite]) -> list[list[Rewrite]]:
-    """Every activation is rewritten on its own."""
-    return [[match] for match in matches]
-
-
-def replace(context: Context, matches: list[Rewrite]) -> Skip | None:
+def replace(context: Context, matches: list[Rewrite[Activation]]) -> Skip | None:
     """Rewrite one activation."""
     form = matches[0].form
     at, dtype = context.editor.before(matches[0].scope, form.node), form.dtype or "float32"

@@ -73,11 +73,6 @@ def match(scope: gs.Graph, node: gs.Node, context: Context) -> Results | None:
     return Results(scope, node, tuple(edges)) if edges else None
 
 
-def groups(matches: list[Results]) -> list[list[Results]]:
-    """Every node's results are coded on their own."""
-    return [[match] for match in matches]
-
-
 def replace(context: Context, matches: list[Results]) -> Skip | None:
     """Let the readers of a node's results read them through codes."""
     found = matches[0]

@@ -11,12 +11,12 @@ Scales and biases of all normalizations of one width are stored as one matrix an
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from .base import Rewrite
 from .constant import BLOCK_SIZE, OTHER_BITS
 from .context import Context
 from .formats.block import BlockFormat
@@ -32,20 +32,7 @@ from .report import Skip, TensorReport
 OPSET = OPSET_INT4
 
 
-@dataclass(frozen=True)
-class Rewrite:
-    """A normalization and the graph it is in."""
-
-    scope: gs.Graph
-    form: Normalization
-
-    @property
-    def node(self) -> gs.Node:
-        """The last node of the form."""
-        return self.form.node
-
-
-def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite | Skip | None:
+def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite[Normalization] | Skip | None:
     """Return the normalization that ends in a node."""
     form = match_normalization(node, context.is_output)
     if not isinstance(form, Normalization):
@@ -61,15 +48,15 @@ def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite | Skip | 
     return Rewrite(scope, form)
 
 
-def groups(matches: list[Rewrite]) -> list[list[Rewrite]]:
+def groups(matches: list[Rewrite[Normalization]]) -> list[list[Rewrite[Normalization]]]:
     """Normalizations of one width keep their scales and biases together."""
-    widths: defaultdict[int, list[Rewrite]] = defaultdict(list)
+    widths: defaultdict[int, list[Rewrite[Normalization]]] = defaultdict(list)
     for rewrite in matches:
         widths[rewrite.form.width].append(rewrite)
     return list(widths.values())
 
 
-def replace(context: Context, matches: list[Rewrite]) -> Skip | None:
+def replace(context: Context, matches: list[Rewrite[Normalization]]) -> Skip | None:
     """Rewrite the normalizations of one width."""
     forms = [rewrite.form for rewrite in matches]
     vectors = _store(context, forms)

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from .base import Rewrite
 from .context import Context
 from .graph.editor import Emitter
 from .graph.shapes import find_shapes
@@ -29,36 +29,18 @@ OPSET = 14
 HIDDEN = -math.inf
 
 
-@dataclass(frozen=True)
-class Rewrite:
-    """An attention and the graph it is in."""
-
-    scope: gs.Graph
-    form: Fused
-
-    @property
-    def node(self) -> gs.Node:
-        """The node that computes it."""
-        return self.form.node
-
-
 def prepare(graph: gs.Graph, context: Context) -> None:
     """Note the shapes of the model's tensors before any pass changes it."""
     context.shapes = find_shapes(graph)
 
 
-def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite | Skip | None:
+def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite[Fused] | Skip | None:
     """Return the attention that a node computes."""
     form = match_fused(node, context.shapes)
     return Rewrite(scope, form) if isinstance(form, Fused) else form
 
 
-def groups(matches: list[Rewrite]) -> list[list[Rewrite]]:
-    """Every attention is rewritten on its own."""
-    return [[match] for match in matches]
-
-
-def replace(context: Context, matches: list[Rewrite]) -> Skip | None:
+def replace(context: Context, matches: list[Rewrite[Fused]]) -> Skip | None:
     """Write one attention as operators."""
     form = matches[0].form
     at, name = context.editor.before(matches[0].scope, form.node), f"opened{context.report.replaced}"

@@ -6,10 +6,9 @@ After:  x -- lowerings.softmax -> probabilities (exponential from a table, integ
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import onnx_graphsurgeon as gs
 
+from .base import Rewrite
 from .context import Context
 from .graph.constants import resolve
 from .lowerings.operators import OPSET_INT4
@@ -22,20 +21,7 @@ OPSET = OPSET_INT4
 FUSED = ("Attention", "MultiHeadAttention", "GroupQueryAttention", "DecoderMaskedMultiHeadAttention", "LogSoftmax")
 
 
-@dataclass(frozen=True)
-class Rewrite:
-    """A softmax and the graph it is in."""
-
-    scope: gs.Graph
-    form: Softmax
-
-    @property
-    def node(self) -> gs.Node:
-        """The last node of the form."""
-        return self.form.node
-
-
-def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite | Skip | None:
+def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite[Softmax] | Skip | None:
     """Return the softmax that ends in a node."""
     if node.op in FUSED:
         return Skip(f"the softmax inside {node.op} is computed by its kernel")
@@ -49,12 +35,7 @@ def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite | Skip | 
     return Rewrite(scope, form)
 
 
-def groups(matches: list[Rewrite]) -> list[list[Rewrite]]:
-    """Every softmax is rewritten on its own."""
-    return [[match] for match in matches]
-
-
-def replace(context: Context, matches: list[Rewrite]) -> Skip | None:
+def replace(context: Context, matches: list[Rewrite[Softmax]]) -> Skip | None:
     """Rewrite one softmax."""
     form = matches[0].form
     at, dtype = context.editor.before(matches[0].scope, form.node), form.dtype or "float32"

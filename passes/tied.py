@@ -52,11 +52,6 @@ def match(scope: gs.Graph, node: gs.Node, context: Context) -> Copy | None:
     return None
 
 
-def groups(matches: list[Copy]) -> list[list[Copy]]:
-    """Every copy is replaced on its own."""
-    return [[match] for match in matches]
-
-
 def replace(context: Context, matches: list[Copy]) -> Skip | None:
     """Let the readers of the copy read the original."""
     copy, original = matches[0].copy, matches[0].original
