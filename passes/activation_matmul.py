@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import onnx_graphsurgeon as gs
 
 from .context import Context
-from .graph.constants import resolve
+from .graph.constants import FLOATS, resolve
 from .graph.shapes import rank
 from .graph.types import element_type
 from .lowerings.operators import OPSET_INT4
@@ -48,7 +48,7 @@ def match(scope: gs.Graph, node: gs.Node, context: Context) -> ActivationProduct
     if any(dims is not None and dims < MATRIX for dims in ranks):
         return Skip(f"its inputs have {ranks[0]} and {ranks[1]} axes: a vector has no rows and columns")
     dtype = element_type(node.inputs[0]) or element_type(node.inputs[1]) or "float32"
-    if dtype not in ("float32", "float16", "float64"):
+    if dtype not in FLOATS:
         return Skip(f"its type is {dtype}, not a float")
     return ActivationProduct(scope, node, dtype)
 

@@ -119,7 +119,7 @@ class Context:
                     bits=fmt.bits,
                     block_size=fmt.block_size,
                     lowering=self.lowering.name,
-                    bytes_before=sum(int(source._values.nbytes) for source in sources),
+                    bytes_before=sum(map(constants.constant_bytes, sources)),
                     bytes_after=stored.bytes,
                     sqnr_db=tensor.sqnr_db,
                 )

@@ -21,7 +21,7 @@ from .constant import BLOCK_SIZE, OTHER_BITS
 from .context import Context
 from .formats.block import BlockFormat
 from .formats.encode import encode
-from .graph.constants import FLOATS, resolve
+from .graph.constants import FLOATS, constant_bytes, resolve
 from .graph.editor import Emitter
 from .lowerings.normalization import WIDEST, Rows, normalize
 from .lowerings.operators import FLOAT, OPSET_INT4
@@ -98,7 +98,7 @@ def _store(context: Context, forms: list[Normalization]) -> dict[bytes, gs.Varia
             bits=OTHER_BITS,
             block_size=BLOCK_SIZE,
             lowering="stored",
-            bytes_before=sum(int(source._values.nbytes) for source in sources.values()),
+            bytes_before=sum(map(constant_bytes, sources.values())),
             bytes_after=size,
             sqnr_db=tensor.sqnr_db,
         )

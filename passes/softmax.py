@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 
 from .base import Rewrite
 from .context import Context
-from .graph.constants import resolve
+from .graph.constants import FLOATS, resolve
 from .lowerings.operators import OPSET_INT4
 from .lowerings.softmax import softmax
 from .patterns.softmax import Softmax, match_softmax
@@ -30,7 +30,7 @@ def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite[Softmax] 
         return form
     if resolve(form.x) is not None:
         return Skip("its input is a constant: the session folds it")
-    if form.dtype not in (None, "float32", "float16", "float64"):
+    if form.dtype not in (None, *FLOATS):
         return Skip(f"its type is {form.dtype}, not a float")
     return Rewrite(scope, form)
 
