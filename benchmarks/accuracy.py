@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bct_onnx import BctError, Report, compress
+from bct_onnx.bench.peers import quantize_dynamic, quantize_nbits
 from bct_onnx.coverage import Coverage
 from bct_onnx.evaluate import Evaluation, Preprocess, evaluate_glue, evaluate_images, evaluate_perplexity
 from bct_onnx.evaluate.table import change, value
@@ -82,26 +83,9 @@ CASES = {
 }
 
 
-def quantize_dynamic(source: Path, target: Path) -> None:
-    """Quantize to 8 bits per channel, activations dynamic per tensor, with onnxruntime's own tool."""
-    from onnxruntime.quantization import QuantType
-    from onnxruntime.quantization import quantize_dynamic as quantize
-
-    quantize(source, target, per_channel=True, weight_type=QuantType.QInt8)
-
-
-def quantize_nbits(source: Path, target: Path) -> None:
-    """Quantize multiplications to 4 bits in blocks of 32, integer arithmetic, with onnxruntime's own tool."""
-    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
-
-    quantizer = MatMulNBitsQuantizer(str(source), 4, 32, is_symmetric=True, accuracy_level=4)
-    quantizer.process()
-    quantizer.model.save_model_to_file(str(target))
-
-
 PEERS: dict[str, Step] = {
     "quantize_dynamic": quantize_dynamic,
-    "MatMulNBits 4 bits block 32": quantize_nbits,
+    "MatMulNBits 4 bits block 32": partial(quantize_nbits, block=32),
 }
 
 

@@ -20,6 +20,9 @@ from passes.formats.encode import encode
 Array = NDArray[Any]
 # One worker: tests run side by side on busy machines.
 SERIAL = {"workers": 1}
+# A small model and the width of its weights w and v, [K, K].
+K = 64
+MLP = "g (float[m, 64] x) => (float[m, 64] y) { a = MatMul(x, w) b = Relu(a) y = MatMul(b, v) }"
 
 
 def model(text: str, opset: int = 21, ir_version: int = 10, **weights: Array) -> onnx.ModelProto:
@@ -28,6 +31,11 @@ def model(text: str, opset: int = 21, ir_version: int = 10, **weights: Array) ->
     proto = onnx.parser.parse_model(f"<ir_version: {ir_version}, opset_import: {domains}> {text}")
     proto.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in weights.items())
     return proto
+
+
+def entries(folder: Path) -> set[str]:
+    """Return the names of what is in a folder."""
+    return {path.name for path in folder.iterdir()}
 
 
 def random(*shape: int, seed: int = 0, dtype: Any = np.float32) -> Array:

@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 from bct_onnx import BctError, VerificationError, __version__, compress
-from tests.helpers import model, nodes, operators, random, relative_error, run
+from tests.helpers import MLP, K, entries, model, nodes, operators, random, relative_error, run
 
 FIXTURES = sorted((Path(__file__).parents[2] / "models" / "fixtures").glob("*.onnx"))
 # One of each architecture for the presets that the others do not differ much from.
@@ -16,21 +16,7 @@ FEW = [path for path in FIXTURES if path.stem.endswith("_torchscript") or path.s
 CASES = [(path, preset) for preset in ("fast", "balanced") for path in FIXTURES]
 CASES += [(path, preset) for preset in ("small", "portable") for path in FEW]
 
-K = 64
-MLP = "g (float[m, 64] x) => (float[m, 64] y) { a = MatMul(x, w) b = Relu(a) y = MatMul(b, v) }"
 X = random(5, K, seed=3)
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """Return the file of a small model."""
-    path = tmp_path / "in.onnx"
-    onnx.save(model(MLP, opset=17, ir_version=8, w=random(K, K, seed=1), v=random(K, K, seed=2)), path)
-    return path
-
-
-def entries(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize(("path", "preset"), CASES, ids=lambda value: getattr(value, "stem", value))

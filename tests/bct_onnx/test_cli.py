@@ -15,10 +15,8 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
 from bct_onnx import __version__, cli
-from tests.helpers import model, random
+from tests.helpers import MLP, K, entries, model, random
 
-K = 64
-MLP = "g (float[m, 64] x) => (float[m, 64] y) { a = MatMul(x, w) b = Relu(a) y = MatMul(b, v) }"
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -38,18 +36,6 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         return code, out, err
 
     return run
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """Return the file of a small model."""
-    path = tmp_path / "in.onnx"
-    onnx.save(model(MLP, opset=17, ir_version=8, w=random(K, K, seed=1), v=random(K, K, seed=2)), path)
-    return path
-
-
-def entries(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
 
 
 def lines(text: str) -> list[str]:
