@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import onnx
-
 import passes
-from passes import Options, PassReport, Progress
+from passes import Options, Progress
 
 from . import files
-from .coverage import Coverage, count, measure_sizes
+from .attempt import MARK, Attempt, Result
 from .errors import BctError, VerificationError
 from .opset import ConversionError, operators_of, opset_of, raise_opset
 from .presets import DEFAULT_PRESET, Request
 from .report import InputRecord, OutputRecord, Report
 from .runtimes import min_onnxruntime
-from .verify import Bound, Reference, Verification, compare, default_bound, run_reference
-from .verify.memory import Means, available_bytes, means_for
-from .verify.session import OrtError, Session, Thrift
-from .version import __version__
-
-# Metadata key by which a compressed model is known.
-MARK = "bct_onnx"
+from .search import DEFAULT_MAX_DROP, DEFAULT_SECONDS, Goal
+from .verify import Bound, default_bound, run_reference
+from .verify.memory import available_bytes, means_for
 
 
 def compress(
@@ -42,6 +35,10 @@ def compress(
     verify: bool = True,
     feeds: str | Path | None = None,
     max_rel_error: float | None = None,
+    max_drop: float | None = None,
+    target_ratio: float | None = None,
+    target_bytes: int | None = None,
+    search_seconds: float = DEFAULT_SECONDS,
     again: bool = False,
     external_data: files.ExternalData = "auto",
     progress: Progress | None = None,
@@ -60,8 +57,14 @@ def compress(
         activations: code type of intermediate results, int8, int4 or float8e4m3, instead of the preset's.
         verify: compare both models in ONNX Runtime before `target` appears; without, it is loaded only. What memory
             does not allow is not done and said in the notes.
-        feeds: an .npz file to compare on, instead of feeds made from the model's inputs.
+        feeds: an .npz file to compare on, instead of feeds made from the model's inputs; codes of fewer than 8 bits are
+            fitted to them, so give samples like those to come.
         max_rel_error: largest relative error (L2) of an output, instead of the default bound on its cosine.
+        max_drop: choose the bits of every weight by measurement: the smallest file whose outputs have at most this
+            relative error. The preset balanced does so by itself, with 0.08.
+        target_ratio: or the file this many times smaller with the least error.
+        target_bytes: or the file of at most so many bytes with the least error.
+        search_seconds: time for measurements; 0 for the same bits everywhere.
         again: go on if `source` is compressed already.
         external_data: auto, always or never: whether weights go to a file of their own.
         progress: called as progress(what, done, total) while weights are encoded, and with a total of 0 when a
@@ -74,6 +77,8 @@ def compress(
     request = Request(
         preset, bits, block_size, lowering, tuple(keep), None if operators is None else tuple(operators), activations
     )
+    goal = _goal(request, verify, (max_drop, target_ratio, target_bytes), search_seconds)
+    request = replace(request, searched=goal is not None)
     source, target = Path(source), Path(target)
     model = files.read(source)
     files.check_target(source, target)
@@ -84,7 +89,11 @@ def compress(
     say("running the input model", 0, 0)
     reference = run_reference(source, model.proto, feeds, thrift=means.thrift) if verify and means.thrift else None
     with files.staged(target) as stage:
-        result = _compress(request, model, stage.path, reference, means, max_rel_error, external_data, say)
+        attempt = Attempt(stage.path, reference, feeds is not None, means, goal, external_data, say)
+        result = _at_the_right_opset(request, model, attempt)
+        if result.verification:
+            bound = default_bound(min(result.options.widths)) if max_rel_error is None else Bound(None, max_rel_error)
+            result.verification.check(bound)
         oldest = min_onnxruntime(files.read(stage.path).proto)
         stage.commit()
     written = result.written
@@ -97,65 +106,33 @@ def compress(
         passes=result.passes,
         verification=result.verification,
         coverage=result.coverage,
+        search=result.search,
     )
+
+
+def _goal(request: Request, verify: bool, goals: Sequence[float | None], seconds: float) -> Goal | None:
+    """Return what bits are chosen for; the default preset has a goal of its own where nothing else says the bits."""
+    if any(value is not None for value in goals):
+        if request.bits is not None:
+            raise BctError("bits are chosen by measurement: leave out --bits, or the goal")
+        if not verify:
+            raise BctError("a goal is met by measurement: leave out --no-verify, or the goal")
+        drop, ratio, size = goals
+        return Goal(drop, ratio, None if size is None else int(size), seconds)
+    if request.preset == DEFAULT_PRESET and request.bits is None and verify and seconds > 0:
+        return Goal(max_drop=DEFAULT_MAX_DROP, seconds=seconds)
+    return None
 
 
 def _tell_nobody(*_: object) -> None:
     """Stand for a progress that nobody asked for."""
 
 
-@dataclass(frozen=True)
-class _Result:
-    written: files.WrittenFile
-    options: Options
-    notes: tuple[str, ...]
-    passes: tuple[PassReport, ...]
-    verification: Verification | None
-    coverage: Coverage | None
-
-
-def _compress(
-    request: Request,
-    model: files.ModelFile,
-    path: Path,
-    reference: Reference | None,
-    means: Means,
-    max_rel_error: float | None,
-    external_data: files.ExternalData,
-    progress: Progress,
-) -> _Result:
-    """Compress into `path`, and hold the answers to their bound."""
-
-    def attempt(model: files.ModelFile, options: Options, notes: list[str]) -> _Result:
-        sizes = measure_sizes(model, path, reference) if "intermediates" in options.operators else None
-        graph = model.graph()
-        with closing(files.Scratch(path)) as scratch:
-            reports = passes.run(graph, options, progress, scratch.keep)
-        if broken := sorted({name for report in reports for name in report.not_finite}):
-            notes.append(f"weights that hold NaN or infinity are kept exact: {', '.join(broken)}")
-        model.proto.metadata_props.append(onnx.StringStringEntryProto(key=MARK, value=__version__))
-        path.unlink(missing_ok=True)
-        progress("writing", 0, 0)
-        written = files.write(graph, model, path, external_data=external_data)
-        progress("verifying", 0, 0)
-        verification = compare(reference, path) if reference else None
-        if verification is None and means.thrift:
-            _load(model.path, path, means.thrift)
-        coverage = count(sizes, reports) if sizes else None
-        return _Result(written, options, tuple(notes), tuple(reports), verification, coverage)
-
-    result = _at_the_right_opset(request, model, attempt)
-    if result.verification:
-        bound = default_bound(result.options.bits) if max_rel_error is None else Bound(None, max_rel_error)
-        result.verification.check(bound)
-    return result
-
-
 def _at_the_right_opset(
     request: Request,
     model: files.ModelFile,
-    attempt: Callable[[files.ModelFile, Options, list[str]], _Result],
-) -> _Result:
+    attempt: Callable[[files.ModelFile, Options, list[str]], Result],
+) -> Result:
     """Attempt with the best opset for the codes; where that cannot be had or does not run, with the model's own."""
     options, notes = request.options(model.proto)
     has = opset_of(model.proto)
@@ -171,15 +148,3 @@ def _at_the_right_opset(
     if passes.required_opset(options) > has:
         raise BctError(f"{model.path}: {'; '.join(notes)}; export the model at opset {better[-1]}")
     return attempt(model, options, notes)
-
-
-def _load(source: Path, path: Path, thrift: Thrift) -> None:
-    """See that the written model loads."""
-    try:
-        Session(path, Thrift.NONE if thrift is Thrift.NONE else Thrift.UNFOLDED)
-    except OrtError as error:
-        try:
-            Session(source, thrift)
-        except OrtError as cause:
-            raise BctError(f"{source}: ONNX Runtime does not load the model: {cause}") from cause
-        raise VerificationError(f"{source}: ONNX Runtime does not load the compressed model: {error}") from error

@@ -48,6 +48,7 @@ class Request:
         keep: regular expressions of nodes and weights to leave alone.
         operators: names of passes that run besides those for weights, instead of the preset's; None for the preset's.
         activations: code type of intermediate results instead of the preset's, or None.
+        searched: whether the bits of every weight are chosen by measurement: options say what to start from.
     """
 
     preset: str = DEFAULT_PRESET
@@ -57,6 +58,7 @@ class Request:
     keep: tuple[str, ...] = ()
     operators: tuple[str, ...] | None = None
     activations: str | None = None
+    searched: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what can be refused without a model, with BctError."""
@@ -99,10 +101,14 @@ class Request:
         if unknown:
             known = ", ".join(map(pass_name, CHAIN))
             raise BctError(f"operator {unknown[0]!r} does not exist; choose of {known}")
+        width = bits or (preset.bits if self.bits is None else self.bits)
+        if self.searched and lowering == "dense":
+            start = PRESETS[DEFAULT_PRESET]
+            width, block_size = min(width, start.bits), block_size or start.block_size
         try:
             return replace(
                 preset,
-                bits=bits or (preset.bits if self.bits is None else self.bits),
+                bits=width,
                 block_size=block_size if self.block_size is None else self.block_size,
                 lowering=lowering,
                 keep=self.keep,

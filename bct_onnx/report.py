@@ -10,6 +10,7 @@ from typing import Any
 from passes import Options, PassReport
 
 from .coverage import Coverage
+from .search import SearchRecord
 from .verify import Verification
 
 
@@ -47,6 +48,7 @@ class Report:
         passes: a report per pass.
         verification: the comparison of both models, or None if it was not asked for.
         coverage: what became codes and what did not, or None where intermediate results are none of the request.
+        search: how the bits of every weight were chosen, or None where all have the same.
     """
 
     input: InputRecord
@@ -57,6 +59,7 @@ class Report:
     passes: tuple[PassReport, ...]
     verification: Verification | None
     coverage: Coverage | None = None
+    search: SearchRecord | None = None
 
     @property
     def ratio(self) -> float:
@@ -84,6 +87,7 @@ class Report:
             ],
             "tensors": [_plain(asdict(tensor)) for report in self.passes for tensor in report.tensors],
             "coverage": self.coverage.to_dict() if self.coverage else None,
+            "search": self.search.to_dict() if self.search else None,
             "verification": self.verification.to_dict() if self.verification else None,
         }
 

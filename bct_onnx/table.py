@@ -9,6 +9,7 @@ from rich.text import Text
 
 from .coverage import Coverage
 from .report import Report
+from .search import SearchRecord
 
 # Most reasons shown a pass; the JSON report has one for every node.
 MOST_REASONS = 3
@@ -17,6 +18,8 @@ MOST_REASONS = 3
 def render(report: Report) -> Group:
     """Return the tables of a report: files, passes, verification."""
     parts: list[Table] = [_summary(report), _passes(report)]
+    if report.search:
+        parts.append(_search(report.search))
     if report.coverage:
         parts += [_coverage(report.coverage), _left(report.coverage)]
     if report.verification:
@@ -38,8 +41,30 @@ def _summary(report: Report) -> Table:
     block = f"blocks of {options.block_size}" if options.block_size else "whole columns"
     table.add_row("input", f"{escape(str(report.input.path))}  {size(report.input.bytes)}")
     table.add_row("output", f"{target}  {size(report.output.bytes)}  [bold]{report.ratio:.2f}x smaller[/]")
-    table.add_row("preset", f"{report.preset}: {options.bits}-bit codes, {block}, {options.lowering}")
+    widths = sorted(set(report.search.choice.bits.values())) if report.search else [options.bits]
+    bits = f"{widths[0]}-bit" if len(widths) == 1 else f"{widths[0]}- to {widths[-1]}-bit"
+    table.add_row("preset", f"{report.preset}: {bits} codes, {block}, {options.lowering}")
     table.add_row("needs", f"ONNX Runtime {report.output.min_onnxruntime} or newer (opset {report.output.opset})")
+    return table
+
+
+def _search(search: SearchRecord) -> Table:
+    weights = search.curve.weights
+    table = Table(
+        title="Bits chosen by measurement",
+        caption=f"error of the outputs: {search.choice.error:.3g} expected from the weights,"
+        f" {search.error:.3g} measured; {search.measured} of {len(weights)} weights measured in {search.seconds:.0f} s",
+        title_justify="left",
+        caption_justify="left",
+    )
+    for column in ("bits", "weights", "size"):
+        table.add_column(column, justify="right")
+    table.add_column("the largest of them", overflow="fold")
+    for bits in sorted(set(search.choice.bits.values()), reverse=True):
+        chosen = [weight for weight in weights if search.choice.bits[weight.name] == bits]
+        names = [weight.name for weight in sorted(chosen, key=lambda weight: -weight.bytes[bits])[:MOST_REASONS]]
+        total = sum(weight.bytes[bits] for weight in chosen)
+        table.add_row(str(bits), str(len(chosen)), size(total), Text("\n".join(names)))
     return table
 
 

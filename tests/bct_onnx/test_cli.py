@@ -45,7 +45,7 @@ def lines(text: str) -> list[str]:
 
 def test_the_tables(run, source, tmp_path):
     target = tmp_path / "out.onnx"
-    code, out, err = run(source, target)
+    code, out, err = run(source, target, "--search-seconds", "0")
     assert (code, err) == (0, "")
     shown = lines(out)
     size, written = source.stat().st_size, target.stat().st_size
@@ -77,7 +77,17 @@ def test_without_verification_nothing_is_said_of_it(run, source, tmp_path):
 
 
 def test_json(run, source, tmp_path):
-    code, _, _ = run(source, tmp_path / "out.onnx", "--json", tmp_path / "report.json", "--quiet", "--keep", "^v$")
+    code, _, _ = run(
+        source,
+        tmp_path / "out.onnx",
+        "--json",
+        tmp_path / "report.json",
+        "--quiet",
+        "--search-seconds",
+        "0",
+        "--keep",
+        "^v$",
+    )
     report = json.loads((tmp_path / "report.json").read_text())
     assert code == 0
     assert {
@@ -99,6 +109,17 @@ def test_json(run, source, tmp_path):
     assert set(report["verification"]["outputs"]["y"]) == {"max_abs", "rel_l2", "cosine", "same_argmax"}
     assert report["verification"]["mismatches"] == []
     assert set(report["verification"]["latency"]) == {"shapes", "reference", "compressed"}
+
+
+def test_the_table_of_chosen_bits(run, source, tmp_path):
+    code, out, _ = run(source, tmp_path / "out.onnx", "--max-drop", "0.1", "--plot", tmp_path / "curve.svg")
+    assert code == 0
+    shown = lines(out)
+    assert re.fullmatch(r" preset  balanced: [2-8](- to [2-8])?-bit codes, blocks of 8, dense", shown[2])
+    assert "Bits chosen by measurement" in shown
+    text = " ".join(out.split())
+    assert re.search(r"error of the outputs: 0\.\d+ expected from the weights, 0\.\d+ measured; 2 of 2", text)
+    assert "</svg>" in (tmp_path / "curve.svg").read_text()
 
 
 def test_json_holds_no_number_that_json_has_not(run, tmp_path):

@@ -1,0 +1,166 @@
+"""One way to a written model, from the options: rewrite, write, compare; with a goal, as often as the search asks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx
+import onnx_graphsurgeon as gs
+
+import passes
+from passes import Coder, Options, PassReport, Progress
+from passes.context import plain_codes
+
+from . import files, search
+from .coverage import Coverage, count, measure_sizes
+from .errors import BctError, VerificationError
+from .search import Goal, Grams, SearchRecord, Tuned
+from .search.grams import product_inputs
+from .verify import Reference, Verification, compare
+from .verify.memory import Means
+from .verify.session import OrtError, Session, Thrift
+from .version import __version__
+
+# Metadata key by which a compressed model is known.
+MARK = "bct_onnx"
+# A larger input is not searched: its floats would be in memory several times.
+LARGEST_SEARCHED = 1 << 30
+# Width of codes that need no making up for.
+EXACT_BITS = 8
+
+
+@dataclass(frozen=True)
+class Result:
+    """A written model and what was found out on the way."""
+
+    written: files.WrittenFile
+    options: Options
+    notes: tuple[str, ...]
+    passes: tuple[PassReport, ...]
+    verification: Verification | None
+    coverage: Coverage | None
+    search: SearchRecord | None = None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """All that an attempt needs besides model and options.
+
+    Attributes:
+        path: file to write.
+        reference: answers of the input model, or None where nothing is verified.
+        real: whether its feeds are the user's, so that codes may rely on them.
+        means: how models can be loaded.
+        goal: what bits are chosen for, or None for the same bits everywhere.
+        external_data: whether weights go to a file of their own.
+        progress: told of every stage.
+    """
+
+    path: Path
+    reference: Reference | None
+    real: bool
+    means: Means
+    goal: Goal | None
+    external_data: files.ExternalData
+    progress: Progress
+
+    def __call__(self, model: files.ModelFile, options: Options, notes: list[str]) -> Result:
+        """Write and verify; raises VerificationError where the result does not run."""
+        small = model.bytes <= LARGEST_SEARCHED and self.means.thrift is Thrift.NONE
+        if self.goal is None or self.reference is None or not small:
+            if self.goal is not None and not small:
+                notes.append(f"the model is too large to measure its weights: {options.bits} bits everywhere")
+            return self._write(model, options, notes, self._coder(model, options) if small else plain_codes)
+        return self._search(self.goal, self.reference, model, options, notes)
+
+    def _search(
+        self, goal: Goal, reference: Reference, model: files.ModelFile, options: Options, notes: list[str]
+    ) -> Result:
+        """Measure every weight, then write what the goal asks for."""
+        # In place of the result: what sweeps up after an interrupt knows it.
+        self.path.unlink(missing_ok=True)
+        measured = search.measure(
+            model, options, reference.feeds, self.path, goal.seconds, self.progress, not self.real
+        )
+        if not measured.curve.weights:
+            return self._write(model, options, notes, plain_codes)
+        coder = self._coder(model, replace(options, bits_for=measured.curve.within_error(1).bits))
+
+        def write(bits: Mapping[str, int]) -> Result:
+            return self._write(model, replace(options, bits_for=bits), list(notes), coder)
+
+        def error_of(result: Result) -> float:
+            session = Session(result.written.path)
+            return search.error(measured.expected, [session.run(feed) for feed in measured.feeds])
+
+        def size_of(bits: Mapping[str, int]) -> int:
+            return self._bytes(model, replace(options, bits_for=bits))
+
+        limit = goal.limit_bytes(model.bytes)
+        tuned: Tuned[Result]
+        if limit is not None:
+            tuned = search.within_bytes(measured.curve, limit, size_of, write)
+        else:
+            assert goal.max_drop is not None
+            tuned = search.within_error(measured.curve, goal.max_drop, write, error_of)
+        error = error_of(tuned.written)
+        record = SearchRecord(goal, measured.curve, tuned.choice, error, tuned.met, measured.measured, measured.seconds)
+        missed = () if tuned.met else (_missed(goal, error, tuned.written.written.bytes),)
+        return replace(tuned.written, search=record, notes=(*tuned.written.notes, *missed))
+
+    def _coder(self, model: files.ModelFile, options: Options) -> Coder:
+        """Return the coder: with feeds of the user's, one that makes up for errors."""
+        if not self.real or self.reference is None or min(options.widths) >= EXACT_BITS:
+            return plain_codes
+        return search.compensating(Grams(model.path, product_inputs(model.graph()), self.reference.feeds))
+
+    def _bytes(self, model: files.ModelFile, options: Options) -> int:
+        """Return the bytes of the file that the options lead to."""
+        graph = model.graph()
+        with closing(files.Scratch(self.path)) as scratch:
+            passes.run(graph, options, self.progress, scratch.keep)
+            return self._put(graph, model).bytes
+
+    def _write(self, model: files.ModelFile, options: Options, notes: list[str], coder: Coder) -> Result:
+        sizes = measure_sizes(model, self.path, self.reference) if "intermediates" in options.operators else None
+        graph = model.graph()
+        with closing(files.Scratch(self.path)) as scratch:
+            reports = passes.run(graph, options, self.progress, scratch.keep, coder)
+            if broken := sorted({name for report in reports for name in report.not_finite}):
+                notes.append(f"weights that hold NaN or infinity are kept exact: {', '.join(broken)}")
+            self.progress("writing", 0, 0)
+            written = self._put(graph, model)
+        self.progress("verifying", 0, 0)
+        verification = compare(self.reference, self.path) if self.reference else None
+        if verification is None and self.means.thrift:
+            _load(model.path, self.path, self.means.thrift)
+        coverage = count(sizes, reports) if sizes else None
+        return Result(written, options, tuple(notes), tuple(reports), verification, coverage)
+
+    def _put(self, graph: gs.Graph, model: files.ModelFile) -> files.WrittenFile:
+        """Write the graph, marked, in place of what an earlier attempt left."""
+        if not any(entry.key == MARK for entry in model.proto.metadata_props):
+            model.proto.metadata_props.append(onnx.StringStringEntryProto(key=MARK, value=__version__))
+        self.path.unlink(missing_ok=True)
+        return files.write(graph, model, self.path, external_data=self.external_data)
+
+
+def _missed(goal: Goal, error: float, size: int) -> str:
+    if goal.max_drop is not None:
+        return f"no width of codes keeps the relative error below {goal.max_drop:g}: it is {error:.3g} at the most bits"
+    return f"the smallest file has {size} bytes, more than the goal"
+
+
+def _load(source: Path, path: Path, thrift: Thrift) -> None:
+    """See that the written model loads."""
+    try:
+        Session(path, Thrift.NONE if thrift is Thrift.NONE else Thrift.UNFOLDED)
+    except OrtError as error:
+        try:
+            Session(source, thrift)
+        except OrtError as cause:
+            raise BctError(f"{source}: ONNX Runtime does not load the model: {cause}") from cause
+        raise VerificationError(f"{source}: ONNX Runtime does not load the compressed model: {error}") from error

@@ -1,0 +1,83 @@
+"""How far answers are apart, in one number; and inputs on which a language model has something to say."""
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from bct_onnx.verify.feeds import Feed
+from bct_onnx.verify.measure import find_mismatch, pool
+from bct_onnx.verify.measure import measure as measure_output
+from bct_onnx.verify.values import Array
+
+Outputs = Mapping[str, Array]
+Run = Callable[[Feed], Outputs]
+
+# Outputs of which a softmax is taken.
+LOGITS = re.compile("logit", re.IGNORECASE)
+# Rounds in which every token of a made text is drawn anew from what the model expects there.
+ROUNDS = 6
+TEXT_RANK = 2
+
+
+def error(expected: Sequence[Outputs], answered: Sequence[Outputs]) -> float:
+    """Return the error of the float outputs over all feeds, root mean square; infinite for a difference in kind.
+
+    Of an output it is the distance between the two when both are scaled to length one, rows of 16 and more values
+    centred. Of logits it is at least sqrt(KL / 2) with the divergence in nats of the expected distribution from the
+    one answered: 0.1 is 0.02 nats, or 2 % of perplexity.
+    """
+    squares = []
+    for name in expected[0]:
+        pairs = [(one[name], other[name]) for one, other in zip(expected, answered, strict=True)]
+        if any(find_mismatch(one, other) for one, other in pairs):
+            return math.inf
+        cosine = pool([measure_output(one, other) for one, other in pairs]).cosine
+        if cosine is None:
+            continue
+        square = max(0.0, 2 * (1 - cosine))
+        if LOGITS.search(name) and pairs[0][0].ndim > 1:
+            square = max(square, statistics.fmean(_divergence(one, other) for one, other in pairs) / 2)
+        squares.append(square)
+    return math.sqrt(statistics.fmean(squares)) if squares else 0.0
+
+
+def with_own_text(feeds: Sequence[Feed], run: Run, seed: int = 0) -> list[Feed]:
+    """Return the feeds with token numbers that a language model itself expects one after the other.
+
+    All places are drawn at once from the logits of the place before, a few rounds of it. Feeds of models that do not
+    give logits [batch, tokens, vocabulary] for token numbers [batch, tokens] come back as they are.
+    """
+    rng = np.random.default_rng(seed)
+    return [_own_text(feed, run, rng) for feed in feeds]
+
+
+def _own_text(feed: Feed, run: Run, rng: np.random.Generator) -> Feed:
+    for _ in range(ROUNDS):
+        answer = run(feed)
+        logits = next((array for name, array in answer.items() if LOGITS.search(name)), None)
+        tokens = feed.get("input_ids")
+        if logits is None or not isinstance(tokens, np.ndarray) or tokens.ndim != TEXT_RANK:
+            return feed
+        if logits.ndim != TEXT_RANK + 1 or logits.shape[:TEXT_RANK] != tokens.shape or not np.isfinite(logits).all():
+            return feed
+        # The largest of logits with Gumbel noise is a draw from their softmax.
+        drawn = (logits + rng.gumbel(size=logits.shape)).argmax(axis=-1).astype(tokens.dtype)
+        feed = {**feed, "input_ids": np.concatenate([tokens[:, :1], drawn[:, :-1]], axis=1)}
+    return feed
+
+
+def _divergence(expected: Array, answered: Array) -> float:
+    """Return the mean Kullback-Leibler divergence of softmax(answered) from softmax(expected), by rows."""
+    p, q = _log_softmax(expected), _log_softmax(answered)
+    weighed = np.where(np.isneginf(p), 0.0, np.exp(p) * np.nan_to_num(p - q, posinf=0.0, neginf=0.0))
+    return float(weighed.sum(axis=-1).mean()) if p.size else 0.0
+
+
+def _log_softmax(logits: Array) -> Array:
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))

@@ -1,0 +1,87 @@
+"""How the channels of a product's input go together: x.T @ x of activations, captured from the input model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from bct_onnx.errors import BctError
+from bct_onnx.verify.feeds import Feed
+from bct_onnx.verify.session import essential_words
+from passes import Coder
+from passes.context import plain_codes
+from passes.formats.block import BlockFormat, BlockTensor
+from passes.formats.compensated import Gram, compensate
+from passes.graph.editor import walk
+from passes.graph.linear import Linear, match_linear
+from passes.graph.tidy import lift_constant_nodes
+
+# Activations captured in one run of the feeds: more are faster and take more memory.
+TOGETHER = 16
+_FATAL = 4
+
+
+class Grams:
+    """Gram matrices by name of the activation, captured a few at a time in the order of the names."""
+
+    def __init__(self, path: Path, names: Iterable[str], feeds: Sequence[Feed]) -> None:
+        """Load the model of a file with the named tensors as outputs, too; BctError where that fails."""
+        model = onnx.load_model(path)
+        outputs = {value.name for value in model.graph.output}
+        produced = {name for node in model.graph.node for name in node.output} | {v.name for v in model.graph.input}
+        self._feeds = feeds
+        self._names = [name for name in dict.fromkeys(names) if name in produced]
+        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self._names if name not in outputs)
+        settings = ort.SessionOptions()
+        settings.log_severity_level = _FATAL
+        try:
+            self._session = ort.InferenceSession(
+                model.SerializeToString(), settings, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime's exceptions have no common base
+            raise BctError(f"{path}: ONNX Runtime does not load the model: {essential_words(error)}") from error
+        self._at_hand: dict[str, Gram] = {}
+
+    def get(self, name: str | None) -> Gram | None:
+        """Return the Gram matrix of an activation, or None where it could not be captured."""
+        if name not in self._names:
+            return None
+        if name not in self._at_hand:
+            start = self._names.index(name)
+            self._at_hand = self._capture(self._names[start : start + TOGETHER])
+        return self._at_hand.get(name)
+
+    def _capture(self, names: list[str]) -> dict[str, Gram]:
+        sums: dict[str, NDArray[np.float32]] = {}
+        samples = dict.fromkeys(names, 0)
+        for feed in self._feeds:
+            for name, array in zip(names, self._session.run(names, dict(feed)), strict=True):
+                rows = array.reshape(-1, array.shape[-1]).astype(np.float32, copy=False)
+                sums[name] = sums.get(name, np.float32(0)) + rows.T @ rows
+                samples[name] += len(rows)
+        return {name: Gram(total / np.float32(max(1, samples[name])), samples[name]) for name, total in sums.items()}
+
+
+def product_inputs(graph: gs.Graph) -> list[str]:
+    """Return the names of what products with constant weights read, in graph order; the graph is changed."""
+    lift_constant_nodes(graph)
+    linears = (match_linear(node) for _, node in walk(graph))
+    return [linear.x.name for linear in linears if isinstance(linear, Linear)]
+
+
+def compensating(grams: Grams) -> Coder:
+    """Return a coder whose codes make up for each other's errors wherever enough is known of the activation."""
+
+    def code(weight: NDArray[np.floating], fmt: BlockFormat, activation: str | None, workers: int) -> BlockTensor:
+        gram = grams.get(activation)
+        if gram is None or len(gram.matrix) != len(weight) or not gram.suffices:
+            return plain_codes(weight, fmt, activation, workers)
+        return compensate(weight, gram, fmt, workers)
+
+    return code

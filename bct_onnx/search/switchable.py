@@ -1,0 +1,183 @@
+"""The input model with weights that can be switched from run to run, in one session."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+import passes
+from bct_onnx import files
+from bct_onnx.verify.feeds import Feed
+from bct_onnx.verify.session import Session
+from bct_onnx.verify.values import Array
+from passes import LOWERINGS, Options
+from passes.constant import BLOCK_SIZE, SMALLEST_CODED_BYTES, WEIGHT_READERS, as_rows
+from passes.formats.block import BlockFormat, BlockTensor
+from passes.graph.constants import load
+from passes.graph.editor import Emitter, walk
+from passes.lowerings.base import StoredWeight
+
+# The passes that store weights through the lowering; the rest stays as the input model has it.
+STORING = frozenset({"tied", "gather", "matmul"})
+# First input version of IR in which an initializer may be an input with a default value.
+DEFAULTS_IR = 4
+
+
+@dataclass(frozen=True)
+class Switch:
+    """A weight that a run can replace.
+
+    Attributes:
+        name: its name in the report.
+        tensor: name of the input that replaces it.
+        matrix: float [k, n], as it is encoded.
+        by_rows: True where the model holds it as [n, k].
+        shape: shape in the model.
+        activation: name of what multiplies with it, or None.
+        stored: True for a weight that nothing multiplies in integers.
+    """
+
+    name: str
+    tensor: str
+    matrix: NDArray[np.floating]
+    by_rows: bool
+    shape: tuple[int, ...]
+    activation: str | None = None
+    stored: bool = False
+
+    def laid_out(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return a [k, n] matrix as the model holds it."""
+        return np.ascontiguousarray(matrix.T if self.by_rows else matrix).reshape(self.shape)
+
+
+@dataclass
+class Floats:
+    """A lowering, and a coder, that keep weights as they are and remember them."""
+
+    name: str = "floats"
+    switches: list[Switch] = field(default_factory=list)
+    _matrix: NDArray[np.floating] = field(default_factory=lambda: np.empty((0, 0)))
+    _activation: str | None = None
+
+    best_opset: int = 1
+
+    def code(self, weight: NDArray[np.floating], fmt: BlockFormat, activation: str | None, workers: int) -> BlockTensor:
+        """Remember the weight; return codes of zeros that take no memory."""
+        del workers
+        self._matrix, self._activation = weight, activation
+        (k, n), (blocks, rows) = weight.shape, fmt.blocks(weight.shape[0])
+        codes = np.broadcast_to(np.int8(0), (blocks, rows, n))
+        exponents = np.broadcast_to(np.uint8(0), (blocks, n))
+        return BlockTensor(fmt, k, codes, exponents, np.broadcast_to(np.float16(1), n), 1.0, 0.0, 0.0)
+
+    def format(self, bits: int, block_size: int, k: int) -> BlockFormat:
+        """Return any format."""
+        del k
+        return BlockFormat.shifted(bits, block_size)
+
+    def opset(self, bits: int) -> int:
+        """Return the lowest opset: there is nothing to decode."""
+        del bits
+        return 1
+
+    def store(self, load_at: Emitter, tensor: BlockTensor, name: str, by_rows: bool) -> StoredWeight:
+        """Write the weight as it is."""
+        matrix = self._matrix.astype(np.float32, copy=False)
+        values = load_at.constant(np.ascontiguousarray(matrix.T if by_rows else matrix), f"switch.{name}")
+        shape = tuple(int(size) for size in values.shape)
+        self.switches.append(Switch("", values.name, matrix, by_rows, shape, self._activation))
+        return StoredWeight(name, values, values, tensor.format, tensor.k, tensor.n, by_rows, 1.0, 0)
+
+    def multiply(
+        self, at: Emitter, x: gs.Tensor, weight: StoredWeight, name: str, floor: float | None = None
+    ) -> gs.Variable:
+        """Write MatMul."""
+        del floor
+        values = weight.values
+        if weight.by_rows:
+            values = at.op("Transpose", values, name=f"{name}.columns", perm=[1, 0])
+        return at.op("MatMul", x, values, name=f"{name}.product", dtype=np.float32)
+
+    def lookup(self, at: Emitter, table: StoredWeight, indices: gs.Tensor, name: str) -> gs.Variable:
+        """Write Gather."""
+        return at.op("Gather", table.values, indices, name=f"{name}.rows", dtype=np.float32, axis=0)
+
+
+class Switchable:
+    """The input model in one session; a run computes with its own weights but for those given."""
+
+    def __init__(self, model: files.ModelFile, options: Options, path: Path) -> None:
+        """Write the model with its weights as optional inputs to the new file `path`, and load it."""
+        graph = model.graph()
+        floats = Floats()
+        asked = replace(options, operators=STORING, bits_for={})
+        reports = passes.run(graph, asked, coder=floats.code, lowering=floats)
+        tensors = [tensor for report in reports for tensor in report.tensors if tensor.lowering == floats.name]
+        named = [replace(s, name=t.name) for s, t in zip(floats.switches, tensors, strict=True)]
+        switches = [*named, *_constants(graph, options, {switch.tensor for switch in named})]
+        files.write(graph, model, path, external_data="never")
+        proto = onnx.load_model(path)
+        # What only the body of an If or a Loop reads is no initializer of the main graph, and no input can replace it.
+        main = {tensor.name for tensor in proto.graph.initializer}
+        self.switches = [switch for switch in switches if switch.tensor in main]
+        _add_inputs(proto, [switch.tensor for switch in self.switches])
+        onnx.save_model(proto, path)
+        self._session = Session(path)
+
+    def run(self, feed: Feed, instead: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the outputs with the named tensors replaced."""
+        return self._session.run({**feed, **instead})
+
+
+def formats(switch: Switch, options: Options) -> dict[int, BlockFormat]:
+    """Return the formats that a weight can have, by width."""
+    if switch.stored:
+        return {bits: BlockFormat.fine(bits, BLOCK_SIZE) for bits in range(2, 9)}
+    lowering = LOWERINGS[options.lowering]()
+    asked = {bits: lowering.format(bits, options.block_size, len(switch.matrix)) for bits in range(2, 9)}
+    return {bits: fmt for bits, fmt in asked.items() if fmt.bits == bits}
+
+
+def stored_bytes(fmt: BlockFormat, shape: Sequence[int]) -> int:
+    """Return the bytes of codes, exponents and column scales of a [k, n] weight."""
+    k, n = shape
+    blocks, rows = fmt.blocks(k)
+    exponent_bits = 0
+    if fmt.max_exponent:
+        exponent_bits = 8 if fmt.steps > 1 else next(width for width in (1, 2, 4) if fmt.max_exponent < 1 << width)
+    return -(-n * blocks * (rows * fmt.bits + exponent_bits) // 8) + 2 * n
+
+
+def _constants(graph: gs.Graph, options: Options, taken: set[str]) -> list[Switch]:
+    """Return the weights that no lowering takes but whose width can be chosen."""
+    found: dict[str, Switch] = {}
+    for _, node in walk(graph):
+        for tensor in node.inputs if node.op in WEIGHT_READERS else ():
+            if not isinstance(tensor, gs.Constant) or tensor.name in taken or tensor.name in found:
+                continue
+            if options.keeps(node.name, tensor.name):
+                continue
+            values = load(tensor)
+            if values.dtype == np.float32 and values.ndim > 1 and values.nbytes >= SMALLEST_CODED_BYTES:
+                rows = as_rows(values)
+                found[tensor.name] = Switch(
+                    tensor.name, tensor.name, rows.T, True, tuple(values.shape), None, stored=True
+                )
+    return list(found.values())
+
+
+def _add_inputs(proto: onnx.ModelProto, names: Sequence[str]) -> None:
+    """Make initializers of the main graph inputs with a default value."""
+    proto.ir_version = max(proto.ir_version, DEFAULTS_IR)
+    initializers = {tensor.name: tensor for tensor in proto.graph.initializer}
+    inputs = {value.name for value in proto.graph.input}
+    for name in names:
+        if name not in inputs:
+            tensor = initializers[name]
+            proto.graph.input.append(onnx.helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims)))

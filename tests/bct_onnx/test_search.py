@@ -1,0 +1,233 @@
+"""Bits chosen by measurement: the curve, the runs behind it, and files that meet their goal."""
+
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from bct_onnx import BctError, compress, files
+from bct_onnx.search import Curve, Goal, Grams, Weight, compensating, error, measure, plot, within_bytes, within_error
+from bct_onnx.search.answers import with_own_text
+from bct_onnx.search.grams import product_inputs
+from bct_onnx.search.switchable import Switchable, formats, stored_bytes
+from passes import Options
+from passes.formats.block import BlockFormat, decode
+from passes.formats.compensated import Gram, compensate
+from passes.formats.encode import encode
+from tests.helpers import model, random, run
+
+# The second product sees a thousandth of the first one's output: its codes hardly matter.
+UNEVEN = """g (float[m, 64] x) => (float[m, 64] y) {
+  a = MatMul(x, w) b = Relu(a) c = MatMul(b, v) d = Mul(c, small) y = Add(a, d) }"""
+K = 64
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "in.onnx"
+    weights = {"w": random(K, K, seed=1), "v": random(K, K, seed=2), "small": np.array(1e-3, np.float32)}
+    onnx.save(model(UNEVEN, opset=21, **weights), path)
+    return path
+
+
+def weight(name: str, scale: float, widths: range = range(2, 9)) -> Weight:
+    return Weight(name, {b: 1000 * b for b in widths}, {b: scale * 4.0**-b for b in widths})
+
+
+def brute_force(weights: list[Weight], limit: float) -> float:
+    """Return the least bytes of any choice whose error is within the limit."""
+    choices = itertools.product(*([(w.bytes[b], w.error[b]) for b in w.bytes] for w in weights))
+    return min(sum(size for size, _ in c) for c in choices if math.sqrt(sum(e for _, e in c)) <= limit)
+
+
+@pytest.mark.parametrize("limit", [0.006, 0.01, 0.03, 0.1, 0.3])
+def test_points_of_the_curve_are_the_best_but_for_one_step(limit: float) -> None:
+    weights = [weight("a", 1.0), weight("b", 0.01), weight("c", 0.05, range(2, 8)), weight("d", 0.2)]
+    choice = Curve(weights).within_error(limit)
+    assert choice.error <= limit
+    assert choice.bytes == sum(w.bytes[choice.bits[w.name]] for w in weights)
+    assert choice.error == pytest.approx(math.sqrt(sum(w.error[choice.bits[w.name]] for w in weights)))
+    assert choice.bytes <= brute_force(weights, limit) + 1000
+
+
+def test_bytes_are_kept_to_and_the_ends_of_the_curve_are_reached() -> None:
+    curve = Curve([weight("a", 1.0), weight("b", 0.01)])
+    for limit in range(4000, 17000, 500):
+        assert curve.within_bytes(limit).bytes <= limit
+    assert curve.within_bytes(0).bits == {"a": 2, "b": 2}
+    assert curve.within_error(1e-9).bits == {"a": 8, "b": 8}
+    assert curve.within_error(1e9).bits == {"a": 2, "b": 2}
+
+
+def test_widths_above_the_hull_are_not_taken() -> None:
+    odd = Weight("a", {8: 800, 7: 790, 6: 600}, {8: 0.0, 7: 0.9, 6: 1.0})
+    assert {Curve([odd]).within_bytes(limit).bits["a"] for limit in range(500, 900, 10)} == {8, 6}
+
+
+def test_goals_are_one_and_positive() -> None:
+    for goal in ({}, {"max_drop": 0.1, "target_ratio": 5.0}, {"target_bytes": 0}, {"max_drop": -1.0}):
+        with pytest.raises(BctError):
+            Goal(**goal)
+    assert Goal(target_ratio=4.0).limit_bytes(1000) == 250
+    assert Goal(max_drop=0.1).limit_bytes(1000) is None
+
+
+def test_tries_are_corrected_by_what_is_measured() -> None:
+    """Errors are half as large again as expected, and files have 700 bytes that no weight takes."""
+    curve = Curve([weight(name, 1.0) for name in "abcdefgh"])
+    total = {"a": 0}
+
+    def write(bits: dict[str, int]) -> dict[str, int]:
+        total["a"] += 1
+        return dict(bits)
+
+    def true_error(bits: dict[str, int]) -> float:
+        return 1.5 * math.sqrt(sum(4.0**-b for b in bits.values()))
+
+    found = within_error(curve, 0.1, write, true_error)
+    assert found.met
+    assert 0.07 <= true_error(found.written) <= 0.1
+    assert found.written == found.choice.bits
+    assert total["a"] <= 5
+    hopeless = within_error(curve, 1e-6, write, true_error)
+    assert not hopeless.met
+    assert set(hopeless.written.values()) == {8}
+    sized = within_bytes(curve, 40_000, lambda bits: 700 + 1000 * sum(bits.values()), write)
+    assert sized.met
+    assert sized.choice.bytes == 39_000
+    assert not within_bytes(curve, 10_000, lambda bits: 700 + 1000 * sum(bits.values()), write).met
+
+
+def test_the_switchable_model_answers_like_the_input_and_with_the_codes_like_the_output(source, tmp_path) -> None:
+    x = random(5, K, seed=3)
+    (exact,) = run(source, x=x)
+    switchable = Switchable(files.read(source), Options(), tmp_path / "s.onnx")
+    assert [switch.name for switch in switchable.switches] == ["w", "v"]
+    assert [switch.activation for switch in switchable.switches] == ["x", "b"]
+    np.testing.assert_array_equal(switchable.run({"x": x}, {})["y"], exact)
+    w = random(K, K, seed=1)
+    coarse = decode(encode(w, BlockFormat.shifted(2, 8)))
+    instead = {switchable.switches[0].tensor: switchable.switches[0].laid_out(coarse)}
+    changed = switchable.run({"x": x}, instead)["y"]
+    hidden = x @ coarse
+    np.testing.assert_allclose(changed, hidden + 1e-3 * np.maximum(hidden, 0) @ random(K, K, seed=2), atol=1e-4)
+
+
+@pytest.mark.parametrize("lowering", ["dense", "packed", "qdq"])
+def test_bytes_are_those_of_the_report(source, tmp_path, lowering) -> None:
+    options = Options(lowering=lowering, block_size=16)
+    switch = Switchable(files.read(source), options, tmp_path / "s.onnx").switches[0]
+    for bits, fmt in formats(switch, options).items():
+        report = compress(
+            source, tmp_path / f"{bits}.onnx", bits=bits, block_size=16, lowering=lowering, max_rel_error=10
+        )
+        taken = next(t for entry in report.passes for t in entry.tensors if t.name == "w").bytes_after
+        assert stored_bytes(fmt, (K, K)) == taken
+
+
+def test_what_matters_less_gets_fewer_bits(source, tmp_path) -> None:
+    feeds = [{"x": random(40, K, seed=4)}]
+    found = measure(files.read(source), Options(block_size=8), feeds, tmp_path / "s.onnx", seconds=60)
+    assert found.measured == 2
+    errors = {entry.name: entry.error for entry in found.curve.weights}
+    assert errors["v"][4] < 1e-4 * errors["w"][4]
+    bits = found.curve.within_error(0.05).bits
+    assert bits["v"] == 2
+    assert bits["w"] >= 5
+
+
+def test_without_time_weights_are_taken_to_be_like_the_first(source, tmp_path) -> None:
+    feeds = [{"x": random(40, K, seed=4)}]
+    found = measure(files.read(source), Options(block_size=8), feeds, tmp_path / "s.onnx", seconds=0)
+    assert [entry.measured for entry in found.curve.weights] == [True, False]
+    first, second = found.curve.weights
+    assert second.error[4] == pytest.approx(first.error[4], rel=0.2)
+
+
+def test_compress_meets_its_goals(source, tmp_path) -> None:
+    feeds = tmp_path / "feeds.npz"
+    np.savez(feeds, x=random(200, K, seed=5))
+    x = random(100, K, seed=6)
+    (exact,) = run(source, x=x)
+    report = compress(source, tmp_path / "drop.onnx", max_drop=0.05)
+    assert report.search is not None
+    assert report.search.met
+    assert report.search.error <= 0.05
+    (answer,) = run(tmp_path / "drop.onnx", x=x)
+    assert error([{"y": exact}], [{"y": answer}]) < 0.06
+    tensors = {t.name: t.bits for entry in report.passes for t in entry.tensors if t.bits}
+    assert tensors == dict(report.search.choice.bits)
+    size = compress(source, tmp_path / "size.onnx", target_bytes=report.output.bytes - 300, feeds=feeds)
+    assert size.output.bytes <= report.output.bytes - 300
+    assert size.search is not None
+    assert size.search.to_dict()["weights"][0].keys() >= {"name", "bits", "bytes", "errors"}
+    picture = tmp_path / "curve.png"
+    plot(size.search, picture)
+    assert picture.stat().st_size > 1000
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "in.onnx", "drop.onnx", "size.onnx", "feeds.npz", "curve.png"
+    }  # fmt: skip
+
+
+def test_goals_that_cannot_be_met_are_said(source, tmp_path) -> None:
+    report = compress(source, tmp_path / "out.onnx", target_ratio=1000)
+    assert report.search is not None
+    assert not report.search.met
+    assert any("more than the goal" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("options", [{"bits": 4}, {"verify": False}, {"target_ratio": 4.0}])
+def test_goals_that_go_with_nothing_else_are_refused(source, tmp_path, options) -> None:
+    with pytest.raises(BctError):
+        compress(source, tmp_path / "out.onnx", max_drop=0.1, **options)
+
+
+def test_grams_are_of_the_activations_and_codes_rely_on_them(source) -> None:
+    proto = files.read(source)
+    names = product_inputs(proto.graph())
+    assert names == ["x", "b"]
+    rows = [random(150, K, seed=7), random(150, K, seed=8)]
+    grams = Grams(source, names, [{"x": part} for part in rows])
+    x = np.concatenate(rows)
+    hidden = np.maximum(x @ random(K, K, seed=1), 0)
+    for name, activation in (("x", x), ("b", hidden)):
+        gram = grams.get(name)
+        assert gram is not None
+        assert gram.samples == 300
+        np.testing.assert_allclose(gram.matrix, activation.T @ activation / 300, rtol=1e-3, atol=1e-5)
+    assert grams.get("nothing") is None
+    fmt, v = BlockFormat.shifted(4, 8), random(K, K, seed=2)
+    coder = compensating(grams)
+    expected = compensate(v, Gram(grams.get("b").matrix, 300), fmt)
+    np.testing.assert_array_equal(decode(coder(v, fmt, "b", 1)), decode(expected))
+    np.testing.assert_array_equal(decode(coder(v, fmt, None, 1)), decode(encode(v, fmt)))
+
+
+def test_the_error_of_logits_is_their_divergence_too() -> None:
+    rng = np.random.default_rng(0)
+    logits = 10 * rng.standard_normal((4, 9, 50))
+    other = logits + 0.3 * rng.standard_normal(logits.shape)
+    p, q = (np.exp(z) / np.exp(z).sum(-1, keepdims=True) for z in (logits, other))
+    divergence = (p * np.log(p / q)).sum(-1).mean()
+    assert error([{"logits": logits}], [{"logits": other}]) == pytest.approx(math.sqrt(divergence / 2), rel=1e-6)
+    plain = error([{"y": logits}], [{"y": other}])
+    assert plain == pytest.approx(0.03, rel=0.1)
+    assert error([{"y": logits}], [{"y": logits}]) == pytest.approx(0, abs=1e-7)
+    assert error([{"y": logits}], [{"y": logits[:2]}]) == math.inf
+
+
+def test_own_text_is_what_the_model_expects() -> None:
+    """A model that is sure of the next number: each one is followed by its successor."""
+
+    def sure(feed):
+        return {"logits": 50.0 * np.eye(20, dtype=np.float32)[(feed["input_ids"] + 1) % 20]}
+
+    feed = {"input_ids": np.random.default_rng(1).integers(0, 20, (3, 6)), "attention_mask": np.ones((3, 6))}
+    (made,) = with_own_text([feed], sure)
+    np.testing.assert_array_equal(made["input_ids"], (feed["input_ids"][:, :1] + np.arange(6)) % 20)
+    assert made["attention_mask"] is feed["attention_mask"]
+    (same,) = with_own_text([feed], lambda _: {"hidden": np.zeros((3, 6, 20), np.float32)})
+    assert same is feed
