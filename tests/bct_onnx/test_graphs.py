@@ -76,16 +76,17 @@ def test_every_opset(run: Save, opset: int, preset: str) -> None:
     assert written.ir_version >= ir_version
 
 
+@pytest.mark.parametrize(("preset", "bits"), [("balanced", 8), ("small", 4)])
 def test_a_model_that_cannot_be_raised_keeps_its_opset_with_packed_weights(
-    run: Save, monkeypatch: pytest.MonkeyPatch
+    run: Save, monkeypatch: pytest.MonkeyPatch, preset: str, bits: int
 ) -> None:
     def refuse(*_: object) -> onnx.ModelProto:
         raise ConversionError("no adapter")
 
     monkeypatch.setattr(api, "raise_opset", refuse)
-    report, _ = run(model(PRODUCT, 11, 6, w=weight()), preset="small")
+    report, _ = run(model(PRODUCT, 11, 6, w=weight()), preset=preset)
     assert replaced(report) == 1
-    assert (report.options.lowering, report.options.bits, report.output.opset) == ("packed", 4, 11)
+    assert (report.options.lowering, report.options.bits, report.output.opset) == ("packed", bits, 11)
     assert any("cannot be raised" in note and "no adapter" in note for note in report.notes)
 
 
