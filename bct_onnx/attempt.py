@@ -74,7 +74,12 @@ class Attempt:
             if self.goal is not None and not small:
                 notes.append(f"the model is too large to measure its weights: {options.bits} bits everywhere")
             return self._write(model, options, notes, self._coder(model, options) if small else plain_codes)
-        return self._search(self.goal, self.reference, model, options, notes)
+        try:
+            return self._search(self.goal, self.reference, model, options, notes)
+        except OrtError as error:
+            # At this opset, or with its weights as inputs, the model does not run: writing it tells which.
+            notes = [*notes, f"its weights cannot be measured ({error}): {options.bits} bits everywhere"]
+            return self._write(model, options, notes, plain_codes)
 
     def _search(
         self, goal: Goal, reference: Reference, model: files.ModelFile, options: Options, notes: list[str]
