@@ -16,7 +16,7 @@ from .opset import ConversionError, operators_of, opset_of, raise_opset
 from .presets import DEFAULT_PRESET, Request
 from .report import InputRecord, OutputRecord, Report
 from .runtimes import min_onnxruntime
-from .search import DEFAULT_MAX_DROP, DEFAULT_SECONDS, Goal
+from .search import DEFAULT_SECONDS, Goal
 from .verify import Bound, default_bound, run_reference
 from .verify.memory import available_bytes, means_for
 
@@ -61,10 +61,10 @@ def compress(
             fitted to them, so give samples like those to come.
         max_rel_error: largest relative error (L2) of an output, instead of the default bound on its cosine.
         max_drop: choose the bits of every weight by measurement: the smallest file whose outputs have at most this
-            relative error. The preset balanced does so by itself, with 0.08.
+            relative error.
         target_ratio: or the file this many times smaller with the least error.
         target_bytes: or the file of at most so many bytes with the least error.
-        search_seconds: time for measurements; 0 for the same bits everywhere.
+        search_seconds: time for the measurements that a goal asks for.
         again: go on if `source` is compressed already.
         external_data: auto, always or never: whether weights go to a file of their own.
         progress: called as progress(what, done, total) while weights are encoded, and with a total of 0 when a
@@ -111,17 +111,15 @@ def compress(
 
 
 def _goal(request: Request, verify: bool, goals: Sequence[float | None], seconds: float) -> Goal | None:
-    """Return what bits are chosen for; the default preset has a goal of its own where nothing else says the bits."""
-    if any(value is not None for value in goals):
-        if request.bits is not None:
-            raise BctError("bits are chosen by measurement: leave out --bits, or the goal")
-        if not verify:
-            raise BctError("a goal is met by measurement: leave out --no-verify, or the goal")
-        drop, ratio, size = goals
-        return Goal(drop, ratio, None if size is None else int(size), seconds)
-    if request.preset == DEFAULT_PRESET and request.bits is None and verify and seconds > 0:
-        return Goal(max_drop=DEFAULT_MAX_DROP, seconds=seconds)
-    return None
+    """Return what bits are chosen for, or None where no goal is given: a preset has the same bits everywhere."""
+    if all(value is None for value in goals):
+        return None
+    if request.bits is not None:
+        raise BctError("bits are chosen by measurement: leave out --bits, or the goal")
+    if not verify:
+        raise BctError("a goal is met by measurement: leave out --no-verify, or the goal")
+    drop, ratio, size = goals
+    return Goal(drop, ratio, None if size is None else int(size), seconds)
 
 
 def _tell_nobody(*_: object) -> None:

@@ -40,8 +40,8 @@ DEBUG = "BCT_DEBUG"
     type=click.Choice(list(PRESETS)),
     default=DEFAULT_PRESET,
     show_default=True,
-    help="fast: 8 bits. balanced: for every weight the fewest bits that keep the answers, as measured. small: 4 bits."
-    " portable: 8 bits, standard operators only. paper: every operator and intermediate result in blocks, slowly.",
+    help="fast: 8 bits. balanced: 6 bits. small: 4 bits. portable: 8 bits, standard operators only."
+    " paper: every operator and intermediate result in blocks, slowly.",
 )
 @click.option("--bits", type=click.IntRange(2, 8), help="Width of a weight's codes, instead of the preset's.")
 @click.option(
@@ -97,7 +97,7 @@ DEBUG = "BCT_DEBUG"
     type=click.FloatRange(min=0),
     default=DEFAULT_SECONDS,
     show_default=True,
-    help="Time to measure weights; 0: the same bits everywhere.",
+    help="Time for the measurements that --max-drop and its kin ask for.",
 )
 @click.option("--plot", "plot_path", metavar="FILE", type=click.Path(path_type=Path), help="Draw size against error.")
 @click.option("--no-verify", is_flag=True, help="Load the result but do not compare it with the input model.")

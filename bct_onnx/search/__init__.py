@@ -2,14 +2,13 @@
 
 from bct_onnx.search.answers import error
 from bct_onnx.search.choice import Choice, Curve, Weight
-from bct_onnx.search.goal import DEFAULT_MAX_DROP, DEFAULT_SECONDS, Goal
+from bct_onnx.search.goal import DEFAULT_SECONDS, Goal
 from bct_onnx.search.grams import Grams, compensating
 from bct_onnx.search.record import SearchRecord, plot
 from bct_onnx.search.sensitivity import Sensitivity, measure
 from bct_onnx.search.tune import Tuned, within_bytes, within_error
 
 __all__ = [
-    "DEFAULT_MAX_DROP",
     "DEFAULT_SECONDS",
     "Choice",
     "Curve",

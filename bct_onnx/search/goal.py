@@ -6,9 +6,6 @@ from dataclasses import dataclass
 
 from bct_onnx.errors import BctError
 
-# Error of the outputs up to which `balanced` takes bits away: a classifier of many classes changes about 3 in 100
-# decisions, most of them near ties; a language model's perplexity rises by about 1 %.
-DEFAULT_MAX_DROP = 0.08
 DEFAULT_SECONDS = 60.0
 
 

@@ -45,7 +45,7 @@ def lines(text: str) -> list[str]:
 
 def test_the_tables(run, source, tmp_path):
     target = tmp_path / "out.onnx"
-    code, out, err = run(source, target, "--search-seconds", "0")
+    code, out, err = run(source, target)
     assert (code, err) == (0, "")
     shown = lines(out)
     size, written = source.stat().st_size, target.stat().st_size
@@ -83,8 +83,6 @@ def test_json(run, source, tmp_path):
         "--json",
         tmp_path / "report.json",
         "--quiet",
-        "--search-seconds",
-        "0",
         "--keep",
         "^v$",
     )
