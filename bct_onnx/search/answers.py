@@ -17,8 +17,9 @@ from bct_onnx.verify.values import Array
 Outputs = Mapping[str, Array]
 Run = Callable[[Feed], Outputs]
 
-# Outputs of which a softmax is taken.
+# Outputs of which a softmax is taken; those of every token are [batch, tokens, vocabulary].
 LOGITS = re.compile("logit", re.IGNORECASE)
+TOKENS_RANK = 3
 # Rounds in which every token of a made text is drawn anew from what the model expects there.
 ROUNDS = 6
 TEXT_RANK = 2
@@ -28,8 +29,9 @@ def error(expected: Sequence[Outputs], answered: Sequence[Outputs]) -> float:
     """Return the error of the float outputs over all feeds, root mean square; infinite for a difference in kind.
 
     Of an output it is the distance between the two when both are scaled to length one, rows of 16 and more values
-    centred. Of logits it is at least sqrt(KL / 2) with the divergence in nats of the expected distribution from the
-    one answered: 0.1 is 0.02 nats, or 2 % of perplexity.
+    centred. Of the logits of tokens it is at least sqrt(KL / 2), with KL the divergence in nats of the distribution
+    answered from the one expected: 0.1 is 0.02 nats, or 2 % of perplexity. What counts of a class's logits is their
+    order.
     """
     squares = []
     for name in expected[0]:
@@ -40,7 +42,7 @@ def error(expected: Sequence[Outputs], answered: Sequence[Outputs]) -> float:
         if cosine is None:
             continue
         square = max(0.0, 2 * (1 - cosine))
-        if LOGITS.search(name) and pairs[0][0].ndim > 1:
+        if LOGITS.search(name) and pairs[0][0].ndim == TOKENS_RANK:
             square = max(square, statistics.fmean(_divergence(one, other) for one, other in pairs) / 2)
         squares.append(square)
     return math.sqrt(statistics.fmean(squares)) if squares else 0.0
@@ -63,7 +65,7 @@ def _own_text(feed: Feed, run: Run, rng: np.random.Generator) -> Feed:
         tokens = feed.get("input_ids")
         if logits is None or not isinstance(tokens, np.ndarray) or tokens.ndim != TEXT_RANK:
             return feed
-        if logits.ndim != TEXT_RANK + 1 or logits.shape[:TEXT_RANK] != tokens.shape or not np.isfinite(logits).all():
+        if logits.ndim != TOKENS_RANK or logits.shape[:TEXT_RANK] != tokens.shape or not np.isfinite(logits).all():
             return feed
         # The largest of logits with Gumbel noise is a draw from their softmax.
         drawn = (logits + rng.gumbel(size=logits.shape)).argmax(axis=-1).astype(tokens.dtype)

@@ -58,21 +58,23 @@ def measure(
     """Code one weight after the other, the largest first, and compare the model's outputs on the feeds.
 
     `path` is a new file for the model with switchable weights. With `own_text` the token numbers that a language model
-    reads are drawn from its own answers. After `seconds` the weights left are taken to be as
-    sensitive as the median of those measured. Errors at other widths follow from the weight's own error there.
+    reads are drawn from its own answers. The first feeds that time allows are run for every weight; after `seconds` the
+    weights left are taken to be as sensitive as the median of those measured. Errors at other widths follow from the
+    weight's own error there.
     """
     start = time.monotonic()
     switchable = Switchable(model, options, path)
     if own_text:
         feeds = answers.with_own_text(feeds, lambda feed: switchable.run(feed, {}))
-    expected = [switchable.run(feed, {}) for feed in feeds]
+    expected, times = _timed(switchable, feeds)
+    count = _affordable(times, len(switchable.switches), seconds)
     switches = sorted(switchable.switches, key=lambda switch: -switch.matrix.size)
     probed: list[float | None] = []
     for number, switch in enumerate(switches):
         if progress:
             progress("measuring", number, len(switches))
         late = time.monotonic() - start > seconds
-        probed.append(None if late and number else _probe(switchable, switch, options, feeds, expected))
+        probed.append(None if late and number else _probe(switchable, switch, options, feeds[:count], expected[:count]))
     shapes = [_relative_errors(switch, options) for switch in switches]
     pairs = [(error, shape[_probe_bits(shape)]) for error, shape in zip(probed, shapes, strict=True)]
     known = [error / own for error, own in pairs if error is not None and own]
@@ -84,6 +86,22 @@ def measure(
     return Sensitivity(
         Curve(weights), sum(weight.measured for weight in weights), time.monotonic() - start, feeds, expected
     )
+
+
+def _timed(switchable: Switchable, feeds: Sequence[Feed]) -> tuple[list[Outputs], list[float]]:
+    """Return the answers to the feeds with the model's own weights, and the seconds of each."""
+    expected: list[Outputs] = []
+    times: list[float] = []
+    for feed in feeds:
+        start = time.monotonic()
+        expected.append(switchable.run(feed, {}))
+        times.append(time.monotonic() - start)
+    return expected, times
+
+
+def _affordable(times: Sequence[float], runs: int, seconds: float) -> int:
+    """Return how many of the feeds, at least one, can be run for every weight in half the time."""
+    return max(1, int((np.cumsum(times) * runs <= seconds / 2).sum()))
 
 
 def _probe(

@@ -13,8 +13,8 @@ from bct_onnx.search.choice import Choice, Curve
 MOST_TRIES = 4
 # Part of the allowed error, or of the allowed bytes, that is near enough not to try for more.
 NEAR_ERROR, NEAR_BYTES = 0.9, 0.995
-# Where the measured error is too large, the next try aims a little lower than proportion says.
-CAUTION = 0.97
+# After each try with too large an error, the next one aims lower than proportion says by this factor once more.
+CAUTION = 0.95
 
 Bits = Mapping[str, int]
 T = TypeVar("T")
@@ -61,7 +61,7 @@ def within_error(curve: Curve, limit: float, write: Callable[[Bits], T], error_o
         if NEAR_ERROR * limit <= error <= limit:
             break
         aim = min(limit, choice.error or limit) if not math.isfinite(error) else choice.error * limit / max(error, 1e-9)
-        aim *= CAUTION if error > limit else 1.0
+        aim *= CAUTION ** sum(found > limit for _, found in tried)
     last = best or curve.within_error(0.0)
     if not tried or tried[-1][0] != last:
         written = write(last.bits)
