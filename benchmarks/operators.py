@@ -1,6 +1,6 @@
 """Error of each operator alone against float64, on wide random inputs and edge values, beside its stated bound.
 
-python benchmarks/operators.py [--json FILE]
+python -m benchmarks.operators [--json FILE]
 """
 
 import json
