@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from passes.formats.block import BlockFormat, decode
-from passes.formats.compensated import Gram, compensate, output_error
+from passes.formats.compensated import DAMPING, Gram, compensate, output_error
 from passes.formats.encode import encode
 
 
@@ -44,7 +44,7 @@ def test_rounds_every_row_against_what_is_left_of_it() -> None:
     weight = np.random.default_rng(2).standard_normal((k, n)).astype(np.float32)
     fmt = BlockFormat.shifted(4, 8)
     tensor = compensate(weight, gram, fmt)
-    damped = gram.matrix.astype(np.float64) + 0.01 * np.trace(gram.matrix.astype(np.float64)) / k * np.eye(k)
+    damped = gram.matrix.astype(np.float64) + DAMPING * np.trace(gram.matrix.astype(np.float64)) / k * np.eye(k)
     scale = np.repeat(encode(weight, fmt, importance=np.diag(damped)).block_scale, 8, axis=0)
     order = np.argsort(-np.diag(damped), kind="stable")
     upper = np.linalg.cholesky(np.linalg.inv(damped[np.ix_(order, order)])).T
@@ -81,7 +81,7 @@ def test_is_never_worse_than_the_search_on_what_it_saw() -> None:
     weight = np.random.default_rng(5).standard_normal((40, 3)).astype(np.float32)
     for bits in range(2, 9):
         fmt = BlockFormat.shifted(bits, 8)
-        importance = np.diag(gram.matrix) + 0.01 * np.trace(gram.matrix) / 40
+        importance = np.diag(gram.matrix) + DAMPING * np.trace(gram.matrix) / 40
         searched = encode(weight, fmt, importance=importance)
         error = output_error(compensate(weight, gram, fmt), weight, gram.matrix)
         assert error <= output_error(searched, weight, gram.matrix) * (1 + 1e-5)
