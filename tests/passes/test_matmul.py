@@ -388,6 +388,16 @@ def test_a_weight_used_both_ways_round_is_encoded_twice(tmp_path):
     assert relative_error(z, X @ decoded(weight.T.copy(), BITS)) < ACTIVATION
 
 
+@pytest.mark.parametrize("lowering", ["packed", "qdq"])
+def test_a_vector_whose_rank_nobody_knows_stays_a_vector(tmp_path, lowering):
+    body = "v = Reshape(x, s) p = MatMul(v, w) q = Add(p, b) y = ReduceSum <keepdims = 0> (q) n = Shape(q)"
+    text = f"g (float[a, {K}] x, int64[r] s) => (float y, int64[d] n) {{ {body} }}"
+    source = model(text, w=random(K, N), b=random(N, seed=1))
+    result = rewrite(source, tmp_path, lowering=lowering)
+    x = random(1, K, seed=2)
+    assert [run(proto, x=x, s=np.array([K]))[1].tolist() for proto in (source, result.proto)] == [[N], [N]]
+
+
 def test_rows_of_a_batch_are_computed_as_if_alone(tmp_path):
     result = rewrite(model(THREE % BIASED, **WEIGHTS, **BIASES), tmp_path)
     batch = random(4, 3, K, seed=13) * np.float32([1, 100, 0.01, 0])[:, None, None]

@@ -1,0 +1,40 @@
+"""Raising the opset: what the converter does not know, what it need not see, what is said when it fails."""
+
+import numpy as np
+import onnx
+import pytest
+
+from bct_onnx.opset import ConversionError, opset_of, raise_opset
+from tests.helpers import model, nodes, random, run
+
+NORMALIZED = "g (float[m, 64] x) => (float[m, 64] y) { y = LayerNormalization <axis = -1> (x, s, b) }"
+
+
+def test_operators_newer_than_the_opset_are_hidden_from_the_converter():
+    """ONNX Runtime runs LayerNormalization below opset 17, where ONNX has none."""
+    source = model(NORMALIZED, 13, 8, s=random(64, seed=1), b=random(64, seed=2))
+    raised = raise_opset(source, 21)
+    assert opset_of(raised) == 21
+    assert [(node.op_type, node.domain) for node in nodes(raised.graph)] == [("LayerNormalization", "")]
+    x = random(3, 64, seed=3)
+    np.testing.assert_allclose(run(raised, x=x), run(source, x=x), rtol=0, atol=1e-6)
+
+
+def test_weights_without_data_come_through():
+    source = model("g (float[m, 64] x) => (float[m, 64] y) { y = MatMul(x, w) }", 11, 6, w=random(64, 64))
+    tensor = source.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="elsewhere")
+    kept = tensor.SerializeToString()
+    raised = raise_opset(source, 21)
+    assert [weight.SerializeToString() for weight in raised.graph.initializer] == [kept]
+    assert [value.name for value in raised.graph.input] == ["x"]
+
+
+def test_what_cannot_be_raised_is_one_line():
+    broken = model("g (float[m, 64] x) => (float[m, 64] y) { y = Relu(x) }", 11, 6)
+    broken.graph.node[0].input[0] = "nowhere"
+    with pytest.raises(ConversionError) as error:
+        raise_opset(broken, 21)
+    assert "\n" not in str(error.value)
