@@ -46,7 +46,7 @@ class Packed:
             block //= 2
         return BlockFormat.fine(width, block)
 
-    def opset(self, bits: int) -> int:  # noqa: ARG002 (one signature for all)
+    def opset(self, bits: int) -> int:
         """Return the lowest opset: its operators are the runtime's own, and Pow and Cast as they always were."""
         return 7
 
@@ -69,12 +69,7 @@ class Packed:
         return StoredWeight(name, values, scale, tensor.format, tensor.k, tensor.n, by_rows, tensor.tensor_scale, size)
 
     def multiply(
-        self,
-        at: Emitter,
-        x: gs.Tensor,
-        weight: StoredWeight,
-        name: str,
-        floor: float | None = None,  # noqa: ARG002 (one signature for all)
+        self, at: Emitter, x: gs.Tensor, weight: StoredWeight, name: str, floor: float | None = None
     ) -> gs.Variable:
         """Write MatMulNBits."""
         return at.op(

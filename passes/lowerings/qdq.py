@@ -36,7 +36,7 @@ class Qdq:
         block = min(block_size or WHOLE_COLUMN_BLOCK, round_up(k))
         return BlockFormat.fine(next(w for w in WIDTHS if w >= bits), block)
 
-    def opset(self, bits: int) -> int:  # noqa: ARG002 (one signature for all)
+    def opset(self, bits: int) -> int:
         """Return the opset of blockwise DequantizeLinear."""
         return OPSET_INT4
 
@@ -59,12 +59,7 @@ class Qdq:
         )
 
     def multiply(
-        self,
-        at: Emitter,
-        x: gs.Tensor,
-        weight: StoredWeight,
-        name: str,
-        floor: float | None = None,  # noqa: ARG002 (one signature for all)
+        self, at: Emitter, x: gs.Tensor, weight: StoredWeight, name: str, floor: float | None = None
     ) -> gs.Variable:
         """Write DequantizeLinear and MatMul."""
         return at.op("MatMul", x, self._float(at, weight), name=f"{name}.product", dtype=np.float32)
