@@ -9,6 +9,7 @@ import onnx_graphsurgeon as gs
 from . import (
     activation_matmul,
     attention,
+    biases,
     constant,
     gather,
     gelu,
@@ -50,6 +51,7 @@ CHAIN: tuple[Pass, ...] = (
     gather,  # before the multiplications, which transpose a table that is there, not the other way round
     open_attention,  # before the passes that compute its products and its Softmax
     attention,  # before the multiplications, whose shapes it needs as the model has them
+    biases,  # behind attention, whose keys need none, before the multiplications, which take what is left
     matmul,
     activation_matmul,
     softmax,

@@ -37,7 +37,7 @@ BEST_OPSET, BEST_FOR = 23, frozenset({"Softmax"})
 
 def prepare(graph: gs.Graph, context: Context) -> None:
     """Note the shapes of the model's tensors before any pass changes it."""
-    context.shapes = find_shapes(graph)
+    context.editor.shapes = find_shapes(graph)
 
 
 def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite[Attention] | Skip | None:

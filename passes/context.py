@@ -50,7 +50,6 @@ class Context:
         stored: weights already in the graph, by what they hold and how they lie.
         originals: constants met so far, by type and sorted shape.
         activations: the intermediate results of the input model, where a pass asked for them.
-        shapes: of the input model's tensors, where a pass asked for them.
     """
 
     editor: Editor
@@ -61,7 +60,6 @@ class Context:
     stored: dict[tuple[Any, ...], StoredWeight] = field(default_factory=dict)
     originals: defaultdict[tuple[Any, ...], list[gs.Constant]] = field(default_factory=lambda: defaultdict(list))
     activations: Activations = field(default_factory=Activations)
-    shapes: Shapes = field(default_factory=Shapes)
     _floats: dict[tuple[str, int], gs.Variable] = field(default_factory=dict)
     _outputs: frozenset[str] = field(init=False)
     _kept: dict[int, str] = field(default_factory=dict)
@@ -73,6 +71,11 @@ class Context:
             pattern = self.kept(node)
             if pattern is not None:
                 self._kept |= {id(view.source): pattern for view in map(resolve, node.inputs) if view is not None}
+
+    @property
+    def shapes(self) -> Shapes:
+        """The sizes of the input model's tensors; nothing is known where no pass asked for them."""
+        return self.editor.shapes or Shapes()
 
     def kept(self, node: gs.Node) -> str | None:
         """Return the pattern that keeps a node: one that finds it, a tensor it reads, or the constant behind that."""

@@ -7,6 +7,8 @@ Products of the same x (query, key and value) become one, with the columns side 
 
     Before: x -- MatMul(q) -- Add(bias q),  x -- MatMul(k) -- Add(bias k),  x -- MatMul(v) -- Add(bias v)
     After:  x -- lowering.multiply(q | k | v) -- Add(bias q | k | v) -- Split -> three outputs
+
+or, where some have none, Split before the Adds of the others.
 """
 
 from __future__ import annotations
@@ -20,9 +22,8 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from .context import Context, weight_key
-from .graph.constants import resolve
 from .graph.editor import Emitter
-from .graph.linear import Linear, match_linear
+from .graph.linear import Linear, added_bias, as_vector, match_linear
 from .graph.shapes import rank
 from .lowerings.base import StoredWeight
 from .lowerings.operators import reshape, split_last
@@ -121,20 +122,11 @@ def replace(context: Context, matches: list[Product]) -> Skip | None:
 
 def _bias(context: Context, scope: gs.Graph, linear: Linear) -> tuple[NDArray[np.floating] | None, gs.Node | None]:
     """Return the constant bias vector of a product and the Add that adds it, if there is one."""
-    output = linear.node.outputs[0]
     if linear.node.op == "Gemm":
-        return (None if linear.bias is None else _vector(linear.bias, linear.n)), None
-    add = output.outputs[0] if len(output.outputs) == 1 else None
-    if add is None or add.op != "Add" or context.is_output(output):
-        return None, None
-    vector = _vector(add.inputs[1] if add.inputs[0] is output else add.inputs[0], linear.n)
-    inside = any(node is add for node in scope.nodes)
-    return (vector, add) if vector is not None and inside else (None, None)
-
-
-def _vector(tensor: gs.Tensor, n: int) -> NDArray[np.floating] | None:
-    view = resolve(tensor)
-    return view.values() if view is not None and view.shape == (n,) and view.is_float else None
+        return (None if linear.bias is None else as_vector(linear.bias, linear.n)), None
+    added = None if context.is_output(linear.node.outputs[0]) else added_bias(linear)
+    inside = added is not None and any(node is added[1] for node in scope.nodes)
+    return added if added is not None and inside else (None, None)
 
 
 def _batched(at: Emitter, weight: StoredWeight, linear: Linear, name: str) -> StoredWeight:
@@ -150,17 +142,28 @@ def _batched(at: Emitter, weight: StoredWeight, linear: Linear, name: str) -> St
 
 
 def _split(at: Emitter, products: list[Product], y: gs.Variable, name: str) -> None:
-    """Give each product its columns of y, [..., sum of n], with all constant biases added at once."""
+    """Give each product its columns of y, [..., sum of n], with constant biases added: at once where all have one."""
     sizes = [product.linear.n for product in products]
     dtype = products[0].linear.weight.dtype
-    if any(product.bias is not None for product in products):
-        parts = [np.zeros(n) if p.bias is None else p.bias for p, n in zip(products, sizes, strict=True)]
-        bias = np.concatenate(parts).astype(np.float32)
+    biases = [product.bias for product in products if product.bias is not None]
+    together = len(biases) == len(products)
+    if together:
+        bias = np.concatenate(biases).astype(np.float32)
         y = at.op("Add", y, at.constant(bias, f"{name}.bias"), name=f"{name}.biased", dtype=np.float32)
     outputs = [at.take(product.last) for product in products]
     for product in products:
         product.linear.node.outputs.clear()
-    split_last(at, at.as_type(y, dtype, name), outputs, sizes)
+    alone = [not together and product.bias is not None for product in products]
+    parts = [
+        at.variable(f"{name}.part", np.dtype(dtype)) if add else output
+        for add, output in zip(alone, outputs, strict=True)
+    ]
+    split_last(at, at.as_type(y, dtype, name), parts, sizes)
+    for product, part, output in zip(products, parts, outputs, strict=True):
+        if part is not output:
+            assert product.bias is not None
+            row = at.constant(product.bias.astype(dtype)[None, :], f"{name}.bias")
+            at.op("Add", part, row, name=output.name, output=output)
 
 
 def _finish(at: Emitter, product: Product, y: gs.Variable, name: str) -> None:

@@ -31,7 +31,7 @@ HIDDEN = -math.inf
 
 def prepare(graph: gs.Graph, context: Context) -> None:
     """Note the shapes of the model's tensors before any pass changes it."""
-    context.shapes = find_shapes(graph)
+    context.editor.shapes = find_shapes(graph)
 
 
 def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite[Fused] | Skip | None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from onnx_graphsurgeon.ir.tensor import LazyValues
+
+if TYPE_CHECKING:
+    from .shapes import Shape, Shapes
 
 # Returns an array equal to the one it gets, moved elsewhere perhaps.
 Keep = Callable[[NDArray[Any]], NDArray[Any]]
@@ -80,6 +83,10 @@ class Emitter:
         """Version of the standard operators."""
         return self._editor.opset
 
+    def shape(self, tensor: gs.Tensor) -> Shape | None:
+        """Return the sizes of the axes of one of the input model's tensors, or None where they are not known."""
+        return self._editor.shapes.shape(tensor) if self._editor.shapes else None
+
     def at_load(self) -> Emitter:
         """Return the emitter for nodes with constant inputs only, which a session computes once."""
         return self._editor.at_load()
@@ -111,6 +118,10 @@ class Emitter:
         tensors = [gs.Variable.empty() if tensor is None else tensor for tensor in inputs]
         self._nodes.append(gs.Node(op, inputs=tensors, outputs=list(outputs), attrs=attrs, domain=domain))
 
+    def variable(self, name: str, dtype: Any = None) -> gs.Variable:
+        """Return a new tensor, for a node with several outputs."""
+        return self._editor.variable(name, dtype)
+
     def as_type(self, x: gs.Variable, dtype: str, name: str) -> gs.Variable:
         """Return float32 x in the float type called `dtype`."""
         if dtype == "float32":
@@ -138,12 +149,19 @@ class Emitter:
 
 
 class Editor:
-    """Changes one graph; what was written is in the graph after `flush`."""
+    """Changes one graph; what was written is in the graph after `flush`.
+
+    Attributes:
+        graph: the graph.
+        keep: see there.
+        shapes: of the input model's tensors, or None where no pass asked for them.
+    """
 
     def __init__(self, graph: gs.Graph, keep: Keep = lambda array: array) -> None:
         """Take over `graph`, which nobody else changes meanwhile; new constants are what `keep` returns for them."""
         self.graph = graph
         self.keep = keep
+        self.shapes: Shapes | None = None
         self._names = {tensor.name for scope in scopes(graph) for tensor in scope.tensors().values()}
         self._shared: dict[tuple[str, tuple[int, ...], bytes], gs.Constant] = {}
         self._load: list[gs.Node] = []

@@ -1,4 +1,4 @@
-"""MatMul and Gemm with a constant weight, seen as one thing: output = alpha * x @ weight + bias."""
+"""MatMul and Gemm with a constant weight, seen as one thing: output = alpha * x @ weight + beta * bias."""
 
 from __future__ import annotations
 
@@ -89,3 +89,19 @@ def match_linear(node: gs.Node) -> Linear | Skip | None:
         beta=float(attrs.get("beta", 1.0)),
         bias=bias,
     )
+
+
+def added_bias(linear: Linear) -> tuple[NDArray[np.floating], gs.Node] | None:
+    """Return the constant vector [n] that is added to a product, and the Add that is the only one to read it."""
+    output = linear.node.outputs[0]
+    add = output.outputs[0] if len(output.outputs) == 1 else None
+    if add is None or add.op != "Add":
+        return None
+    vector = as_vector(add.inputs[1] if add.inputs[0] is output else add.inputs[0], linear.n)
+    return None if vector is None else (vector, add)
+
+
+def as_vector(tensor: gs.Tensor, n: int) -> NDArray[np.floating] | None:
+    """Return the elements of a constant float vector [n], or None for other tensors."""
+    view = resolve(tensor)
+    return view.values() if view is not None and view.shape == (n,) and view.is_float else None

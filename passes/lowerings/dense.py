@@ -1,7 +1,7 @@
 """Codes in the file, int8 in memory: decoded when the session is made, multiplied with row-wise int8 activations.
 
 codes, shifts -- unpack, BitShift, Cast(int8), Reshape -> int8 [k, n]          (once, at load)
-x [..., k] -- quantize_rows -> q, r                                            (shared by all readers of x)
+x [..., k] -- RowQuantizer -> q, r                                            (shared by all readers of x)
 q -- MatMulIntegerToFloat(int8 [k, n], column scale [n]) -- Mul(r) -> [..., n]
 """
 
@@ -16,7 +16,7 @@ from ..formats.block import BlockFormat, BlockTensor, round_up
 from ..graph.editor import Emitter
 from .base import StoredWeight
 from .operators import FLOAT, OPSET_INT4, OPSET_QUANTIZE, cast, keep_first, reshape
-from .rowwise import Rows, quantize_rows
+from .rowwise import RowQuantizer
 from .unpack import as_int8, opset_for, shift_blocks, unpack
 
 
@@ -26,7 +26,7 @@ class Dense:
 
     name: str = "dense"
     best_opset: int = OPSET_INT4
-    _rows: dict[tuple[str, int], Rows] = field(default_factory=dict)
+    _quantizer: RowQuantizer = field(default_factory=RowQuantizer)
     _transposed: dict[str, gs.Variable] = field(default_factory=dict)
 
     def format(self, bits: int, block_size: int, k: int) -> BlockFormat:
@@ -57,7 +57,7 @@ class Dense:
         self, at: Emitter, x: gs.Tensor, weight: StoredWeight, name: str, floor: float | None = None
     ) -> gs.Variable:
         """Write the integer multiplication of a row-wise quantized x."""
-        rows = self._quantize(at, x, weight.k, floor)
+        rows = self._quantizer.quantize(at, x, weight.k, floor)
         product = at.op(
             "MatMulIntegerToFloat",
             rows.q,
@@ -101,12 +101,6 @@ class Dense:
         if codes.size != tensor.k * tensor.n:
             values = keep_first(load, values, axis, tensor.k, f"{name}.unpadded")
         return values, size
-
-    def _quantize(self, at: Emitter, x: gs.Tensor, k: int, floor: float | None) -> Rows:
-        key = (x.name, at.scope)
-        if key not in self._rows:
-            self._rows[key] = quantize_rows(at, x, k, floor, f"x{len(self._rows)}")
-        return self._rows[key]
 
     def _columns(self, at: Emitter, weight: StoredWeight) -> gs.Tensor:
         if not weight.by_rows:

@@ -10,7 +10,7 @@ place.
 Where x cannot fall below a small floor (-0.17 after Gelu), few codes are kept for what is negative, the scale is finer
 by 1.75 (2 for a floor of zero) and ReduceMin is spared:
 
-    x [..., k] -- ReduceMax -- Mul(1/223) -- Max(-floor/32) -> scale [..., 1], zero point 32
+    x [..., k] -- ReduceMax -- Max(-floor * 223/32) -- Mul(1/223) -> scale [..., 1], zero point 32
 """
 
 from __future__ import annotations
@@ -39,25 +39,48 @@ class Rows(NamedTuple):
     zero_point: gs.Constant
 
 
-def quantize_rows(at: Emitter, x: gs.Tensor, k: int, floor: float | None, name: str) -> Rows:
-    """Write the quantization of a float activation [..., k], which is never below `floor`, over its last axis."""
-    peak = reduce_last(at, "ReduceMax", x, f"{name}.max")
-    below = MIDDLE if floor is None else BELOW_ZERO if floor < 0 else 0
-    if floor is None:
-        depth = at.op("Neg", reduce_last(at, "ReduceMin", x, f"{name}.min"), name=f"{name}.depth")
-        peak = at.op("Max", peak, depth, name=f"{name}.peak")
-    least = max(SMALLEST_SCALE, -floor / below if floor and below else 0.0)
-    scale = at.op("Mul", peak, _number(at, 1 / (CODES - below), "step"), name=f"{name}.steps")
-    scale = at.op("Max", scale, _number(at, least, "least_scale"), name=f"{name}.scale")
-    zero_point = at.constant(np.array(below, np.uint8), "zero_point")
-    if at.opset < OPSET_INT4:
-        steps = at.op("Div", x, scale, name=f"{name}.quotient")
-        q = at.op("QuantizeLinear", steps, _number(at, 1, "one"), zero_point, name=f"{name}.q")
+class RowQuantizer:
+    """Writes the quantization of activations, each once in a graph, and what they have in common."""
+
+    def __init__(self) -> None:
+        """Begin with nothing written."""
+        self._rows: dict[tuple[str, int], Rows] = {}
+        self._zeros: dict[tuple[object, ...], gs.Variable] = {}
+
+    def quantize(self, at: Emitter, x: gs.Tensor, k: int, floor: float | None) -> Rows:
+        """Write the quantization of a float activation [..., k], which is never below `floor`, over its last axis."""
+        key = (x.name, at.scope)
+        if key not in self._rows:
+            self._rows[key] = self._write(at, x, k, floor, f"x{len(self._rows)}")
+        return self._rows[key]
+
+    def _write(self, at: Emitter, x: gs.Tensor, k: int, floor: float | None, name: str) -> Rows:
+        below = MIDDLE if floor is None else BELOW_ZERO if floor < 0 else 0
+        least = max(SMALLEST_SCALE, -floor / below if floor and below else 0.0)
+        peaks = [reduce_last(at, "ReduceMax", x, f"{name}.max"), _number(at, least * (CODES - below), "least_peak")]
+        if floor is None:
+            peaks.append(at.op("Neg", reduce_last(at, "ReduceMin", x, f"{name}.min"), name=f"{name}.depth"))
+        peak = at.op("Max", *peaks, name=f"{name}.peak")
+        scale = at.op("Mul", peak, _number(at, 1 / (CODES - below), "step"), name=f"{name}.scale")
+        zero_point = at.constant(np.array(below, np.uint8), "zero_point")
+        if at.opset < OPSET_INT4:
+            steps = at.op("Div", x, scale, name=f"{name}.quotient")
+            q = at.op("QuantizeLinear", steps, _number(at, 1, "one"), zero_point, name=f"{name}.q")
+            return Rows(q, scale, zero_point)
+        zeros = self._zero_points(at, x, scale, zero_point, name)
+        q = at.op("QuantizeLinear", x, scale, zeros, name=f"{name}.q", axis=-1, block_size=k)
         return Rows(q, scale, zero_point)
-    # One zero point a row, all of them the same: QuantizeLinear wants as many as it has scales.
-    zeros = at.op("QuantizeLinear", scale, _number(at, HUGE, "huge"), zero_point, name=f"{name}.zeros")
-    q = at.op("QuantizeLinear", x, scale, zeros, name=f"{name}.q", axis=-1, block_size=k)
-    return Rows(q, scale, zero_point)
+
+    def _zero_points(
+        self, at: Emitter, x: gs.Tensor, scale: gs.Variable, zero_point: gs.Constant, name: str
+    ) -> gs.Variable:
+        """Return one zero point a row, all of them the same: QuantizeLinear wants as many as it has scales."""
+        shape = at.shape(x)
+        key = (name if shape is None else shape[:-1], zero_point.name, at.scope)
+        if key not in self._zeros:
+            huge = _number(at, HUGE, "huge")
+            self._zeros[key] = at.op("QuantizeLinear", scale, huge, zero_point, name=f"{name}.zeros")
+        return self._zeros[key]
 
 
 def _number(at: Emitter, value: float, name: str) -> gs.Constant:
