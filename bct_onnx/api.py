@@ -51,9 +51,10 @@ def compress(
         preset: fast, balanced, small, portable or paper.
         bits: width of a weight's codes, 2 to 8, instead of the preset's.
         block_size: neighbours that share a scale, a multiple of 8, or 0 for a whole column, instead of the preset's.
-        lowering: auto, dense, packed or qdq.
+        lowering: auto, dense, dense7, packed, qdq or shifts.
         keep: regular expressions; nodes and weights whose name one of them finds are left alone.
-        operators: names of passes to run besides those for weights, instead of the preset's.
+        operators: names of passes to run besides those for weights, instead of the preset's; or, each with a minus,
+            names of those to leave out of the preset's.
         activations: code type of intermediate results, int8, int4 or float8e4m3, instead of the preset's.
         verify: compare both models in ONNX Runtime before `target` appears; without, it is loaded only. What memory
             does not allow is not done and said in the notes.

@@ -54,9 +54,10 @@ DEBUG = "BCT_DEBUG"
     type=click.Choice(["auto", *LOWERINGS]),
     default="auto",
     show_default=True,
-    help="dense: int8 in memory, int8 products; for encoders and prefill. packed: codes stay packed in memory; for"
-    " decoding token by token. qdq: DequantizeLinear, for any ONNX runtime. shifts: packed, all scales powers of two."
-    " auto: packed for models with past key/value inputs, else what the preset says.",
+    help="dense: int8 in memory, int8 products; for encoders and prefill. dense7: the same with weights of 7 bits at"
+    " most, for x86 processors without VNNI, whose products of 8 bits overflow. packed: codes stay packed in memory;"
+    " for decoding token by token. qdq: DequantizeLinear, for any ONNX runtime. shifts: packed, all scales powers of"
+    " two. auto: packed for models with past key/value inputs, else what the preset says.",
 )
 @click.option(
     "--keep",
@@ -67,9 +68,10 @@ DEBUG = "BCT_DEBUG"
 @click.option(
     "--ops",
     "operators",
-    metavar="NAME[,NAME...]",
+    metavar="[-]NAME,...",
     callback=lambda _context, _option, text: text and [name.strip() for name in text.split(",")],
-    help="Operators to compress besides weights, instead of the preset's.",
+    help="Operators to compress besides weights, instead of the preset's; or, each with a minus, passes to leave out:"
+    " -attention,-biases.",
 )
 @click.option(
     "--activations",

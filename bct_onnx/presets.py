@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import onnx
 
-from passes import CHAIN, DEFAULT_OPERATORS, LOWERINGS, Options, pass_name
+from passes import CHAIN, DEFAULT_OPERATORS, DENSE, LOWERINGS, Options, pass_name
 
 from .errors import BctError
 
@@ -44,9 +45,10 @@ class Request:
     Attributes:
         preset: name of the preset.
         bits, block_size: changes to the preset, or None.
-        lowering: auto (the preset's own choice, or packed), dense, packed, qdq or shifts.
+        lowering: auto (the preset's own choice, or packed), or one of LOWERINGS.
         keep: regular expressions of nodes and weights to leave alone.
-        operators: names of passes that run besides those for weights, instead of the preset's; None for the preset's.
+        operators: names of passes that run besides those for weights, instead of the preset's; names with a minus are
+            left out of the preset's; None for the preset's.
         activations: code type of intermediate results instead of the preset's, or None.
         searched: whether the bits of every weight are chosen by measurement: options say what to start from.
     """
@@ -89,20 +91,16 @@ class Request:
         return options if nearest == bits else self._options(lowering, nearest)
 
     def _options(self, lowering: str, bits: int | None = None) -> Options:
-        preset, names = PRESETS[self.preset], self.operators
+        preset = PRESETS[self.preset]
         block_size = preset.block_size
-        if block_size and lowering != preset.lowering:
+        if block_size and lowering != preset.lowering and not {lowering, preset.lowering} <= DENSE:
             block_size = max(block_size, SCALED_BLOCK)
-        operators = preset.operators if names is None else DEFAULT_OPERATORS.union(names)
+        operators = _operators(preset.operators, self.operators)
         if lowering == "qdq":
             # Attention asks for an opset that other runtimes hardly have.
             operators -= {"attention"}
-        unknown = sorted(set(names or ()).difference(map(pass_name, CHAIN)))
-        if unknown:
-            known = ", ".join(map(pass_name, CHAIN))
-            raise BctError(f"operator {unknown[0]!r} does not exist; choose of {known}")
         width = bits or (preset.bits if self.bits is None else self.bits)
-        if self.searched and lowering == "dense":
+        if self.searched and lowering in DENSE:
             start = PRESETS[DEFAULT_PRESET]
             width, block_size = min(width, start.bits), block_size or start.block_size
         try:
@@ -117,6 +115,21 @@ class Request:
             )
         except ValueError as error:
             raise BctError(str(error)) from error
+
+
+def _operators(preset: frozenset[str], names: Sequence[str] | None) -> frozenset[str]:
+    """Return the passes that run; raises BctError for what is no pass, and for names with and without a minus."""
+    left_out = [name[1:] for name in names or () if name.startswith("-")]
+    chosen = left_out or names or ()
+    known = list(map(pass_name, CHAIN))
+    unknown = next((name for name in chosen if name not in known), None)
+    if unknown is not None:
+        raise BctError(f"operator {unknown!r} does not exist; choose of {', '.join(known)}")
+    if left_out:
+        if names is not None and len(left_out) < len(names):
+            raise BctError("choose operators, or leave some out, each with a minus; not both")
+        return preset.difference(left_out)
+    return preset if names is None else DEFAULT_OPERATORS.union(names)
 
 
 def decodes_by_token(model: onnx.ModelProto) -> bool:

@@ -25,13 +25,14 @@ from .context import Coder, Context, plain_codes
 from .graph.editor import Editor, Keep, walk
 from .graph.tidy import lift_constant_nodes, merge_equal, shorten_names
 from .lowerings.base import Lowering
-from .lowerings.table import LOWERINGS
+from .lowerings.table import DENSE, LOWERINGS
 from .options import DEFAULT_OPERATORS, Options
 from .report import PassReport, Skip, SkippedNode
 
 __all__ = [
     "CHAIN",
     "DEFAULT_OPERATORS",
+    "DENSE",
     "LOWERINGS",
     "Coder",
     "Options",

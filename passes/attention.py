@@ -23,6 +23,7 @@ from .graph.editor import Emitter
 from .graph.shapes import ONE, Shape, Shapes, Size, broadcast, find_shapes
 from .graph.types import element_type
 from .lowerings.operators import cast, reshape
+from .lowerings.table import DENSE
 from .patterns.attention import SPLIT, Attention, Heads, match_attention
 from .patterns.scores import Mask
 from .report import Skip
@@ -30,7 +31,7 @@ from .report import Skip
 # Passes whose integer forms take the place of what the kernel computes in float.
 INTEGERS = frozenset({"activation_matmul", "softmax"})
 # qdq is for runtimes that know no new operators.
-LOWERINGS = ("dense", "packed")
+LOWERINGS = DENSE | {"packed"}
 # The opset of Attention, and what it stands for.
 BEST_OPSET, BEST_FOR = 23, frozenset({"Softmax"})
 

@@ -20,11 +20,10 @@ from .context import Context
 from .graph.constants import resolve
 from .graph.editor import Emitter, is_standard, redirect
 from .graph.linear import Linear, added_bias, as_vector, match_linear
+from .lowerings.table import DENSE
 from .patterns.normalization import Normalization, match_normalization
 from .report import Skip
 
-# Elsewhere a bias is part of the product, or what is added is coded on the way.
-LOWERING = "dense"
 # A bias moves into a normalization where it is at most this part of the scale, so that rows keep their peaks, and with
 # them the steps in which they are quantized.
 LARGEST_PART = 0.25
@@ -91,8 +90,8 @@ class Residual:
 
 def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite[Values] | Rewrite[Residual] | None:
     """Return the Attention or the normalization around which biases can move."""
-    if context.options.lowering != LOWERING:
-        return None
+    if context.options.lowering not in DENSE:
+        return None  # a bias is part of the product, or what is added is coded on the way
     if node.op == "Attention" and is_standard(node):
         values = _values(node, context)
         return Rewrite(scope, values) if values else None

@@ -22,16 +22,24 @@ from .unpack import as_int8, opset_for, shift_blocks, unpack
 
 @dataclass
 class Dense:
-    """Decode at load, compute in int8."""
+    """Decode at load, compute in int8.
+
+    Attributes:
+        name: dense.
+        most_bits: width of the widest weights, decoded: 8; or 7 for processors that add up two products in 16 bits,
+            which overflow with 8 (x86 before VNNI).
+    """
 
     name: str = "dense"
+    most_bits: int = 8
     best_opset: int = OPSET_INT4
     _quantizer: RowQuantizer = field(default_factory=RowQuantizer)
     _transposed: dict[str, gs.Variable] = field(default_factory=dict)
 
     def format(self, bits: int, block_size: int, k: int) -> BlockFormat:
-        """Return codes whose shifted values fit an int8; at 8 bits that leaves one block per column."""
-        return BlockFormat.shifted(bits, 0 if bits == 8 else min(block_size, round_up(k)))
+        """Return codes whose shifted values fit the widest weight; codes of that width leave one block per column."""
+        bits = min(bits, self.most_bits)
+        return BlockFormat.shifted(bits, 0 if bits == self.most_bits else min(block_size, round_up(k)))
 
     def opset(self, bits: int) -> int:
         """Return the opset of int4 codes, or of QuantizeLinear for whole bytes."""

@@ -4,7 +4,7 @@ import pytest
 
 from bct_onnx import BctError
 from bct_onnx.presets import PRESETS, SCALED_BLOCK, Request
-from passes import LOWERINGS
+from passes import DEFAULT_OPERATORS, LOWERINGS
 
 
 @pytest.mark.parametrize("lowering", ["auto", *LOWERINGS])
@@ -21,3 +21,21 @@ def test_scales_of_their_own_ask_for_larger_blocks_than_shifts() -> None:
 def test_what_a_lowering_cannot_do_is_refused() -> None:
     with pytest.raises(BctError, match="packed weights take a block size of"):
         Request(block_size=24, lowering="packed")
+
+
+def test_seven_bits_take_the_place_of_eight_where_products_overflow() -> None:
+    for preset, block_size in (("fast", 0), ("small", PRESETS["small"].block_size)):
+        options = Request(preset, lowering="dense7").options_for("dense7", PRESETS[preset].bits)
+        assert (options.bits, options.block_size) == (min(7, PRESETS[preset].bits), block_size)
+
+
+def test_operators_are_added_to_those_for_weights_or_left_out_of_the_presets() -> None:
+    def operators(*names: str) -> frozenset[str]:
+        return Request("fast", operators=names)._options("dense").operators
+
+    assert operators("gelu") == DEFAULT_OPERATORS | {"gelu"}
+    assert operators("-attention", "-biases") == DEFAULT_OPERATORS - {"attention", "biases"}
+    with pytest.raises(BctError, match="not both"):
+        operators("gelu", "-biases")
+    with pytest.raises(BctError, match="'bias' does not exist"):
+        operators("-bias")

@@ -25,7 +25,7 @@ POWERS = 3 * np.finfo(np.float32).eps
 SHAPES = [(64, 24), (172, 5), (10, 3), (33, 1), (2, 7)]
 FORMATS = [
     (lowering, bits, 32)
-    for lowering, widths in (("dense", range(2, 9)), ("packed", (2, 4, 8)), ("qdq", (4, 8)))
+    for lowering, widths in (("dense", range(2, 9)), ("dense7", (2, 6, 7, 8)), ("packed", (2, 4, 8)), ("qdq", (4, 8)))
     for bits in widths
 ] + [("dense", 4, 0), ("dense", 4, 8), ("dense", 6, 128), ("packed", 4, 16), ("qdq", 4, 8)]
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: f"{shape[0]}x{shape[1]}")
@@ -304,3 +304,11 @@ def test_lowest_opsets(name, bits, expected):
 def test_the_nearest_format(name, request_, expected):
     fmt = LOWERINGS[name]().format(*request_)
     assert (fmt.bits, fmt.block_size, fmt.max_exponent) == expected
+
+
+@pytest.mark.parametrize("block", [8, 32, 0])
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_two_products_of_seven_bits_fit_sixteen(bits, block):
+    fmt = LOWERINGS["dense7"]().format(bits, block, 64)
+    extremes = [fmt.low << fmt.max_exponent, fmt.high << fmt.max_exponent]
+    assert all(-(2**15) <= 2 * 255 * value < 2**15 for value in extremes)
