@@ -1,10 +1,13 @@
 """Normalization of rows with statistics in integers: codes of 8 bits in blocks, a shift per block.
 
-    x [..., k] -- Reshape -> rows [r, k] -- QuantizeLinear(shifts [r, blocks]) -> codes int8 [r, k]
+    x [..., k] -- Reshape -- (Sub mean of the row) -> rows [r, k] -- QuantizeLinear(shifts [r, blocks]) -> codes int8
     codes -- block sums of codes and of squares, int32 [r, blocks, 1]
           -- times the block's shift over the row's least, int64; added up -> total, squares: exact
     mean = total / k * least       variance = (k * squares - total^2) * (least / k)^2
     codes -- DequantizeLinear -- Sub(mean) -- Mul(1 / sqrt(variance + epsilon)) -- Mul(scale) -- Add(bias) -> [..., k]
+
+What a row has in common drops out of a layer normalization, so it is taken off before the codes are made: they are of
+deviations, however far from zero the row lies. The mean of the codes is taken off after them, exactly.
 
 A block's shift is at least 1/256 of the row's largest, so all of a row is integers below 2^15 in units of its least
 shift, and their sums exact up to rows of 2^16: a row of equal values has variance 0, whatever its size.
@@ -54,6 +57,9 @@ def normalize(
     """Write the normalization of float32 x [..., k], with scale and bias [1, k]; errs by `normalization_bound`."""
     blocks = -(-rows.width // rows.block)
     matrix = reshape(at, x, (-1, rows.width), f"{name}.rows")
+    if rows.centered:
+        common = at.op("ReduceMean", matrix, _axis(at), name=f"{name}.common", keepdims=1)
+        matrix = at.op("Sub", matrix, common, name=f"{name}.deviations")
     if blocks * rows.block != rows.width:
         padding = np.array([0, 0, 0, blocks * rows.block - rows.width], np.int64)
         matrix = at.op("Pad", matrix, at.constant(padding, f"{name}.padding"), name=f"{name}.padded")
@@ -83,19 +89,20 @@ def normalize(
 def normalization_bound(x: NDArray[np.floating], rows: Rows) -> NDArray[np.float64]:
     """Return the largest error of each normalized value of x [..., k], before scale and bias, without rounding.
 
-    With h the largest error of a value of x (half its block's shift), H its root mean square over the row, s the root
-    that the row is divided by and z the normalized value: (h + H (1 + |z|)) / (s - H), where the mean is not
-    subtracted (h + H |z|) / (s - H); s - H is at least the root of epsilon.
+    With h the largest error of a value of x less the mean where that is subtracted (half its block's shift), H its root
+    mean square over the row, s the root that the row is divided by and z the normalized value:
+    (h + H (1 + |z|)) / (s - H), where the mean is not subtracted (h + H |z|) / (s - H); s - H is at least the root of
+    epsilon.
     """
     x = np.asarray(x, np.float64)
-    padded = np.pad(np.abs(x), [(0, 0)] * (x.ndim - 1) + [(0, -rows.width % rows.block)])
+    coded = x - x.mean(-1, keepdims=True) if rows.centered else x
+    padded = np.pad(np.abs(coded), [(0, 0)] * (x.ndim - 1) + [(0, -rows.width % rows.block)])
     peaks = padded.reshape(*x.shape[:-1], -1, rows.block).max(-1)
     peaks = np.maximum(np.maximum(peaks, peaks.max(-1, keepdims=True) / 2**OCTAVES), SMALLEST_PEAK)
     h = np.repeat(peaks * _CODE.bound, rows.block, -1)[..., : rows.width]
     spread = np.sqrt(np.square(h).mean(-1, keepdims=True))
-    centered = x - x.mean(-1, keepdims=True) if rows.centered else x
-    root = np.sqrt(np.square(centered).mean(-1, keepdims=True) + rows.epsilon)
-    z = np.abs(centered) / root
+    root = np.sqrt(np.square(coded).mean(-1, keepdims=True) + rows.epsilon)
+    z = np.abs(coded) / root
     bound: NDArray[np.float64] = (h + spread * (rows.centered + z)) / np.maximum(root - spread, np.sqrt(rows.epsilon))
     return bound
 

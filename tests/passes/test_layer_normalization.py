@@ -31,6 +31,7 @@ def inputs(width):
         "rows of very different sizes": x * np.exp(4 * rng.standard_normal((2, 8, 1))),
         "an outlier": outlier,
         "far from zero": x + 10,
+        "very far from zero": x + 300,
         "tiny": x * 1e-6,
         "denormals": x * 1e-41,
         "zeros": x * 0,
@@ -50,6 +51,16 @@ def test_error_stays_within_the_bound(tmp_path, op, width, epsilon):
         expected, bound = normalized(x.astype(np.float64), epsilon, rows.centered), normalization_bound(x, rows)
         (y,) = run(result.proto, x=x)
         assert (np.abs(y - expected) <= bound + ROUNDING + np.abs(expected) * GAIN_ERROR).all()
+
+
+@pytest.mark.parametrize("offset", [1e2, -1e3])
+def test_what_a_row_has_in_common_costs_no_precision(tmp_path, offset):
+    x = np.random.default_rng(6).standard_normal((32, 172)).astype(np.float32)
+    result = rewrite(layer(172, 1e-5), tmp_path, **OPERATORS)
+    (near,), (far,) = run(result.proto, x=x[None]), run(result.proto, x=x[None] + np.float32(offset))
+    # What float32 keeps of a value beside the offset, doubled by a step of a code here and there.
+    assert np.abs(near - normalized(x, 1e-5, True)).max() < 0.03
+    assert np.abs(far - normalized(x, 1e-5, True)).max() < 0.03
 
 
 @pytest.mark.parametrize("value", [0, 3.7, -1e4, 1e-3, 1e30, 1e-41])
