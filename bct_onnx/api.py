@@ -142,8 +142,8 @@ def _at_the_right_opset(
         except (ConversionError, VerificationError) as error:
             notes.append(f"opset {has} cannot be raised to {opset}: {error}")
     if passes.required_opset(options) > has:
-        options = request.options_for("packed", options.bits)
-        notes.append(f"opset {has} has no place for these codes: {options.bits}-bit packed weights instead")
+        options, note = request.options_at(has, options.bits)
+        notes.append(note)
     if passes.required_opset(options) > has:
         raise BctError(f"{model.path}: {'; '.join(notes)}; export the model at opset {better[-1]}")
     return attempt(model, options, notes)

@@ -187,6 +187,8 @@ def _run(
     for tensor in inner:
         tensor.dtype = np.dtype(types[tensor.name])
     graph.outputs += inner
+    # What an earlier attempt left.
+    path.unlink(missing_ok=True)
     try:
         files.write(graph, model, path)
         answer = Session(path).run(dict(feed))  # type: ignore[arg-type]

@@ -42,6 +42,8 @@ def raise_opset(model: onnx.ModelProto, target: int) -> onnx.ModelProto:
             skeleton.CopyFrom(model)
         if model.ir_version < OVERRIDABLE_IR:
             _drop_defaults(skeleton.graph)
+            # The converter looks for an older file's initializers among its inputs.
+            skeleton.ir_version = OVERRIDABLE_IR
         inputs = {value.name for value in skeleton.graph.input}
         weights = _take_weights(skeleton.graph)
         _hide(skeleton)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import onnx
 
-from passes import CHAIN, DEFAULT_OPERATORS, DENSE, LOWERINGS, Options, pass_name
+from passes import CHAIN, DEFAULT_OPERATORS, DENSE, LOWERINGS, Options, beyond_opset, pass_name
 
 from .errors import BctError
 
@@ -89,6 +89,14 @@ class Request:
         options = self._options(lowering, bits)
         nearest = LOWERINGS[lowering]().format(bits, options.block_size, WIDE).bits
         return options if nearest == bits else self._options(lowering, nearest)
+
+    def options_at(self, opset: int, bits: int) -> tuple[Options, str]:
+        """Return packed weights for a model that has to stay at an opset, and a sentence on what that leaves out."""
+        options = self.options_for("packed", bits)
+        newer = beyond_opset(options, opset)
+        without = f", without {', '.join(sorted(newer))}" if newer else ""
+        note = f"opset {opset} has no place for these codes: {options.bits}-bit packed weights instead{without}"
+        return replace(options, operators=options.operators - newer), note
 
     def _options(self, lowering: str, bits: int | None = None) -> Options:
         preset = PRESETS[self.preset]

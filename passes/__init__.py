@@ -38,6 +38,7 @@ __all__ = [
     "Options",
     "PassReport",
     "Progress",
+    "beyond_opset",
     "chain",
     "pass_name",
     "plain_codes",
@@ -108,6 +109,11 @@ def required_opset(options: Options) -> int:
     passes = [each.OPSET for each in chain(options) if isinstance(each, NeedsOpset)]
     lowering = LOWERINGS[options.lowering]()
     return max([*map(lowering.opset, options.widths), *passes])
+
+
+def beyond_opset(options: Options, opset: int) -> frozenset[str]:
+    """Return the names of the passes of a request whose operators are newer than an opset."""
+    return frozenset(pass_name(e) for e in chain(options) if isinstance(e, NeedsOpset) and opset < e.OPSET)
 
 
 def chain(options: Options) -> list[Pass]:

@@ -16,6 +16,7 @@ import onnx_graphsurgeon as gs
 from .context import Context
 from .graph.activations import MOVERS, SHAPES, find_activations
 from .graph.editor import redirect
+from .graph.shapes import rank
 from .graph.survey import survey
 from .lowerings.blockwise import CODE_TYPES, quantize_blocks
 from .lowerings.operators import FLOAT, OPSET_INT4, cast
@@ -88,6 +89,8 @@ def replace(context: Context, matches: list[Results]) -> Skip | None:
 
 def _decide(tensor: gs.Tensor, node: gs.Node, context: Context) -> tuple[str, str, tuple[gs.Node, ...]]:
     """Return what becomes of a tensor, why, and the readers that are to read codes."""
+    if rank(tensor) == 0:
+        return LEFT, "a single number: no block", ()
     if node.op == "DequantizeLinear" or (node.op in MOVERS and _carries(node, context)):
         return MOVED, "moves values that are codes already", ()
     takes = [(reader, _takes(reader, context)) for reader in _distinct(tensor)]

@@ -15,6 +15,19 @@ from .editor import has_body, scopes, walk
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
 # Attributes that say the type of the first output, where an operator has one.
 _TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype")
+# Operators of the runtime's own whose first output may hold integers though they read floats, too: the input that has
+# its type. Where that is left out, it is the type that _LEFT_OUT says, or float32.
+_TYPED_BY = {
+    **dict.fromkeys(("QLinearAdd", "QLinearAveragePool", "QLinearGlobalAveragePool", "QLinearLeakyRelu"), 0),
+    **dict.fromkeys(("QLinearMul", "QLinearReduceMean", "QLinearSigmoid", "QLinearSoftmax"), 0),
+    **dict.fromkeys(
+        ("BeamSearch", "GreedySearch", "QLinearConcat", "QLinearWhere", "Sampling", "WhisperBeamSearch"), 1
+    ),
+    "QuantizeLinear": 2,
+    "QLinearConv": 7,
+    "QGemm": 8,
+}
+_LEFT_OUT = {"QuantizeLinear": onnx.TensorProto.UINT8}
 # Types of inputs and outputs: a type variable's name, or an ONNX element type.
 _Formals = tuple[tuple[str | int, ...], tuple[str | int, ...]]
 
@@ -65,6 +78,9 @@ def _source(node: gs.Node, index: int) -> int | list[gs.Tensor]:
     said = _said(node) if index == 0 else None
     if said is not None:
         return said
+    if node.domain == "com.microsoft" and node.op in _TYPED_BY and index == 0:
+        typed = node.inputs[_TYPED_BY[node.op] :][:1]
+        return typed if typed and typed[0].name else int(_LEFT_OUT.get(node.op, onnx.TensorProto.FLOAT))
     formals = _schema(node.op, node.domain or "")
     if formals is None:  # most likely the float among the inputs
         return [tensor for tensor in node.inputs if tensor.name and _declared(tensor) in (None, *_FLOATS)]

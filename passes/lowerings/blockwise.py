@@ -16,6 +16,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from ..graph.editor import Emitter
+from ..graph.shapes import rank
 from .operators import INT4, INT8
 
 # A block whose largest value is smaller is divided by the shift of this; a larger one saturates at it.
@@ -56,7 +57,11 @@ def quantize_blocks(at: Emitter, x: gs.Tensor, code: CodeType, block: int, name:
 
     A value errs by at most `code.bound` of the largest magnitude of its block. Beyond LARGEST_PEAK, values saturate.
     """
-    rows = at.op("Flatten", x, name=f"{name}.rows", axis=-1)
+    flat: gs.Tensor = x
+    if rank(x) is None:
+        # A single number is a block, too, where nothing tells that it has no axis.
+        flat = at.op("Unsqueeze", x, at.constant(np.array([0], np.int64), "first_axis"), name=f"{name}.matrix")
+    rows = at.op("Flatten", flat, name=f"{name}.rows", axis=-1)
     shifts = block_shifts(at, rows, code, block, name)
     codes = at.op(
         "QuantizeLinear", rows, shifts, name=f"{name}.codes", axis=1, block_size=block, output_dtype=code.onnx

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 
 from bct_onnx import BctError, Report, api, compress
-from bct_onnx.opset import ConversionError
+from bct_onnx.opset import ConversionError, raise_opset
 
 RNG = np.random.default_rng(7)
 K, N = 64, 96
@@ -88,6 +88,24 @@ def test_a_model_that_cannot_be_raised_keeps_its_opset_with_packed_weights(
     assert replaced(report) == 1
     assert (report.options.lowering, report.options.bits, report.output.opset) == ("packed", bits, 11)
     assert any("cannot be raised" in note and "no adapter" in note for note in report.notes)
+
+
+def test_passes_that_an_opset_has_no_operators_for_are_left_out(run: Save, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = []
+
+    def spoil(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+        attempts.append(opset)
+        raised = raise_opset(proto, opset)
+        raised.graph.node[0].op_type = "NoSuchOperator"
+        return raised
+
+    monkeypatch.setattr(api, "raise_opset", spoil)
+    text = "g (float[rows, 64] x) => (float[rows, 96] y) { h = MatMul(x, w) s = Softmax <axis = -1> (h) y = Add(h, s) }"
+    report, _ = run(model(text, 13, 7, w=weight()), preset="paper")
+    assert attempts == [21]
+    assert replaced(report) == 1
+    assert (report.options.lowering, report.output.opset) == ("packed", 13)
+    assert any("without activation_matmul, intermediates, layer_normalization" in note for note in report.notes)
 
 
 def test_functions_are_compressed_inside(run: Save) -> None:

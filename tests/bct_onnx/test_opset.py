@@ -32,6 +32,11 @@ def test_weights_without_data_come_through():
     assert [value.name for value in raised.graph.input] == ["x"]
 
 
+def test_initializers_of_an_old_file_need_not_be_inputs():
+    source = model("g (float[m, 64] x) => (float[m, 64] y) { y = Add(x, w) }", 7, 3, w=random(64))
+    assert opset_of(raise_opset(source, 21)) == 21
+
+
 def test_what_cannot_be_raised_is_one_line():
     broken = model("g (float[m, 64] x) => (float[m, 64] y) { y = Relu(x) }", 11, 6)
     broken.graph.node[0].input[0] = "nowhere"

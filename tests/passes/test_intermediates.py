@@ -178,3 +178,26 @@ def test_nodes_say_what_became_of_them(tmp_path):
         ("Shape", "aside"),
         ("Reshape", "moves"),
     ]
+
+
+def test_a_single_number_is_left(tmp_path):
+    text = """g (float[m, 64] x) => (float[m, 64] y)
+    { q, scale, zero = DynamicQuantizeLinear(x) double = Add(scale, scale) f = Cast <to = 1> (q) y = Mul(f, double) }"""
+    result = rewrite(model(text), tmp_path, **ONLY)
+    assert edges(result)["scale"] == ("left", "a single number: no block")
+    assert edges(result)["double"][0] == "left"
+    x = random(3, 64)
+    assert np.isfinite(run(result.proto, x=x)[0]).all()
+
+
+def test_a_single_number_of_unknown_rank_is_a_block(tmp_path):
+    text = """g (float[m, 64] x, float[p] number, int64[r] shape) => (float[m, 64] y)
+    { n = Reshape(number, shape) s = Abs(n) y = Mul(x, s) }"""
+    source = model(text)
+    result = rewrite(source, tmp_path, **ONLY)
+    assert edges(result)["s"] == ("coded", "")
+    feeds = {"x": random(3, 64), "number": random(1, seed=2)}
+    for shape in ([], [1, 1]):
+        feeds["shape"] = np.array(shape, np.int64)
+        (expected,), (y,) = run(source, **feeds), run(result.proto, **feeds)
+        np.testing.assert_allclose(y, expected, rtol=2 * CODE_TYPES["int8"].bound)

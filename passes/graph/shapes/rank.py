@@ -32,7 +32,10 @@ def _rank(tensor: gs.Tensor, deepest: int) -> Rank:
         return len(tensor.shape)
     if not tensor.inputs or tensor.inputs[0].op not in _RANKS or deepest == 0:
         return None
-    found = _RANKS[tensor.inputs[0].op](tensor.inputs[0], lambda inner: _rank(inner, deepest - 1))
+    node = tensor.inputs[0]
+    if node.op in _NUMBERS_BEHIND_FIRST and tensor is not node.outputs[0]:
+        return 0
+    found = _RANKS[node.op](node, lambda inner: _rank(inner, deepest - 1))
     _found[key] = (weakref.ref(tensor, lambda _: _found.pop(key, None)), found)
     return found
 
@@ -66,7 +69,14 @@ def _squeezed(node: gs.Node, of: _Of) -> Rank:
 
 
 def _reduced(node: gs.Node, of: _Of) -> Rank:
-    return of(node.inputs[0]) if node.attrs.get("keepdims", 1) else None
+    inner = of(node.inputs[0])
+    if node.attrs.get("keepdims", 1):
+        return inner
+    axes = node.attrs.get("axes")
+    if axes is None and len(node.inputs) > 1 and node.inputs[1].name:
+        axes = small_values(node.inputs[1])
+        return None if inner is None or axes is None else inner - len(axes)
+    return 0 if axes is None else None if inner is None else inner - len(axes)
 
 
 def _reshaped(node: gs.Node, of: _Of) -> Rank:
@@ -95,10 +105,25 @@ def _length(shape: gs.Tensor, of: _Of) -> Rank:
     return 1 if node.op == "Unsqueeze" else None
 
 
+# Operators whose outputs but the first are single numbers.
+_NUMBERS_BEHIND_FIRST = frozenset({"DynamicQuantizeLinear"})
 # Inputs that list what the output lists, one after the other.
 _LISTS = {"Cast": slice(1), "Concat": slice(None), "Gather": slice(1, 2), "Identity": slice(1)}
 _KEEP = (
-    *("Abs", "Cast", "Clip", "Concat", "Dropout", "Erf", "Exp", "FastGelu", "Gelu", "Identity", "LayerNormalization"),
+    *(
+        "Abs",
+        "Cast",
+        "Clip",
+        "Concat",
+        "Dropout",
+        "DynamicQuantizeLinear",
+        "Erf",
+        "Exp",
+        "FastGelu",
+        "Gelu",
+        "Identity",
+        "LayerNormalization",
+    ),
     *("Log", "Neg", "Not", "Pad", "Pow", "Reciprocal", "Relu", "RMSNormalization", "Sigmoid", "Slice", "Softmax"),
     *("SimplifiedLayerNormalization", "SkipLayerNormalization", "Split", "Sqrt", "Tanh", "Tile", "Transpose"),
 )

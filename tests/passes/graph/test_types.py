@@ -19,6 +19,9 @@ TEXT = """g (float16[n, k] x, uint8[n] codes, int64[m] i, bool[1] c) => (float16
   looked_up = Gather (doubled, i)
   is_nan = IsNaN (doubled)
   filled = ConstantOfShape (size)
+  runtime_steps = com.microsoft.QuantizeLinear (doubled, x, codes)
+  added = com.microsoft.QLinearAdd (codes, x, codes, codes, x, codes, x, codes)
+  bare_gemm = com.microsoft.QGemm (codes, x, codes, codes, x, codes)
   fused = com.microsoft.Unknown (codes, doubled)
   branch = If <then_branch = b () => (float16[n, k] t) { t = Neg (doubled) }, else_branch = b () => (float16[n, k] e)
     { e = Neg (x) }> (c)
@@ -34,6 +37,9 @@ TYPES = {
     "looked_up": "float16",
     "is_nan": "bool",
     "filled": "float32",
+    "runtime_steps": "uint8",
+    "added": "uint8",
+    "bare_gemm": "float32",
     "fused": "float16",
     "branch": "float16",
     "t": "float16",
