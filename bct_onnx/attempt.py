@@ -17,9 +17,9 @@ from passes.context import plain_codes
 from . import files, search
 from .coverage import Coverage, count, measure_sizes
 from .errors import BctError, VerificationError
-from .search import Goal, Grams, SearchRecord, Tuned
+from .search import Goal, Grams, SearchRecord
 from .search.grams import product_inputs
-from .verify import Reference, Verification, compare
+from .verify import Bound, Reference, Verification, compare, default_bound
 from .verify.memory import Means
 from .verify.session import OrtError, Session, Thrift
 from .version import __version__
@@ -30,6 +30,7 @@ MARK = "bct_onnx"
 LARGEST_SEARCHED = 1 << 30
 # Width of codes that need no making up for.
 EXACT_BITS = 8
+_LATE = "the clock stopped the search long after its time: another run may give another file"
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,13 @@ class Attempt:
     def __call__(self, model: files.ModelFile, options: Options, notes: list[str]) -> Result:
         """Write and verify; raises VerificationError where the result does not run."""
         small = model.bytes <= LARGEST_SEARCHED and self.means.thrift is Thrift.NONE
-        if self.goal is None or self.reference is None or not small:
-            if self.goal is not None and not small:
+        goal = self.goal
+        if goal is None or self.reference is None or not small or not (goal.asked or options.lowering == "dense"):
+            if goal is not None and not small:
                 notes.append(f"the model is too large to measure its weights: {options.bits} bits everywhere")
             return self._write(model, options, notes, self._coder(model, options) if small else plain_codes)
         try:
-            return self._search(self.goal, self.reference, model, options, notes)
+            return self._search(goal, self.reference, model, options, notes)
         except OrtError as error:
             # At this opset, or with its weights as inputs, the model does not run: writing it tells which.
             notes = [*notes, f"its weights cannot be measured ({error}): {options.bits} bits everywhere"]
@@ -84,7 +86,14 @@ class Attempt:
     def _search(
         self, goal: Goal, reference: Reference, model: files.ModelFile, options: Options, notes: list[str]
     ) -> Result:
-        """Measure every weight, then write what the goal asks for."""
+        """Measure every weight, find the bits that the goal asks for and write them."""
+        coder = search.remembering(self._coder(model, replace(options, bits=min(options.bits, EXACT_BITS - 1))))
+
+        def put(bits: Mapping[str, int]) -> files.WrittenFile:
+            return self._encode(model, replace(options, bits_for=bits), coder, [])[0]
+
+        # A model that does not load at this opset is not worth a search.
+        Session(put({}).path)
         # In place of the result: what sweeps up after an interrupt knows it.
         self.path.unlink(missing_ok=True)
         measured = search.measure(
@@ -92,29 +101,25 @@ class Attempt:
         )
         if not measured.curve.weights:
             return self._write(model, options, notes, plain_codes)
-        coder = self._coder(model, replace(options, bits_for=measured.curve.within_error(1).bits))
 
-        def write(bits: Mapping[str, int]) -> Result:
-            return self._write(model, replace(options, bits_for=bits), list(notes), coder)
-
-        def error_of(result: Result) -> float:
-            session = Session(result.written.path)
-            return search.error(measured.expected, [session.run(feed) for feed in measured.feeds])
-
-        def size_of(bits: Mapping[str, int]) -> int:
-            return self._bytes(model, replace(options, bits_for=bits))
+        def error_of(bits: Mapping[str, int]) -> float:
+            return measured.error(Session(put(bits).path).run)
 
         limit = goal.limit_bytes(model.bytes)
-        tuned: Tuned[Result]
         if limit is not None:
-            tuned = search.within_bytes(measured.curve, limit, size_of, write)
+            choice, met = search.within_bytes(measured.curve, limit, lambda bits: put(bits).bytes)
         else:
             assert goal.max_drop is not None
-            tuned = search.within_error(measured.curve, goal.max_drop, write, error_of)
-        error = error_of(tuned.written)
-        record = SearchRecord(goal, measured.curve, tuned.choice, error, tuned.met, measured.measured, measured.seconds)
-        missed = () if tuned.met else (_missed(goal, error, tuned.written.written.bytes),)
-        return replace(tuned.written, search=record, notes=(*tuned.written.notes, *missed))
+            choice, met = search.within_error(measured.curve, goal.max_drop, error_of, goal.slack)
+        result = self._write(model, replace(options, bits_for=choice.bits), notes, coder)
+        if not goal.asked and not _keeps(result.verification, default_bound(options.bits)):
+            notes.append(f"an output errs more than the others: {options.bits} bits everywhere")
+            return self._write(model, options, notes, coder)
+        error = measured.error(Session(result.written.path).run)
+        record = SearchRecord(goal, measured.curve, choice, error, met, measured.measured, measured.seconds)
+        said = [_missed(goal, error, result.written.bytes)] if not met else []
+        said += [_LATE] if measured.late else []
+        return replace(result, search=record, notes=(*result.notes, *said))
 
     def _coder(self, model: files.ModelFile, options: Options) -> Coder:
         """Return the coder: with feeds of the user's, one that makes up for errors."""
@@ -122,22 +127,9 @@ class Attempt:
             return plain_codes
         return search.compensating(Grams(model.path, product_inputs(model.graph()), self.reference.feeds))
 
-    def _bytes(self, model: files.ModelFile, options: Options) -> int:
-        """Return the bytes of the file that the options lead to."""
-        graph = model.graph()
-        with closing(files.Scratch(self.path)) as scratch:
-            passes.run(graph, options, self.progress, scratch.keep)
-            return self._put(graph, model).bytes
-
     def _write(self, model: files.ModelFile, options: Options, notes: list[str], coder: Coder) -> Result:
         sizes = measure_sizes(model, self.path, self.reference) if "intermediates" in options.operators else None
-        graph = model.graph()
-        with closing(files.Scratch(self.path)) as scratch:
-            reports = passes.run(graph, options, self.progress, scratch.keep, coder)
-            if broken := sorted({name for report in reports for name in report.not_finite}):
-                notes.append(f"weights that hold NaN or infinity are kept exact: {', '.join(broken)}")
-            self.progress("writing", 0, 0)
-            written = self._put(graph, model)
+        written, reports = self._encode(model, options, coder, notes)
         self.progress("verifying", 0, 0)
         verification = compare(self.reference, self.path) if self.reference else None
         if verification is None and self.means.thrift:
@@ -145,12 +137,35 @@ class Attempt:
         coverage = count(sizes, reports) if sizes else None
         return Result(written, options, tuple(notes), tuple(reports), verification, coverage)
 
+    def _encode(
+        self, model: files.ModelFile, options: Options, coder: Coder, notes: list[str]
+    ) -> tuple[files.WrittenFile, list[PassReport]]:
+        """Rewrite the model and write it."""
+        graph = model.graph()
+        with closing(files.Scratch(self.path)) as scratch:
+            reports = passes.run(graph, options, self.progress, scratch.keep, coder)
+            if broken := sorted({name for report in reports for name in report.not_finite}):
+                notes.append(f"weights that hold NaN or infinity are kept exact: {', '.join(broken)}")
+            self.progress("writing", 0, 0)
+            return self._put(graph, model), reports
+
     def _put(self, graph: gs.Graph, model: files.ModelFile) -> files.WrittenFile:
         """Write the graph, marked, in place of what an earlier attempt left."""
         if not any(entry.key == MARK for entry in model.proto.metadata_props):
             model.proto.metadata_props.append(onnx.StringStringEntryProto(key=MARK, value=__version__))
-        self.path.unlink(missing_ok=True)
+        for path in (self.path, *self.path.parent.glob(f"{self.path.name}.*.data")):
+            path.unlink(missing_ok=True)
         return files.write(graph, model, self.path, external_data=self.external_data)
+
+
+def _keeps(verification: Verification | None, bound: Bound) -> bool:
+    """Tell whether all outputs keep to a bound."""
+    try:
+        if verification:
+            verification.check(bound)
+    except VerificationError:
+        return False
+    return True
 
 
 def _missed(goal: Goal, error: float, size: int) -> str:

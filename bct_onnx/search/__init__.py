@@ -2,26 +2,29 @@
 
 from bct_onnx.search.answers import error
 from bct_onnx.search.choice import Choice, Curve, Weight
-from bct_onnx.search.goal import DEFAULT_SECONDS, Goal
+from bct_onnx.search.goal import DEFAULT_DROP, DEFAULT_SECONDS, DEFAULT_SLACK, Goal
 from bct_onnx.search.grams import Grams, compensating
+from bct_onnx.search.memory import remembering
 from bct_onnx.search.record import SearchRecord, plot
 from bct_onnx.search.sensitivity import Sensitivity, measure
-from bct_onnx.search.tune import Tuned, within_bytes, within_error
+from bct_onnx.search.tune import within_bytes, within_error
 
 __all__ = [
+    "DEFAULT_DROP",
     "DEFAULT_SECONDS",
+    "DEFAULT_SLACK",
     "Choice",
     "Curve",
     "Goal",
     "Grams",
     "SearchRecord",
     "Sensitivity",
-    "Tuned",
     "Weight",
     "compensating",
     "error",
     "measure",
     "plot",
+    "remembering",
     "within_bytes",
     "within_error",
 ]

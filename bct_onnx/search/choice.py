@@ -70,13 +70,14 @@ class Curve:
     def within_bytes(self, limit: float) -> Choice:
         """Return the point with the least error that takes at most `limit` bytes, or the smallest there is."""
         fits = np.flatnonzero(self.bytes <= limit)
-        return self._point(int(fits[0]) if fits.size else len(self._steps))
+        return self.point(int(fits[0]) if fits.size else len(self._steps))
 
     def within_error(self, limit: float) -> Choice:
         """Return the smallest point whose relative error is at most `limit`, or the one with the most bits."""
-        return self._point(max(0, int(np.searchsorted(self.errors, limit, side="right")) - 1))
+        return self.point(max(0, int(np.searchsorted(self.errors, limit, side="right")) - 1))
 
-    def _point(self, count: int) -> Choice:
+    def point(self, count: int) -> Choice:
+        """Return the point after so many steps."""
         bits = {weight.name: max(weight.bytes) for weight in self.weights}
         bits.update({self.weights[step.weight].name: step.bits for step in self._steps[:count]})
         return Choice(bits, int(self.bytes[count]), float(self.errors[count]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from bct_onnx.search import answers
 from bct_onnx.search.answers import Outputs
 from bct_onnx.search.choice import Curve, Weight
 from bct_onnx.search.switchable import Switch, Switchable, formats, stored_bytes
-from bct_onnx.verify.feeds import Feed
+from bct_onnx.search.work import plan
+from bct_onnx.verify.feeds import Feed, redrawn
 from passes import Options, Progress
 from passes.formats.block import decode
 from passes.formats.encode import encode
@@ -27,6 +28,14 @@ PROBE_BITS = 4
 SAMPLE_COLUMNS = 128
 
 
+# Times the given seconds after which the clock stops a search after all.
+PATIENCE = 4
+# Digits of a measured error that count: the rest is the order in which threads add.
+DIGITS = 3
+# Times that made feeds are drawn anew, and the part of the time that the answers to them may take.
+ROUNDS, ANSWERS_SHARE = 8, 0.05
+
+
 @dataclass(frozen=True)
 class Sensitivity:
     """What was measured.
@@ -34,16 +43,22 @@ class Sensitivity:
     Attributes:
         curve: size against error.
         measured: weights that were run.
+        late: whether the clock stopped it before all that was planned was run.
         seconds: time that took.
-        feeds: the inputs.
+        feeds: the inputs on which files are measured; the weights were run on the first of them.
         expected: the input model's answers to them.
     """
 
     curve: Curve
     measured: int
+    late: bool
     seconds: float
     feeds: Sequence[Feed]
     expected: Sequence[Outputs]
+
+    def error(self, run: Callable[[Feed], Outputs]) -> float:
+        """Return the error of a model that `run` answers with."""
+        return rounded(answers.error(self.expected, [run(feed) for feed in self.feeds]))
 
 
 def measure(
@@ -53,28 +68,35 @@ def measure(
     path: Path,
     seconds: float,
     progress: Progress | None = None,
-    own_text: bool = False,
+    made: bool = False,
 ) -> Sensitivity:
     """Code one weight after the other, the largest first, and compare the model's outputs on the feeds.
 
-    `path` is a new file for the model with switchable weights. With `own_text` the token numbers that a language model
-    reads are drawn from its own answers. The first feeds that time allows are run for every weight; after `seconds` the
-    weights left are taken to be as sensitive as the median of those measured. Errors at other widths follow from the
-    weight's own error there.
+    `path` is a new file for the model with switchable weights. With `made` the feeds are nobody's: more are drawn like
+    them, and the token numbers that a language model reads from its own answers. The first feeds that `seconds` allow
+    at a nominal speed are run for every weight; weights for which there is no time are taken to be as sensitive as the
+    median of those measured. Errors at other widths follow from the weight's own error there. Nothing but the arguments
+    decides what is run, unless it takes four times as long as it should.
     """
     start = time.monotonic()
     switchable = Switchable(model, options, path)
-    if own_text:
-        feeds = answers.with_own_text(feeds, lambda feed: switchable.run(feed, {}))
-    expected, times = _timed(switchable, feeds)
-    count = _affordable(times, len(switchable.switches), seconds)
+    costs = switchable.nominal_seconds(feeds) * (ROUNDS if made else 1)
+    planned = plan(costs, len(switchable.switches), seconds)
+    if made:
+        answered = max(planned.feeds, int((np.cumsum(costs) <= ANSWERS_SHARE * seconds).sum()))
+        feeds = answers.with_own_text(_more(model, feeds, answered), switchable.run)
+    expected = [switchable.run(feed) for feed in feeds]
     switches = sorted(switchable.switches, key=lambda switch: -switch.matrix.size)
     probed: list[float | None] = []
+    late = False
     for number, switch in enumerate(switches):
         if progress:
             progress("measuring", number, len(switches))
-        late = time.monotonic() - start > seconds
-        probed.append(None if late and number else _probe(switchable, switch, options, feeds[:count], expected[:count]))
+        late = late or (number > 0 and time.monotonic() - start > PATIENCE * seconds)
+        skipped = late or number >= planned.weights
+        probed.append(
+            None if skipped else _probe(switchable, switch, options, feeds[: planned.feeds], expected[: planned.feeds])
+        )
     shapes = [_relative_errors(switch, options) for switch in switches]
     pairs = [(error, shape[_probe_bits(shape)]) for error, shape in zip(probed, shapes, strict=True)]
     known = [error / own for error, own in pairs if error is not None and own]
@@ -83,25 +105,21 @@ def measure(
         _weight(switch, options, error, shape, typical)
         for switch, error, shape in zip(switches, probed, shapes, strict=True)
     ]
-    return Sensitivity(
-        Curve(weights), sum(weight.measured for weight in weights), time.monotonic() - start, feeds, expected
-    )
+    measured = sum(weight.measured for weight in weights)
+    return Sensitivity(Curve(weights), measured, measured < planned.weights, time.monotonic() - start, feeds, expected)
 
 
-def _timed(switchable: Switchable, feeds: Sequence[Feed]) -> tuple[list[Outputs], list[float]]:
-    """Return the answers to the feeds with the model's own weights, and the seconds of each."""
-    expected: list[Outputs] = []
-    times: list[float] = []
-    for feed in feeds:
-        start = time.monotonic()
-        expected.append(switchable.run(feed, {}))
-        times.append(time.monotonic() - start)
-    return expected, times
+def _more(model: files.ModelFile, feeds: Sequence[Feed], count: int) -> list[Feed]:
+    """Return the feeds made for the model, and as many like them as are wanted."""
+    found = list(feeds)
+    while len(found) < count:
+        found += redrawn(model.proto, feeds, seed=len(found))
+    return found[:count]
 
 
-def _affordable(times: Sequence[float], runs: int, seconds: float) -> int:
-    """Return how many of the feeds, at least one, can be run for every weight in half the time."""
-    return max(1, int((np.cumsum(times) * runs <= seconds / 2).sum()))
+def rounded(error: float) -> float:
+    """Return an error with the digits that are the same on every run."""
+    return float(f"{error:.{DIGITS}g}")
 
 
 def _probe(
@@ -115,7 +133,7 @@ def _probe(
     available = formats(switch, options)
     fmt = available[_probe_bits(available)]
     coded = switch.laid_out(decode(encode(switch.matrix, fmt, options.workers)))
-    return answers.error(expected, [switchable.run(feed, {switch.tensor: coded}) for feed in feeds]) ** 2
+    return rounded(answers.error(expected, [switchable.run(feed, {switch.tensor: coded}) for feed in feeds])) ** 2
 
 
 def _probe_bits(widths: Mapping[int, object]) -> int:

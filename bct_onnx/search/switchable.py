@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 import passes
 from bct_onnx import files
+from bct_onnx.search.work import nominal_seconds
 from bct_onnx.verify.feeds import Feed
 from bct_onnx.verify.session import Session
 from bct_onnx.verify.values import Array
 from passes import LOWERINGS, Options
-from passes.constant import BLOCK_SIZE, SMALLEST_CODED_BYTES, WEIGHT_READERS, as_rows
+from passes.constant import BLOCK_SIZE, LARGEST_MAGNITUDE, SMALLEST_CODED_BYTES, WEIGHT_READERS, as_rows
 from passes.formats.block import BlockFormat, BlockTensor
 from passes.graph.constants import load
 from passes.graph.editor import Emitter, walk
@@ -128,11 +129,16 @@ class Switchable:
         self.switches = [switch for switch in switches if switch.tensor in main]
         _add_inputs(proto, [switch.tensor for switch in self.switches])
         onnx.save_model(proto, path)
+        self._path = path
         self._session = Session(path)
 
-    def run(self, feed: Feed, instead: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, feed: Feed, instead: Mapping[str, Array] | None = None) -> dict[str, Array]:
         """Return the outputs with the named tensors replaced."""
-        return self._session.run({**feed, **instead})
+        return self._session.run({**feed, **(instead or {})})
+
+    def nominal_seconds(self, feeds: Sequence[Feed]) -> list[float]:
+        """Return what a run of each feed takes at a nominal speed; the model's file is used for that."""
+        return nominal_seconds(onnx.load_model(self._path), self._path, feeds)
 
 
 def formats(switch: Switch, options: Options) -> dict[int, BlockFormat]:
@@ -164,7 +170,10 @@ def _constants(graph: gs.Graph, options: Options, taken: set[str]) -> list[Switc
             if options.keeps(node.name, tensor.name):
                 continue
             values = load(tensor)
-            if values.dtype == np.float32 and values.ndim > 1 and values.nbytes >= SMALLEST_CODED_BYTES:
+            if values.dtype != np.float32 or values.ndim < 2 or values.nbytes < SMALLEST_CODED_BYTES:
+                continue
+            # False for NaN, too: what is not coded cannot be chosen for.
+            if np.abs(values).max() <= LARGEST_MAGNITUDE:
                 rows = as_rows(values)
                 found[tensor.name] = Switch(
                     tensor.name, tensor.name, rows.T, True, tuple(values.shape), None, stored=True

@@ -1,38 +1,38 @@
-"""From the curve to a file that meets the goal: what was expected is compared with what was written, and corrected."""
+"""From the curve to bits that meet the goal: what was expected is compared with what is measured, and corrected."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+
+import numpy as np
 
 from bct_onnx.search.choice import Choice, Curve
 
-# Files written and verified for one goal, at most.
-MOST_TRIES = 4
-# Part of the allowed error, or of the allowed bytes, that is near enough not to try for more.
-NEAR_ERROR, NEAR_BYTES = 0.9, 0.995
-# After each try with too large an error, the next one aims lower than proportion says by this factor once more.
-CAUTION = 0.95
+# Files written for one goal, at most.
+MOST_TRIES = 7
+# Part of the allowed error that a try aims at, and part that is near enough not to try for more.
+AIM, NEAR_ERROR = 0.98, 0.95
+# Part of a file's bytes that is not worth another try.
+NEAR_BYTES = 0.005
 
 Bits = Mapping[str, int]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Tuned(Generic[T]):
-    """What was written last, the choice behind it and whether it meets the goal."""
+class Try:
+    """A point of the curve whose file was measured: squared errors of the outputs, as expected and as found."""
 
-    written: T
-    choice: Choice
-    met: bool
+    at: int
+    expected: float
+    found: float
 
 
-def within_bytes(curve: Curve, limit: float, size_of: Callable[[Bits], int], write: Callable[[Bits], T]) -> Tuned[T]:
-    """Write the file with the least error that takes at most `limit` bytes.
+def within_bytes(curve: Curve, limit: float, size_of: Callable[[Bits], int]) -> tuple[Choice, bool]:
+    """Return the bits with the least error whose file takes at most `limit` bytes, and whether there are any.
 
-    `size_of` tells the bytes of a file without verifying it: what it takes besides the curve's bytes is found so.
+    `size_of` tells the bytes of a file: what it takes besides the curve's bytes is found so.
     """
     choice, size = curve.within_bytes(limit), 0
     for _ in range(MOST_TRIES):
@@ -41,28 +41,49 @@ def within_bytes(curve: Curve, limit: float, size_of: Callable[[Bits], int], wri
         if better == choice:
             break
         choice = better
-    return Tuned(write(choice.bits), choice, size <= limit)
+    return choice, size <= limit
 
 
-def within_error(curve: Curve, limit: float, write: Callable[[Bits], T], error_of: Callable[[T], float]) -> Tuned[T]:
-    """Write the smallest file found whose measured error is at most `limit`, or the one with the most bits."""
-    aim = limit
-    tried: list[tuple[Choice, float]] = []
-    best: Choice | None = None
-    for _ in range(MOST_TRIES):
-        choice = curve.within_error(aim)
-        if any(choice == other for other, _ in tried):
+def within_error(
+    curve: Curve, limit: float, error_of: Callable[[Bits], float], slack: float = 0.0
+) -> tuple[Choice, bool]:
+    """Return the bits of the smallest file found that errs by at most `limit`, and whether any does.
+
+    With `slack` it may err by so many times what the most bits err by, if that is more.
+
+    The most bits come first: they err by what the curve knows nothing of, the activations' codes. From there the
+    squared error is taken to go in a straight line with the one expected, then in the line through the tries around
+    the limit.
+    """
+
+    def attempt(at: int) -> Try:
+        return Try(at, float(curve.errors[at]) ** 2, error_of(curve.point(at).bits) ** 2)
+
+    met, other = attempt(0), None
+    limit = max(limit, slack * math.sqrt(met.found))
+    if met.found > limit**2:
+        return curve.point(0), False
+    most = len(curve.bytes) - 1
+    for _ in range(MOST_TRIES - 1):
+        near = met.found >= (NEAR_ERROR * limit) ** 2
+        if near or curve.bytes[met.at] - curve.bytes[most] <= NEAR_BYTES * curve.bytes[met.at]:
             break
-        written = write(choice.bits)
-        error = error_of(written)
-        tried.append((choice, error))
-        if error <= limit and (best is None or choice.bytes < best.bytes):
-            best = choice
-        if NEAR_ERROR * limit <= error <= limit:
-            break
-        aim = min(limit, choice.error or limit) if not math.isfinite(error) else choice.error * limit / max(error, 1e-9)
-        aim *= CAUTION ** sum(found > limit for _, found in tried)
-    last = best or curve.within_error(0.0)
-    if not tried or tried[-1][0] != last:
-        written = write(last.bits)
-    return Tuned(written, last, best is not None)
+        aim = _aim(met, other, (AIM * limit) ** 2)
+        at = int(np.searchsorted(curve.errors**2, aim, side="right")) - 1
+        tried = attempt(min(max(at, met.at + 1), most))
+        if tried.found <= limit**2:
+            # The line through two tries below the limit leads on only where no try above it is known.
+            met, other = tried, met if other is None or other.at < tried.at else other
+        else:
+            other, most = tried, tried.at - 1
+    return curve.point(met.at), True
+
+
+def _aim(met: Try, other: Try | None, target: float) -> float:
+    """Return the expected squared error at which the target is found, by the line through both tries."""
+    if other is None:
+        return met.expected + target - met.found
+    if not math.isfinite(other.found):
+        return (met.expected + other.expected) / 2
+    run, rise = other.expected - met.expected, other.found - met.found
+    return met.expected + (target - met.found) * (run / rise if run * rise > 0 else 1.0)

@@ -2,7 +2,7 @@
 
 import math
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from bct_onnx.errors import BctError
 from bct_onnx.verify.flow import flatten
 from bct_onnx.verify.inputs import ModelInput, find_inputs
 from bct_onnx.verify.sizes import PLANS, axis_kinds, complete, concrete_shape, fallbacks
-from bct_onnx.verify.values import Array, Value, make_value, numpy_type
+from bct_onnx.verify.values import Array, Value, make_value, numpy_type, redraw
 
 Feed = Mapping[str, Value]
 
@@ -48,6 +48,16 @@ def candidate_feeds(model: ModelProto, seed: int) -> Iterator[Iterator[Feed]]:
     for change in fallbacks(inputs, flow):
         for plain in (False, True):
             yield group(change, plain)
+
+
+def redrawn(model: ModelProto, feeds: Sequence[Feed], seed: int) -> list[Feed]:
+    """Return feeds like those that `candidate_feeds` made for the model: what is drawn in them is drawn anew."""
+    inputs = find_inputs(model, flatten(model))
+    generators = [np.random.default_rng([seed, number]) for number in range(len(feeds))]
+    return [
+        {entry.name: redraw(entry, feed[entry.name], rng) for entry in inputs}
+        for feed, rng in zip(feeds, generators, strict=True)
+    ]
 
 
 def load_feeds(path: str | Path, model: ModelProto) -> list[Feed]:

@@ -19,6 +19,10 @@ _PADDED = -1e4  # what an additive mask adds; float16 holds it
 _UNFEEDABLE = "input {name!r} has element type {type}, which the Python interface of ONNX Runtime cannot be fed"
 
 
+# Rows that token numbers for models that bear no more are of.
+_PLAIN_ROWS = 2
+# Roles of values that do not follow from sizes.
+_DRAWN = frozenset({Role.IDS, Role.TYPES, Role.INDICES, Role.BYTES, Role.TEXT, Role.WEIGHT, Role.CACHE, Role.NUMBERS})
 PICTURE_RANK, SMALLEST_PICTURE = 4, 8
 _LEAVES = 150
 
@@ -43,6 +47,16 @@ def make_value(
         value = _drawn(entry, shape, rng, plain)
     array = np.asarray(value, numpy_type(entry))
     return [array, array] if entry.container == "sequence" else array
+
+
+def redraw(entry: ModelInput, value: Value, rng: np.random.Generator) -> Value:
+    """Return values like those made for an input, drawn anew; those that follow from sizes alone stay."""
+    if entry.role not in _DRAWN:
+        return value
+    first = value[0] if isinstance(value, list) else value
+    plain = entry.role is Role.IDS and first.max(initial=0) < _PLAIN_ROWS
+    array = np.asarray(_drawn(entry, first.shape, rng, plain), numpy_type(entry))
+    return [array, array] if isinstance(value, list) else array
 
 
 def _counted(  # noqa: PLR0911 - a table by role
@@ -75,7 +89,7 @@ def _drawn(entry: ModelInput, shape: tuple[int, ...], rng: np.random.Generator, 
     match entry.role:
         case Role.IDS:
             rows = entry.rows or _UNKNOWN_ROWS
-            return rng.integers(0, min(2, rows) if plain else rows, shape)
+            return rng.integers(0, min(_PLAIN_ROWS, rows) if plain else rows, shape)
         case Role.TYPES | Role.INDICES:
             return rng.integers(0, min(2, entry.rows or 2), shape)
         case Role.BYTES:

@@ -184,7 +184,7 @@ def test_keep(source, tmp_path):
 
 def test_progress(source, tmp_path):
     calls: list[tuple[str, int, int]] = []
-    compress(source, tmp_path / "out.onnx", progress=lambda *call: calls.append(call))
+    compress(source, tmp_path / "out.onnx", bits=6, progress=lambda *call: calls.append(call))
     assert [call for call in calls if call[0] == "matmul"] == [("matmul", 0, 2), ("matmul", 1, 2)]
 
 

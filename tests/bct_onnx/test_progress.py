@@ -20,7 +20,7 @@ def test_stages_and_weights_are_told_in_order(tmp_path: Path) -> None:
         model.graph.initializer.append(numpy_helper.from_array(np.eye(64, dtype=np.float32), name))
     onnx.save(model, tmp_path / "in.onnx")
     told: list[tuple[str, int, int]] = []
-    compress(tmp_path / "in.onnx", tmp_path / "out.onnx", progress=lambda *step: told.append(step))
+    compress(tmp_path / "in.onnx", tmp_path / "out.onnx", bits=6, progress=lambda *step: told.append(step))
     stages = [("running the input model", 0, 0), ("writing", 0, 0), ("verifying", 0, 0)]
     assert [step for step in told if step[2] == 0] == stages
     assert told[0] == stages[0]
