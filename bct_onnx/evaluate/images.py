@@ -37,6 +37,11 @@ class Pictures:
     labels: Array
     opener: Callable[[int], Any]
 
+    def without(self, left_out: Array) -> "Pictures":
+        """Return all pictures but those with the given numbers."""
+        kept = np.setdiff1d(np.arange(len(self.labels)), left_out)
+        return Pictures(self.labels[kept], lambda index: self.opener(int(kept[index])))
+
 
 def read_pictures(data: str | Path, samples: int | None = None) -> Pictures:
     """Return the first `samples` pictures of a folder or an .npz file; raises BctError.
@@ -88,7 +93,7 @@ def _read_arrays(file: Path, samples: int | None) -> Pictures:
     return Pictures(labels.astype(np.int64), lambda index: image.fromarray(images[index]))
 
 
-def _pixels(pictures: Pictures, chosen: Array, node: Input, preprocess: Preprocess) -> Array:
+def pixels(pictures: Pictures, chosen: Array, node: Input, preprocess: Preprocess) -> Array:
     """Return float32 [len(chosen), 3, h, w], or [.., h, w, 3] where the input has its channels last."""
     last = node.size(1) != 3 and node.size(3) == 3
     height, width = (node.size(axis) or preprocess.size for axis in ((1, 2) if last else (2, 3)))
@@ -112,22 +117,27 @@ def ranks(logits: Array, labels: Array) -> Array:
     return np.asarray(np.count_nonzero((logits > own) | ((logits == own) & before), axis=1))
 
 
-def _outcome(path: Path, pictures: Pictures, preprocess: Preprocess, settings: Settings) -> Outcome:
+def logits(path: Path, pictures: Pictures, preprocess: Preprocess = IMAGENET, settings: Settings = DEFAULTS) -> Array:
+    """Return what a model answers to pictures, [n, classes]; raises BctError."""
     model = Model(path, settings.threads)
     node = model.inputs[0]
     if len(model.inputs) != 1 or len(node.shape) != 4:
         shapes = ", ".join(f"{i.name} {list(i.shape)}" for i in model.inputs)
         raise BctError(f"{path}: wanted is one input of pictures [n, 3, h, w]; it has {shapes}")
     count = len(pictures.labels)
-    places, decisions = np.empty(count, np.int64), np.empty(count, np.int64)
+    answers = []
     for start in range(0, count, settings.batch):
         chosen = np.arange(start, min(start + settings.batch, count))
-        logits = model.answer({"main": _pixels(pictures, chosen, node, preprocess)})
-        labels = pictures.labels[chosen]
-        if logits.ndim != 2 or logits.shape[1] <= labels.max():
-            raise BctError(f"{path}: output {model.output} is {list(logits.shape)}, but a label is {labels.max()}")
-        places[chosen], decisions[chosen] = ranks(logits, labels), logits.argmax(axis=1)
-    return Outcome(path, bytes_on_disk(path), places, decisions)
+        answers.append(model.answer({"main": pixels(pictures, chosen, node, preprocess)}))
+        shape, label = answers[-1].shape, pictures.labels[chosen].max()
+        if len(shape) != 2 or shape[1] <= label:
+            raise BctError(f"{path}: output {model.output} is {list(shape)}, but a label is {label}")
+    return np.concatenate(answers)
+
+
+def _outcome(path: Path, pictures: Pictures, preprocess: Preprocess, settings: Settings) -> Outcome:
+    answers = logits(path, pictures, preprocess, settings)
+    return Outcome(path, bytes_on_disk(path), ranks(answers, pictures.labels), answers.argmax(axis=1))
 
 
 def evaluate_images(
@@ -136,15 +146,16 @@ def evaluate_images(
     *,
     preprocess: Preprocess = IMAGENET,
     samples: int | None = None,
+    left_out: Sequence[int] = (),
     settings: Settings = DEFAULTS,
 ) -> Evaluation:
     """Return top-1 and top-5 of models on a folder or an .npz file of labelled pictures.
 
-    The first model is the reference; `samples` takes the first pictures only. Raises BctError for what
-    cannot be read or run.
+    The first model is the reference; `samples` takes the first pictures only, `left_out` are the numbers of pictures
+    that are not for this: feeds, say. Raises BctError for what cannot be read or run.
     """
     paths = check_models(models)
-    pictures = read_pictures(data, samples)
+    pictures = read_pictures(data, samples).without(np.array(left_out, np.int64))
     outcomes = [_outcome(path, pictures, preprocess, settings) for path in paths]
     return compare(
         "images",
