@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 from click.testing import CliRunner
 
-from benchmarks.feeds import main
 from bct_onnx.evaluate import Preprocess, evaluate_images
+from benchmarks.feeds import main
 
 SUMS = """<ir_version: 8, opset_import: ["" : 17]> g (float[n, 3, 4, 4] x) => (float[n, 3] logits) {
     logits = ReduceMean<axes = [2, 3], keepdims = 0>(x) }"""
