@@ -84,7 +84,8 @@ def run(
     modules = chain(options)
     lift_constant_nodes(graph)
     merge_equal(graph)
-    context = Context(Editor(graph, keep), options, lowering or LOWERINGS[options.lowering](), PassReport(""), coder)
+    editor = Editor(graph, keep, options.workers)
+    context = Context(editor, options, lowering or LOWERINGS[options.lowering](), PassReport(""), coder)
     for module in modules:
         if isinstance(module, Prepares):
             module.prepare(graph, context)

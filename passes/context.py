@@ -12,7 +12,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from .formats.block import BlockFormat, BlockTensor
-from .formats.encode import encode
+from .formats.encode import encode, is_finite
 from .graph import constants
 from .graph.activations import Activations
 from .graph.constants import ConstantView, resolve
@@ -106,7 +106,7 @@ class Context:
         """
         if key not in self.stored:
             matrix = load()
-            if not np.isfinite(matrix).all():
+            if not is_finite(matrix, self.options.workers):
                 self.report.not_finite += [s.name for s in sources if not np.isfinite(constants.load(s)).all()]
                 return Skip("its weight holds NaN or infinity")
             name = " + ".join(source.name for source in sources)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .block import BlockFormat, BlockTensor, Codes, Floats, exponent_scale
+from .threads import over_ranges
 
 # Elements of a chunk of columns: its three float32 buffers stay in a core's second-level cache.
 CHUNK_ELEMENTS = 1 << 16
+# Fewest columns of a chunk: a row's part is two lines of a cache.
+CHUNK_COLUMNS = 32
+# Elements of a chunk that is only read once.
+READ_ELEMENTS = 1 << 20
 # Column scales tried over the span that the exponents leave open (one step of theirs).
 SHIFT_CANDIDATES, FINE_CANDIDATES = 8, 2
 # A block is also tried with exponents below the one that holds its largest value, down to half an octave or one.
@@ -37,15 +40,18 @@ def encode(
     clip and the ones just below it. A row's squared errors are weighed with `importance`, [k], where that is given: the
     mean square of what the row is multiplied with. The squared error of a column is never larger than that of the
     largest scale, with which nothing clips and every error is at most half its block's scale. The result depends on
-    nothing but the arguments, not on the number of workers.
+    nothing but the arguments, not on the number of workers. Codes lie in memory as the weight does.
     """
     k, n = weight.shape
     blocks, rows = fmt.blocks(k)
-    largest = _largest_scale(weight, fmt)
+    largest = _largest_scale(weight, fmt, workers)
     # In units of this power of two, squares of the tiniest and the hugest weights are within float32's range.
     tensor_scale = np.exp2(np.floor(np.log2(largest.max(initial=TINY))))
     largest /= tensor_scale
-    codes = np.empty((blocks, rows, n), np.int8)
+    by_columns = weight.strides[0] < weight.strides[1]
+    codes = (
+        np.empty((n, blocks, rows), np.int8).transpose(1, 2, 0) if by_columns else np.empty((blocks, rows, n), np.int8)
+    )
     exponents = np.empty((blocks, n), np.uint8)
     column_scale = np.empty(n, np.float16)
     rows_weight = None if importance is None else _rows_weight(importance, blocks, rows)
@@ -57,11 +63,17 @@ def encode(
         codes[:, :, columns], exponents[:, columns], column_scale[columns] = best[:3]
         return best.noise, float(np.vdot(chunk, chunk))
 
-    with ThreadPoolExecutor(max_workers=workers) as pool:
-        energies = list(pool.map(encode_columns, _column_slices(n, CHUNK_ELEMENTS // (blocks * rows))))
+    energies = over_ranges(encode_columns, n, max(CHUNK_COLUMNS, CHUNK_ELEMENTS // (blocks * rows)), workers)
     unit = float(tensor_scale)
     noise, signal = np.sum(energies, axis=0) * unit**2 if energies else (0.0, 0.0)
     return BlockTensor(fmt, k, codes, exponents, column_scale, unit, float(noise), float(signal))
+
+
+def is_finite(weight: NDArray[np.floating], workers: int = 1) -> bool:
+    """Tell whether a [k, n] weight holds neither NaN nor infinity."""
+    rows = weight if weight.strides[0] > weight.strides[1] else weight.T
+    step = max(1, READ_ELEMENTS // max(rows.shape[1], 1))
+    return all(over_ranges(lambda part: bool(np.isfinite(rows[part]).all()), len(rows), step, workers))
 
 
 class _Encoded(NamedTuple):
@@ -71,9 +83,16 @@ class _Encoded(NamedTuple):
     noise: float
 
 
-def _largest_scale(weight: NDArray[np.floating], fmt: BlockFormat) -> Floats:
+def _largest_scale(weight: NDArray[np.floating], fmt: BlockFormat, workers: int) -> Floats:
     """Return per column the scale, [n], with which its largest value needs the largest exponent and code."""
-    peak = np.maximum(weight.max(axis=0, initial=0), -weight.min(axis=0, initial=0)).astype(np.float32)
+    k, n = weight.shape
+    peak = np.empty(n, np.float32)
+
+    def read(columns: slice) -> None:
+        part = weight[:, columns]
+        peak[columns] = np.maximum(part.max(axis=0, initial=0), -part.min(axis=0, initial=0))
+
+    over_ranges(read, n, max(CHUNK_COLUMNS, READ_ELEMENTS // max(k, 1)), workers)
     top = np.float32(2.0 ** (fmt.max_exponent / fmt.steps))
     scale: Floats = np.maximum(peak / (fmt.high * top), TINY)
     return np.exp2(np.ceil(np.log2(scale))) if fmt.powers else scale
@@ -83,11 +102,6 @@ def _float16(scale: Floats) -> NDArray[np.float16]:
     """Round scales to float16, up where it has so few bits that rounding down would clip half a code."""
     rounded = np.maximum(scale.astype(np.float16), SMALLEST_SCALE)
     return np.where(rounded < scale * np.float32(1 - 2**-10), np.nextafter(rounded, np.float16(np.inf)), rounded)
-
-
-def _column_slices(n: int, width: int) -> Iterator[slice]:
-    width = max(32, width)
-    return (slice(start, min(start + width, n)) for start in range(0, n, width))
 
 
 def _rows_weight(importance: NDArray[np.floating], blocks: int, rows: int) -> Floats:

@@ -83,6 +83,11 @@ class Emitter:
         """Version of the standard operators."""
         return self._editor.opset
 
+    @property
+    def workers(self) -> int:
+        """Threads that constants are made with."""
+        return self._editor.workers
+
     def shape(self, tensor: gs.Tensor) -> Shape | None:
         """Return the sizes of the axes of one of the input model's tensors, or None where they are not known."""
         return self._editor.shapes.shape(tensor) if self._editor.shapes else None
@@ -154,13 +159,15 @@ class Editor:
     Attributes:
         graph: the graph.
         keep: see there.
+        workers: threads that constants are made with.
         shapes: of the input model's tensors, or None where no pass asked for them.
     """
 
-    def __init__(self, graph: gs.Graph, keep: Keep = lambda array: array) -> None:
+    def __init__(self, graph: gs.Graph, keep: Keep = lambda array: array, workers: int = 1) -> None:
         """Take over `graph`, which nobody else changes meanwhile; new constants are what `keep` returns for them."""
         self.graph = graph
         self.keep = keep
+        self.workers = workers
         self.shapes: Shapes | None = None
         self._names = {tensor.name for scope in scopes(graph) for tensor in scope.tensors().values()}
         self._shared: dict[tuple[str, tuple[int, ...], bytes], gs.Constant] = {}

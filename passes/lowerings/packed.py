@@ -14,7 +14,9 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from ..formats.block import BlockFormat, BlockTensor
+from ..formats.encode import CHUNK_COLUMNS, CHUNK_ELEMENTS
 from ..formats.planes import pack_nibbles
+from ..formats.threads import over_ranges
 from ..graph.editor import Emitter
 from .base import StoredWeight
 from .operators import keep_first, reshape
@@ -52,8 +54,7 @@ class Packed:
 
     def store(self, load: Emitter, tensor: BlockTensor, name: str, by_rows: bool) -> StoredWeight:
         """Write packed codes [n, blocks, block bytes] and the scales' expansion."""
-        codes = np.ascontiguousarray(tensor.codes.transpose(2, 0, 1))
-        packed = _pack(codes, tensor.format)
+        packed = _pack(tensor, load.workers)
         scale, scale_bytes = expand_scales(
             load,
             np.ascontiguousarray(tensor.exponents.T),
@@ -110,8 +111,21 @@ class Packed:
         return keep_first(at, rows, -1, table.k, f"{name}.unpadded") if padded else rows
 
 
-def _pack(codes: NDArray[np.int8], fmt: BlockFormat) -> NDArray[np.uint8]:
-    """Return codes [n, blocks, rows] around 2^(bits-1), neighbours in one byte, the first one lowest."""
+def _pack(tensor: BlockTensor, workers: int) -> NDArray[np.uint8]:
+    """Return codes [n, blocks, block bytes] around 2^(bits-1), neighbours in one byte, the first one lowest."""
+    blocks, rows, n = tensor.codes.shape
+    packed = np.empty((n, blocks, rows * tensor.format.bits // 8), np.uint8)
+
+    def pack(columns: slice) -> None:
+        codes = np.ascontiguousarray(tensor.codes[:, :, columns].transpose(2, 0, 1))
+        packed[columns] = _pack_columns(codes, tensor.format)
+
+    over_ranges(pack, n, max(CHUNK_COLUMNS, CHUNK_ELEMENTS // (blocks * rows)), workers)
+    return packed
+
+
+def _pack_columns(codes: NDArray[np.int8], fmt: BlockFormat) -> NDArray[np.uint8]:
+    """Return [n, blocks, block bytes] of codes [n, blocks, rows]."""
     unsigned = (codes.view(np.uint8) + np.uint8(-fmt.low)) & np.uint8((1 << fmt.bits) - 1)
     shape = codes.shape[:2]
     if fmt.bits == 8:
