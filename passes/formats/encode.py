@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .block import BlockFormat, BlockTensor, Codes, Floats, exponent_scale
+from .block import BlockFormat, BlockTensor, Floats, exponent_scale
 from .threads import over_ranges
 
-# Elements of a chunk of columns: its three float32 buffers stay in a core's second-level cache.
-CHUNK_ELEMENTS = 1 << 16
-# Fewest columns of a chunk: a row's part is two lines of a cache.
-CHUNK_COLUMNS = 32
-# Elements of a chunk that is only read once.
+# Columns that a thread works on at a time: numpy is fast at long rows, and two threads share the usual widths evenly.
+COLUMNS = 384
+# Elements of these columns that are worked on at a time: three float32 buffers stay in a core's second-level cache.
+PIECE_ELEMENTS = 1 << 16
+# Rows that every block has a multiple of.
+SHORTEST_BLOCK = 8
+# Elements of a part that is only read once.
 READ_ELEMENTS = 1 << 20
 # Column scales tried over the span that the exponents leave open (one step of theirs).
 SHIFT_CANDIDATES, FINE_CANDIDATES = 8, 2
@@ -48,25 +52,36 @@ def encode(
     # In units of this power of two, squares of the tiniest and the hugest weights are within float32's range.
     tensor_scale = np.exp2(np.floor(np.log2(largest.max(initial=TINY))))
     largest /= tensor_scale
-    by_columns = weight.strides[0] < weight.strides[1]
-    codes = (
-        np.empty((n, blocks, rows), np.int8).transpose(1, 2, 0) if by_columns else np.empty((blocks, rows, n), np.int8)
-    )
-    exponents = np.empty((blocks, n), np.uint8)
+    transposed = weight.strides[0] < weight.strides[1]
+    codes = np.empty((n, blocks * rows) if transposed else (blocks * rows, n), np.int8)
+    codes = codes.T if transposed else codes
+    exponents = np.zeros((blocks, n), np.uint8)
     column_scale = np.empty(n, np.float16)
-    rows_weight = None if importance is None else _rows_weight(importance, blocks, rows)
+    # Where all blocks have the same scale, short ones will do.
+    length = rows if fmt.max_exponent else SHORTEST_BLOCK
+    rows_weight = None if importance is None else _rows_weight(importance, blocks * rows, length)
 
     def encode_columns(columns: slice) -> tuple[float, float]:
-        chunk = np.zeros((blocks * rows, columns.stop - columns.start), np.float32)
-        np.multiply(weight[:, columns], 1 / tensor_scale, out=chunk[:k], casting="same_kind")
-        best = _search(chunk.reshape(blocks, rows, -1), fmt, largest[columns], rows_weight)
-        codes[:, :, columns], exponents[:, columns], column_scale[columns] = best[:3]
-        return best.noise, float(np.vdot(chunk, chunk))
+        part = _Columns(weight[:, columns], 1 / tensor_scale, blocks * rows // length, length)
+        found, column_scale[columns] = _search(part, fmt, largest[columns], rows_weight)
+        block_scale = exponent_scale(found, fmt) * column_scale[columns].astype(np.float32)
+        noise = signal = 0.0
+        for piece, values, scratch in part.pieces():
+            noise += float(_round(values, block_scale[piece], fmt, scratch).sum(dtype=np.float64))
+            signal += float(np.vdot(values, values))
+            where = slice(piece.start * length, piece.stop * length)
+            codes[where, columns] = scratch.codes.reshape(where.stop - where.start, -1)
+        if fmt.max_exponent:
+            exponents[:, columns] = found
+        return noise, signal
 
-    energies = over_ranges(encode_columns, n, max(CHUNK_COLUMNS, CHUNK_ELEMENTS // (blocks * rows)), workers)
+    energies = over_ranges(encode_columns, n, COLUMNS, workers)
     unit = float(tensor_scale)
     noise, signal = np.sum(energies, axis=0) * unit**2 if energies else (0.0, 0.0)
-    return BlockTensor(fmt, k, codes, exponents, column_scale, unit, float(noise), float(signal))
+    blockwise = (
+        codes.reshape(blocks, rows, n) if not transposed else codes.T.reshape(n, blocks, rows).transpose(1, 2, 0)
+    )
+    return BlockTensor(fmt, k, blockwise, exponents, column_scale, unit, float(noise), float(signal))
 
 
 def is_finite(weight: NDArray[np.floating], workers: int = 1) -> bool:
@@ -76,11 +91,34 @@ def is_finite(weight: NDArray[np.floating], workers: int = 1) -> bool:
     return all(over_ranges(lambda part: bool(np.isfinite(rows[part]).all()), len(rows), step, workers))
 
 
-class _Encoded(NamedTuple):
-    codes: Codes
-    exponents: NDArray[np.uint8]
-    column_scale: NDArray[np.float16]
-    noise: float
+class _Scratch(NamedTuple):
+    """Room for what is computed of a piece, [blocks, rows, columns]: scaled values, codes."""
+
+    scaled: Floats
+    codes: Floats
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Some columns of a weight, [k, columns], times `factor`, in blocks."""
+
+    weight: NDArray[np.floating]
+    factor: np.float32
+    blocks: int
+    rows: int
+
+    def pieces(self) -> Iterator[tuple[slice, Floats, _Scratch]]:
+        """Yield (blocks, float32 values [blocks, rows, columns], room for two such); the next piece takes the room."""
+        n = self.weight.shape[1]
+        count = min(max(1, PIECE_ELEMENTS // max(self.rows * n, 1)), self.blocks)
+        values, scaled, codes = (np.empty((count, self.rows, n), np.float32) for _ in range(3))
+        for start in range(0, self.blocks, count):
+            size = min(count, self.blocks - start)
+            matrix = values[:size].reshape(-1, n)
+            part = self.weight[start * self.rows : (start + size) * self.rows]
+            np.multiply(part, self.factor, out=matrix[: len(part)], casting="same_kind")
+            matrix[len(part) :] = 0
+            yield slice(start, start + size), values[:size], _Scratch(scaled[:size], codes[:size])
 
 
 def _largest_scale(weight: NDArray[np.floating], fmt: BlockFormat, workers: int) -> Floats:
@@ -92,7 +130,7 @@ def _largest_scale(weight: NDArray[np.floating], fmt: BlockFormat, workers: int)
         part = weight[:, columns]
         peak[columns] = np.maximum(part.max(axis=0, initial=0), -part.min(axis=0, initial=0))
 
-    over_ranges(read, n, max(CHUNK_COLUMNS, READ_ELEMENTS // max(k, 1)), workers)
+    over_ranges(read, n, max(COLUMNS, READ_ELEMENTS // max(k, 1)), workers)
     top = np.float32(2.0 ** (fmt.max_exponent / fmt.steps))
     scale: Floats = np.maximum(peak / (fmt.high * top), TINY)
     return np.exp2(np.ceil(np.log2(scale))) if fmt.powers else scale
@@ -104,31 +142,31 @@ def _float16(scale: Floats) -> NDArray[np.float16]:
     return np.where(rounded < scale * np.float32(1 - 2**-10), np.nextafter(rounded, np.float16(np.inf)), rounded)
 
 
-def _rows_weight(importance: NDArray[np.floating], blocks: int, rows: int) -> Floats:
-    """Return importances around 1, [blocks, rows]; padding has none."""
-    padded = np.zeros(blocks * rows, np.float32)
-    padded[: len(importance)] = importance / max(float(importance.mean()), TINY)
-    return padded.reshape(blocks, rows)
+def _rows_weight(importance: NDArray[np.floating], padded: int, rows: int) -> Floats:
+    """Return importances around 1, [padded / rows, rows]; padding has none."""
+    weights = np.zeros(padded, np.float32)
+    weights[: len(importance)] = importance / max(float(importance.mean()), TINY)
+    return weights.reshape(-1, rows)
 
 
-def _search(chunk: Floats, fmt: BlockFormat, largest: Floats, rows_weight: Floats | None) -> _Encoded:
-    """Return the best codes of a [blocks, rows, columns] chunk over the candidate column scales."""
-    peak = np.maximum(chunk.max(axis=1), -chunk.min(axis=1))
-    buffers = np.empty_like(chunk), np.empty_like(chunk)
-    columns = chunk.shape[2]
-    least = np.full(columns, np.inf, np.float32)
-    best_scale = np.zeros(columns, np.float16)
-    best_exponents = np.zeros(peak.shape, np.uint8)
-    for fraction in _candidates(fmt):
-        scale16 = _float16(largest * np.float32(2.0**-fraction))
-        scale = scale16.astype(np.float32)
-        exponents, error = _best_exponents(chunk, peak, scale, fmt, buffers, rows_weight)
-        better = error < least
-        least[better], best_scale[better] = error[better], scale16[better]
-        best_exponents[:, better] = exponents[:, better]
-    block_scale = exponent_scale(best_exponents, fmt) * best_scale.astype(np.float32)
-    noise = _round(chunk, block_scale, fmt, *buffers).sum(dtype=np.float64)
-    return _Encoded(buffers[1].astype(np.int8), best_exponents, best_scale, float(noise))
+def _search(
+    columns: _Columns, fmt: BlockFormat, largest: Floats, rows_weight: Floats | None
+) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
+    """Return the best exponents, [blocks, columns], and column scales, [columns], over the candidate column scales."""
+    scales16 = np.stack([_float16(largest * np.float32(2.0**-fraction)) for fraction in _candidates(fmt)])
+    if len(scales16) == 1 and not fmt.max_exponent:
+        return np.zeros((columns.blocks, len(largest)), np.uint8), scales16[0]
+    scales = scales16.astype(np.float32)
+    exponents = np.empty((len(scales), columns.blocks, len(largest)), np.uint8)
+    errors = np.zeros(scales.shape, np.float32)
+    for piece, values, scratch in columns.pieces():
+        peak = np.maximum(values.max(axis=1), -values.min(axis=1))
+        weight = None if rows_weight is None else rows_weight[piece]
+        for number, scale in enumerate(scales):
+            exponents[number, piece], error = _best_exponents(values, peak, scale, fmt, scratch, weight)
+            errors[number] += error
+    best = errors.argmin(axis=0)
+    return np.take_along_axis(exponents, best[None, None], 0)[0], np.take_along_axis(scales16, best[None], 0)[0]
 
 
 def _candidates(fmt: BlockFormat) -> NDArray[np.float64]:
@@ -146,17 +184,17 @@ def _best_exponents(
     peak: Floats,
     scale: Floats,
     fmt: BlockFormat,
-    buffers: tuple[Floats, Floats],
+    scratch: _Scratch,
     rows_weight: Floats | None,
 ) -> tuple[NDArray[np.uint8], Floats]:
     """Return each block's best exponent, [blocks, columns], and each column's squared error, [columns]."""
     octaves = np.log2(np.maximum(peak, TINY) / (scale * np.float32(fmt.high)))
     smallest = np.clip(np.ceil(octaves * fmt.steps), 0, fmt.max_exponent).astype(np.int8)
     exponents = smallest.astype(np.uint8)
-    least = _round(chunk, exponent_scale(exponents, fmt) * scale, fmt, *buffers, rows_weight)
+    least = _round(chunk, exponent_scale(exponents, fmt) * scale, fmt, scratch, rows_weight)
     for below in CLIPPED_STEPS[fmt.steps][1:] if fmt.max_exponent else ():
         lower = np.maximum(smallest - np.int8(below), 0).astype(np.uint8)
-        error = _round(chunk, exponent_scale(lower, fmt) * scale, fmt, *buffers, rows_weight)
+        error = _round(chunk, exponent_scale(lower, fmt) * scale, fmt, scratch, rows_weight)
         better = error < least
         least[better], exponents[better] = error[better], lower[better]
     return exponents, least.sum(axis=0)
@@ -166,11 +204,11 @@ def _round(
     chunk: Floats,
     block_scale: Floats,
     fmt: BlockFormat,
-    scaled: Floats,
-    codes: Floats,
+    scratch: _Scratch,
     rows_weight: Floats | None = None,
 ) -> Floats:
-    """Leave the codes of `chunk / block_scale` in `codes` and return each block's squared error, [blocks, columns]."""
+    """Leave the codes of `chunk / block_scale` in `scratch`; return each block's squared error, [blocks, columns]."""
+    scaled, codes = scratch
     np.multiply(chunk, (1 / block_scale)[:, None, :], out=scaled)
     np.rint(scaled, out=codes)
     np.clip(codes, fmt.low, fmt.high, out=codes)

@@ -14,7 +14,6 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from ..formats.block import BlockFormat, BlockTensor
-from ..formats.encode import CHUNK_COLUMNS, CHUNK_ELEMENTS
 from ..formats.planes import pack_nibbles
 from ..formats.threads import over_ranges
 from ..graph.editor import Emitter
@@ -27,6 +26,8 @@ WIDTHS = (2, 4, 8)
 SMALLEST_BLOCK, LARGEST_BLOCK = 16, 256
 # One block for a whole column is not to be had: the kernel's fastest block at 8 bits stands for it.
 WHOLE_COLUMN_BLOCK = 128
+# Columns that a thread packs at a time: a row's part is two lines of a cache, all of them stay in the second level.
+COLUMNS = 128
 # int8 activations inside the kernel; other levels are slower than float.
 ACCURACY_LEVEL = 4
 
@@ -120,7 +121,7 @@ def _pack(tensor: BlockTensor, workers: int) -> NDArray[np.uint8]:
         codes = np.ascontiguousarray(tensor.codes[:, :, columns].transpose(2, 0, 1))
         packed[columns] = _pack_columns(codes, tensor.format)
 
-    over_ranges(pack, n, max(CHUNK_COLUMNS, CHUNK_ELEMENTS // (blocks * rows)), workers)
+    over_ranges(pack, n, COLUMNS, workers)
     return packed
 
 
