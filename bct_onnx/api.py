@@ -87,6 +87,7 @@ def compress(
     files.check_target(source, target)
     if not again and any(entry.key == MARK for entry in model.proto.metadata_props):
         raise BctError(f"{source}: is compressed already; use the original, or --again to go on all the same")
+    model.hash_ahead()
     means = means_for(model.bytes, available_bytes())
     say = progress or _tell_nobody
     say("running the input model", 0, 0)

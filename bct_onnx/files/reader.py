@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ from google.protobuf.message import DecodeError, Message  # type: ignore[import-
 from bct_onnx.errors import BctError
 
 from . import importer, wire
+from .background import in_background
 from .tensors import Span, all_tensors, check_tensor, external_path, locate, map_file
 
 # Weights from this size on stay in the file, in bytes.
@@ -39,10 +41,19 @@ class ModelFile:
     files: Mapping[str, Path]
     maps: Mapping[str, memoryview]
 
-    @cached_property
+    @property
     def sha256(self) -> str:
         """The SHA-256 in hexadecimal of the file followed by its external files, if any, in order of name."""
-        return file_hash(self.path, [self.files[name] for name in sorted(self.files) if name != own_name(self.path)])
+        return self._hash.result()
+
+    def hash_ahead(self) -> None:
+        """Let a thread find `sha256` beside other work."""
+        assert self._hash
+
+    @cached_property
+    def _hash(self) -> Future[str]:
+        external = [self.files[name] for name in sorted(self.files) if name != own_name(self.path)]
+        return in_background(lambda: file_hash(self.path, external))
 
     def graph(self) -> gs.Graph:
         """Return a new graph whose weights are views of the file; raises BctError if it cannot be kept whole.

@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ import onnx_graphsurgeon as gs
 from bct_onnx.errors import BctError
 
 from . import exporter, wire
+from .background import in_background
 from .exporter import Payload
 from .reader import ModelFile, file_hash
 from .staging import data_name
@@ -120,8 +122,13 @@ def _write_new(path: Path, pieces: Iterable[Any]) -> str:
                 raise BctError(f"{path}: a tensor has {len(content)} bytes of data where {len(piece)} were declared")
             for start in range(0, len(content), _BLOCK):
                 block = content[start : start + _BLOCK]
-                digest.update(block)
-                file.write(block)
+                if len(block) < _BLOCK:
+                    digest.update(block)
+                    file.write(block)
+                else:
+                    hashed = in_background(partial(digest.update, block))
+                    file.write(block)
+                    hashed.result()
         file.flush()
         os.fsync(file.fileno())
     return digest.hexdigest()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from passes.formats.block import BlockFormat, BlockTensor, decode, exponent_scale, round_up
-from passes.formats.encode import encode
+from passes.formats.encode import COLUMNS, encode, is_finite
 
 # float32 rounds the scaled weight, the code times its scale, and their difference.
 ROUNDING = 4 * np.finfo(np.float32).eps
@@ -132,8 +132,21 @@ def test_noise_and_signal_are_those_of_the_decoded_weight(weight, fmt):
 @given(weights(), formats)
 @settings(max_examples=30)
 def test_workers_change_nothing(weight, fmt):
-    wide = np.tile(weight, (1, 40))
+    # As many columns as three ranges have.
+    wide = np.tile(weight, (1, 1 + 2 * COLUMNS // weight.shape[1]))
     assert same(encode(wide, fmt, workers=1), encode(wide, fmt, workers=2))
+
+
+@pytest.mark.parametrize(
+    "fmt", [BlockFormat.shifted(4, 8), BlockFormat.shifted(6, 0), BlockFormat.fine(4, 128)], ids=str
+)
+def test_a_weight_of_several_pieces_is_searched_as_a_whole(fmt):
+    weight = np.random.default_rng(9).standard_normal((1003, 500)).astype(np.float32)
+    tensor = encode(weight, fmt)
+    squared = np.square(errors(weight, tensor))
+    assert (squared.sum(axis=0) <= np.square(simple(weight, fmt) - weight).sum(axis=0) * (1 + 1e-5)).all()
+    assert np.isclose(tensor.noise, squared.sum(), rtol=1e-4)
+    assert np.isclose(tensor.signal, np.square(weight, dtype=np.float64).sum(), rtol=1e-4)
 
 
 @given(weights(), formats)
@@ -257,3 +270,19 @@ def test_importance_moves_the_error_to_rows_that_matter_less(make) -> None:
     assert weighed.noise == pytest.approx(by_row.sum(), rel=1e-4)
     same = encode(weight, make(4, 32), importance=np.full(100, 3.0))
     np.testing.assert_array_equal(decode(same), decode(plain))
+
+
+@given(weights(), formats)
+def test_codes_do_not_depend_on_how_the_weight_lies_in_memory(weight, fmt):
+    by_rows, by_columns = (encode(np.asarray(weight, order=order), fmt) for order in ("C", "F"))
+    assert same(by_rows, by_columns)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_not_finite_is_found_anywhere(order, value):
+    weight = np.zeros((70, 33), np.float32, order=order)
+    assert is_finite(weight, 2)
+    weight[69, 32] = value
+    assert not is_finite(weight, 2)
+    assert is_finite(weight[:0])

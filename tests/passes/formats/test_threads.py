@@ -1,0 +1,20 @@
+"""Ranges cover an axis once, in order, for any number of threads."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from passes.formats.threads import over_ranges
+
+
+@given(st.integers(0, 40), st.integers(1, 50), st.integers(1, 4))
+def test_every_index_is_worked_on_once_and_in_order(length, width, workers):
+    parts = over_ranges(lambda part: list(range(length))[part], length, width, workers)
+    assert [index for part in parts for index in part] == list(range(length))
+    assert all(0 < len(part) <= width for part in parts)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_goes_wrong_in_a_range_goes_wrong(workers):
+    with pytest.raises(ZeroDivisionError):
+        over_ranges(lambda part: 1 // (part.start - 2), 4, 1, workers)
