@@ -107,8 +107,9 @@ def _replace(context: Context, constant: ConstantView) -> str | None:
             bits = OTHER_BITS
         fine = context.options.scales == "fine"
         fmt = BlockFormat.fine(bits, BLOCK_SIZE) if fine else BlockFormat.shifts_only(bits, BLOCK_SIZE)
-        tensor = encode(as_rows(values).T, fmt, context.options.workers)
-        restored, size = store_codes(load, tensor, values.shape, to, name)
+        columns = None if weight else as_columns(values)
+        tensor = encode(as_rows(values).T if columns is None else columns, fmt, context.options.workers)
+        restored, size = store_codes(load, tensor, values.shape, to, name, by_columns=columns is not None)
         sqnr = tensor.sqnr_db
     redirect(source, restored, readers)
     context.report.tensors.append(
@@ -132,6 +133,17 @@ def as_rows(values: NDArray[np.floating]) -> NDArray[np.floating]:
         if values.ndim > 1 and rows.shape[1] >= SHORTEST_ROW:
             return rows
     return values.reshape(1, -1)
+
+
+def as_columns(values: NDArray[np.floating]) -> NDArray[np.floating] | None:
+    """Return the values as [k, n], a place on the last axis a column, or None where columns are short.
+
+    Channels of a table of positions may differ in size by hundreds: a scale for neighbours in one row, which the
+    largest of them sets, leaves nothing of the small ones.
+    """
+    if values.ndim < 2 or values.size < SHORTEST_ROW * values.shape[-1]:
+        return None
+    return values.reshape(-1, values.shape[-1])
 
 
 def _is_quantized(node: gs.Node) -> bool:

@@ -1,6 +1,6 @@
 """Constants that nothing multiplies in integers: codes in the file, floats once the session is made.
 
-codes -- unpack -- Cast(float) -- Mul(block scale) -- Reshape -- (Slice) -- Reshape -> float [*shape]
+codes -- unpack -- Cast(float) -- Mul(block scale) -- Reshape -- (Slice) -- (Transpose) -- Reshape -> float [*shape]
 half:  float16 [*shape] -- Cast(float)
 """
 
@@ -20,11 +20,11 @@ from .unpack import as_int8, unpack
 
 
 def store_codes(
-    load: Emitter, tensor: BlockTensor, shape: Sequence[int], to: int, name: str
+    load: Emitter, tensor: BlockTensor, shape: Sequence[int], to: int, name: str, by_columns: bool = False
 ) -> tuple[gs.Variable, int]:
     """Write a constant whose values are `tensor` by rows, [n, k] reshaped to `shape`; return (tensor, bytes).
 
-    `to` is the ONNX type of the result.
+    `to` is the ONNX type of the result. `by_columns`: it is [k, n] that is reshaped.
     """
     codes = np.ascontiguousarray(tensor.codes.transpose(2, 0, 1))
     values, size = unpack(load, codes, tensor.format.bits, name)
@@ -41,6 +41,9 @@ def store_codes(
     if codes.size != tensor.k * tensor.n:
         floats = reshape(load, floats, (tensor.n, -1), f"{name}.matrix")
         floats = keep_first(load, floats, 1, tensor.k, f"{name}.unpadded")
+    if by_columns:
+        floats = reshape(load, floats, (tensor.n, tensor.k), f"{name}.rows")
+        floats = load.op("Transpose", floats, name=f"{name}.columns", perm=[1, 0])
     restored = reshape(load, floats, tuple(shape), f"{name}.restored")
     return restored if to == FLOAT else cast(load, restored, to, f"{name}.cast"), size + scale_bytes
 

@@ -44,6 +44,15 @@ def test_rows_are_encoded_as_the_format_says(tmp_path):
     np.testing.assert_allclose(restored(result.proto, values), expected, rtol=4e-7)
 
 
+@pytest.mark.parametrize("shape", [(96, 64), (1, 200, 70), (2, 3, 20, 64), (500, 3)], ids=str)
+def test_small_channels_of_a_table_keep_their_digits_beside_large_ones(tmp_path, shape):
+    values = random(*shape, seed=8) * np.logspace(0, -3, shape[-1], dtype=np.float32)
+    answer = restored(rewrite(add(values), tmp_path).proto, values)
+    axes = tuple(range(len(shape) - 1))
+    # Two steps of a channel, with what clipping its largest value may lose.
+    assert (np.abs(answer - values).max(axis=axes) <= 2 * np.abs(values).max(axis=axes) / 127).all()
+
+
 @pytest.mark.parametrize("bits", [2, 3, 5, 6, 8])
 def test_the_weight_of_a_convolution_bears_the_requested_width(tmp_path, bits):
     kernel = random(16, 3, 5, 7, seed=3)
