@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -130,6 +131,10 @@ class Attempt:
     def _write(self, model: files.ModelFile, options: Options, notes: list[str], coder: Coder) -> Result:
         sizes = measure_sizes(model, self.path, self.reference) if "intermediates" in options.operators else None
         written, reports = self._encode(model, options, coder, notes)
+        # A session that decodes weights takes more memory than all else: it need not come on top of the input and the
+        # graph, whose nodes and tensors refer to each other.
+        model.let_go()
+        gc.collect()
         self.progress("verifying", 0, 0)
         verification = compare(self.reference, self.path) if self.reference else None
         if verification is None and self.means.thrift:

@@ -15,7 +15,7 @@ from bct_onnx.errors import BctError
 
 from . import importer, wire
 from .background import in_background
-from .tensors import Span, all_tensors, check_tensor, external_path, locate, map_file
+from .tensors import Span, all_tensors, check_tensor, external_path, locate, map_file, release
 
 # Weights from this size on stay in the file, in bytes.
 _SMALL = 1024
@@ -61,6 +61,11 @@ class ModelFile:
         Functions are inlined. Inputs with a default value (IR version 4 on) are variables.
         """
         return importer.to_graph(self.proto, self.content, self.path)
+
+    def let_go(self) -> None:
+        """Give back the memory that what was read of the files takes; it is read anew when it is asked for."""
+        for view in self.maps.values():
+            release(view)
 
     def content(self, tensor: onnx.TensorProto) -> memoryview | None:
         """Return the raw bytes of a tensor of `proto` that refers to a file, None if it holds its data."""

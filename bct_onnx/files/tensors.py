@@ -110,6 +110,12 @@ def map_file(path: Path) -> memoryview:
         raise BctError(f"{path}: cannot be read: {error.strerror}") from error
 
 
+def release(view: memoryview) -> None:
+    """Let the system take back the pages of what `map_file` returned, where it can: they count as the process's own."""
+    if isinstance(view.obj, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        view.obj.madvise(mmap.MADV_DONTNEED)
+
+
 def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """Yield every TensorProto of a model: initializers, attributes, subgraphs and functions."""
     yield from _graph_tensors(model.graph)

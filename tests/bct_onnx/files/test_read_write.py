@@ -60,6 +60,7 @@ def test_weights_stay_in_the_file(tmp_path):
     assert path.read_bytes()[span.offset : span.offset + span.length] == WEIGHT.tobytes()
     assert source.bytes == path.stat().st_size
     source.hash_ahead()
+    source.let_go()
     assert source.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
     values = source.graph().tensors()["w"].values
