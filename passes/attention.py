@@ -32,6 +32,8 @@ from .report import Skip
 INTEGERS = frozenset({"activation_matmul", "softmax"})
 # qdq is for runtimes that know no new operators.
 LOWERINGS = DENSE | {"packed"}
+# What makes rows of a width that the runtime knows from constants.
+FOLLOWED = frozenset({"Add", "Gemm", "MatMul", "Split"})
 # The opset of Attention, and what it stands for.
 BEST_OPSET, BEST_FOR = 23, frozenset({"Softmax"})
 
@@ -98,13 +100,17 @@ def replace(context: Context, matches: list[Rewrite[Attention]]) -> Skip | None:
 
 
 def _rows(at: Emitter, part: Heads, shapes: Shapes) -> gs.Tensor:
-    """Return [b, s, h * d] of heads [b, s, h, d] that are split."""
-    maker = part.tensor.inputs[0] if part.tensor.inputs else None
+    """Return [b, s, h * d] of heads [b, s, h, d] that are split.
+
+    A runtime that does not know h * d takes it for 0 (ONNX Runtime 1.32): where it cannot follow, it is told.
+    """
+    maker, width = part.tensor.inputs[0] if part.tensor.inputs else None, part.shape[2] * part.shape[3]
     if maker is not None and maker.op == "Reshape":
         rows: gs.Tensor = maker.inputs[0]
-        if shapes.shape(rows) == (part.batch, part.tokens, part.shape[2] * part.shape[3]):
+        followed = bool(rows.inputs) and rows.inputs[0].op in FOLLOWED
+        if shapes.shape(rows) == (part.batch, part.tokens, width) and (followed or not rows.inputs):
             return rows
-    return reshape(at, part.tensor, (0, 0, -1), f"{part.tensor.name}.rows")
+    return reshape(at, part.tensor, (0, 0, width.static or -1), f"{part.tensor.name}.rows")
 
 
 def _heads_first(at: Emitter, part: Heads) -> gs.Tensor:

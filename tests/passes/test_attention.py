@@ -116,6 +116,24 @@ def test_scale_computed_from_shapes(tmp_path, scores):
     agree(source, result.proto, **projections())
 
 
+# An exporter's chunk: bounds computed from a shape.
+CHUNKS = """
+ dims = Shape <start = 2> (x) three = Constant <value_ints = [3]> () one = Div(dims, three)
+ zero = Constant <value_ints = [0]> () two = Add(one, one) axis = Constant <value_ints = [2]> ()
+ q = Slice(x, zero, one, axis) k = Slice(x, one, two, axis) v = Slice(x, two, dims, axis)
+"""
+
+
+def test_chunks_whose_width_the_runtime_cannot_follow(tmp_path):
+    tail = f"{TAIL.replace('y = ', 'a = ')} y = MatMul(a, w)"
+    inputs, softmax = f"float[b, s, {3 * ROWS}] x", "p = Softmax <axis = -1> (scores)"
+    text = graph(inputs=inputs, head=CHUNKS + HEAD, softmax=softmax, tail=tail)
+    source = model(text, w=draw(ROWS, ROWS, seed=4))
+    result = rewrite(source, tmp_path, **OPERATORS)
+    assert operators(result.proto).count("Attention") == 1
+    agree(source, result.proto, x=draw(BATCH, TOKENS, 3 * ROWS, seed=1))
+
+
 PLAIN_KEY = "kh = Transpose <perm = [0, 2, 1, 3]> (k4) kt = Transpose <perm = [0, 1, 3, 2]> (kh)"
 # Dynamo's way to swap the last two axes.
 MATRICES = """
