@@ -14,6 +14,7 @@ import onnx_graphsurgeon as gs
 import passes
 from passes import Coder, Options, PassReport, Progress
 from passes.context import plain_codes
+from passes.graph.editor import walk
 
 from . import files, search
 from .coverage import Coverage, count, measure_sizes
@@ -29,6 +30,8 @@ from .version import __version__
 MARK = "bct_onnx"
 # A larger input is not searched: its floats would be in memory several times.
 LARGEST_SEARCHED = 1 << 30
+# Models with these are searched only for a goal that was asked for.
+LOOPS = frozenset({"Loop", "Scan"})
 # Width of codes that need no making up for.
 EXACT_BITS = 8
 _LATE = "the clock stopped the search long after its time: another run may give another file"
@@ -71,18 +74,25 @@ class Attempt:
 
     def __call__(self, model: files.ModelFile, options: Options, notes: list[str]) -> Result:
         """Write and verify; raises VerificationError where the result does not run."""
-        small = model.bytes <= LARGEST_SEARCHED and self.means.thrift is Thrift.NONE
-        goal = self.goal
-        if goal is None or self.reference is None or not small or not (goal.asked or options.lowering == "dense"):
-            if goal is not None and not small:
-                notes.append(f"the model is too large to measure its weights: {options.bits} bits everywhere")
+        goal, small = self.goal, self._is_small(model)
+        if goal is None or self.reference is None or not (goal.asked or options.lowering == "dense"):
             return self._write(model, options, notes, self._coder(model, options) if small else plain_codes)
+        if not small:
+            notes.append(f"the model is too large to measure its weights: {options.bits} bits everywhere")
+            return self._write(model, options, notes, plain_codes)
+        if not goal.asked and any(node.op in LOOPS for _, node in walk(model.graph())):
+            notes.append(f"what a loop costs cannot be told beforehand: {options.bits} bits everywhere")
+            return self._write(model, options, notes, self._coder(model, options))
         try:
             return self._search(goal, self.reference, model, options, notes)
         except OrtError as error:
             # At this opset, or with its weights as inputs, the model does not run: writing it tells which.
             notes = [*notes, f"its weights cannot be measured ({error}): {options.bits} bits everywhere"]
             return self._write(model, options, notes, plain_codes)
+
+    def _is_small(self, model: files.ModelFile) -> bool:
+        """Tell whether memory holds a model's floats several times."""
+        return model.bytes <= LARGEST_SEARCHED and self.means.thrift is Thrift.NONE
 
     def _search(
         self, goal: Goal, reference: Reference, model: files.ModelFile, options: Options, notes: list[str]

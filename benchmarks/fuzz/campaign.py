@@ -27,6 +27,8 @@ GOOD = ("verified", "exit 1", "exit 2")
 SECONDS, RUN_SECONDS, BYTES = 90, 5.0, 3 << 30
 # Exit code of a child that did not end as the command line does.
 CRASHED = 99
+# Of a case's search for bits: enough for every weight of these small models.
+SEARCH_SECONDS = 5
 PRESETS = ("fast", "balanced", "small", "portable")
 
 
@@ -60,7 +62,7 @@ class Ending:
 def generated(seed: int) -> Case:
     """Return the case of a random graph."""
     rng = np.random.default_rng([seed, 1])
-    options: dict[str, Any] = {"preset": str(rng.choice(PRESETS))}
+    options: dict[str, Any] = {"preset": str(rng.choice(PRESETS)), "search_seconds": SEARCH_SECONDS}
     if rng.random() < 0.5:
         options["bits"] = int(rng.integers(2, 9))
     if rng.random() < 0.3:
@@ -79,6 +81,7 @@ def generated(seed: int) -> Case:
 def mutated(source: Path, seed: int) -> Case:
     """Return the case of a damaged file; files beside it stay beside it."""
     rng = np.random.default_rng([seed, 2])
+    options = {"preset": str(rng.choice(PRESETS)), "search_seconds": SEARCH_SECONDS}
 
     def make(path: Path) -> None:
         for data_file in source.parent.glob("*.data"):
@@ -86,7 +89,7 @@ def mutated(source: Path, seed: int) -> Case:
                 (path.parent / data_file.name).symlink_to(data_file.resolve())
         path.write_bytes(mutate.mutate(source, seed))
 
-    return Case(f"{source.name} {seed}", mutate.kind_of(seed), make, {"preset": str(rng.choice(PRESETS))})
+    return Case(f"{source.name} {seed}", mutate.kind_of(seed), make, options)
 
 
 def run(case: Case) -> Ending:

@@ -374,3 +374,18 @@ def test_made_feeds_are_drawn_anew_but_for_what_follows_from_sizes() -> None:
         assert one["input_ids"].dtype == other["input_ids"].dtype
         assert (one["input_ids"] != other["input_ids"]).any()
         np.testing.assert_array_equal(other["input_ids"], repeated["input_ids"])
+
+
+LOOP = """g (float[m, 64] x) => (float[m, 64] y) {
+  n = Constant <value_int = 3> () go = Constant <value = bool {1}> () a = MatMul(x, w)
+  y = Loop(n, go, a) <body = b (int64 i, bool c, float[m, 64] s) => (bool c2, float[m, 64] s2) {
+    c2 = Identity(c) t = MatMul(s, v) s2 = Relu(t) }> }"""
+
+
+def test_loops_are_searched_only_when_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "in.onnx"
+    onnx.save(model(LOOP, opset=21, w=random(K, K, seed=1), v=random(K, K, seed=2)), path)
+    report = compress(path, tmp_path / "out.onnx")
+    assert report.search is None
+    assert any("loop" in note for note in report.notes)
+    assert compress(path, tmp_path / "asked.onnx", max_drop=0.1).search is not None
