@@ -156,9 +156,15 @@ class Attempt:
         self, model: files.ModelFile, options: Options, coder: Coder, notes: list[str]
     ) -> tuple[files.WrittenFile, list[PassReport]]:
         """Rewrite the model and write it."""
-        graph = model.graph()
+        graph, large = model.graph(), not self._is_small(model)
+
+        def progress(what: str, done: int, total: int) -> None:
+            if large:
+                model.let_go()
+            self.progress(what, done, total)
+
         with closing(files.Scratch(self.path)) as scratch:
-            reports = passes.run(graph, options, self.progress, scratch.keep, coder)
+            reports = passes.run(graph, options, progress, scratch.keep, coder)
             if broken := sorted({name for report in reports for name in report.not_finite}):
                 notes.append(f"weights that hold NaN or infinity are kept exact: {', '.join(broken)}")
             self.progress("writing", 0, 0)

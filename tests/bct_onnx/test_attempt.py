@@ -1,4 +1,4 @@
-"""A model whose weights cannot be measured is compressed all the same."""
+"""A model whose weights cannot be measured is compressed all the same; a large one a weight at a time."""
 
 from pathlib import Path
 
@@ -7,8 +7,10 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from bct_onnx import compress, search
+from bct_onnx import attempt, compress, files, search
 from bct_onnx.verify.session import OrtError
+from tests.helpers import MLP, K, random
+from tests.helpers import model as model_of
 
 
 def test_a_search_that_does_not_run_gives_way_to_the_same_bits_everywhere(
@@ -29,3 +31,16 @@ def test_a_search_that_does_not_run_gives_way_to_the_same_bits_everywhere(
         "its weights cannot be measured (Unrecognized attribute): 6 bits everywhere"
     ]
     assert report.verification is not None
+
+
+def test_what_was_read_of_a_large_model_is_given_back_after_every_weight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_back: list[str] = []
+    monkeypatch.setattr(files.ModelFile, "let_go", lambda model: given_back.append(model.path.name))
+    onnx.save(model_of(MLP, w=random(K, K, seed=1), v=random(K, K, seed=2)), tmp_path / "in.onnx")
+    report = compress(tmp_path / "in.onnx", tmp_path / "small.onnx", bits=4)
+    once = len(given_back)
+    monkeypatch.setattr(attempt, "LARGEST_SEARCHED", 0)
+    assert compress(tmp_path / "in.onnx", tmp_path / "large.onnx", bits=4).output.sha256 == report.output.sha256
+    assert len(given_back) - once > once + 1
