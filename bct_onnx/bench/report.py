@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from bct_onnx.bench.records import Comparison, Row, Spread
+from bct_onnx.errors import BctError
 
 MEGABYTE = 1e6
 COLORS = {"float": "#7f7f7f", "peer": "#1f77b4", "ours": "#d62728", "given": "#2ca02c"}
@@ -82,8 +83,11 @@ def as_data(comparison: Comparison) -> dict[str, Any]:
 
 
 def plot(comparison: Comparison, path: Path) -> None:
-    """Draw file size and speed over float, one panel each; raise ImportError without matplotlib."""
-    from matplotlib.figure import Figure
+    """Draw file size and speed over float, one panel each; raise BctError without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise BctError("--plot needs matplotlib; install it with: pip install 'bct-onnx[eval]'") from error
 
     rows = comparison.rows[::-1]
     panels = [("file, MB", [row.file_bytes / MEGABYTE for row in rows])]
