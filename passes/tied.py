@@ -19,8 +19,9 @@ from .graph.editor import redirect
 from .report import Skip, TensorReport
 
 SMALLEST_BYTES = 4096
-# Values compared before whole weights are loaded; unequal weights differ in almost all of them.
-SAMPLE = 16
+# Values compared before whole weights are loaded; unequal weights differ in almost all of them. A look at one may
+# bring 2 MB of a mapped file into memory.
+SAMPLE = 4
 MATRIX = 2
 
 
