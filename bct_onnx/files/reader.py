@@ -48,7 +48,7 @@ class ModelFile:
 
     def hash_ahead(self) -> None:
         """Let a thread find `sha256` beside other work."""
-        assert self._hash
+        _ = self._hash
 
     @cached_property
     def _hash(self) -> Future[str]:

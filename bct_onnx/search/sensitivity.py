@@ -26,8 +26,6 @@ from passes.formats.encode import encode
 PROBE_BITS = 4
 # Columns that tell how the error of a weight goes with the width of its codes.
 SAMPLE_COLUMNS = 128
-
-
 # Times the given seconds after which the clock stops a search after all.
 PATIENCE = 4
 # Digits of a measured error that count: the rest is the order in which threads add.
