@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable
 import onnx_graphsurgeon as gs
 
 from . import (
+    absorb,
     activation_matmul,
     attention,
     biases,
     constant,
+    fuse_gelu,
     gather,
     gelu,
     intermediates,
@@ -54,6 +56,8 @@ CHAIN: tuple[Pass, ...] = (
     open_attention,  # before the passes that compute its products and its Softmax
     attention,  # before the multiplications, whose shapes it needs as the model has them
     biases,  # behind attention, whose keys need none, before the multiplications, which take what is left
+    absorb,  # behind biases, which move into normalizations what is then absorbed
+    fuse_gelu,
     matmul,
     activation_matmul,
     softmax,

@@ -105,17 +105,17 @@ def replace(context: Context, matches: list[Rewrite[Values] | Rewrite[Residual]]
     at, form = context.editor.before(rewrite.scope, rewrite.node), rewrite.form
     if isinstance(form, Residual):
         moved = form.branch.bias
-        _put(at, form.node, form.index, form.bias + moved)
+        put_bias(at, form.node, form.index, form.bias + moved)
         for product in form.products:
-            _put(at, product.holder, product.index, product.bias - product.through(moved))
-        _drop(form.branch)
+            put_bias(at, product.holder, product.index, product.bias - product.through(moved))
+        drop_bias(form.branch)
         return None
     if form.key:
-        _drop(form.key)
+        drop_bias(form.key)
     if form.value and form.projection:
         projection = form.projection
-        _put(at, projection.holder, projection.index, projection.bias + projection.through(form.value.bias))
-        _drop(form.value)
+        put_bias(at, projection.holder, projection.index, projection.bias + projection.through(form.value.bias))
+        drop_bias(form.value)
     return None
 
 
@@ -128,7 +128,7 @@ def _values(node: gs.Node, context: Context) -> Values | None:
     key, value = (_only_for(node, node.inputs[index], context) for index in (KEY, VALUE))
     y = node.outputs[0]
     readers = [] if context.is_output(y) else y.outputs
-    projection = _biased(readers[0], context) if len(readers) == 1 else None
+    projection = biased_product(readers[0], context) if len(readers) == 1 else None
     fits = value is not None and projection is not None and projection.linear.k == len(value.bias)
     value, projection = (value, projection) if fits else (None, None)
     return Values(node, key, value, projection) if key or value else None
@@ -148,7 +148,7 @@ def _residual(node: gs.Node, context: Context) -> Residual | None:
     if len(sums) != 1:
         return None
     branch = _only_for(sums[0], sums[0].inputs[1] if sums[0].inputs[0] is x else sums[0].inputs[0], context)
-    products = [_biased(reader, context) for reader in x.outputs if reader is not sums[0]]
+    products = [biased_product(reader, context) for reader in x.outputs if reader is not sums[0]]
     found = tuple(product for product in products if product and not _feeds_attention(product.output))
     if branch is None or len(found) < len(products) or any(product.linear.x is not x for product in found):
         return None
@@ -157,9 +157,7 @@ def _residual(node: gs.Node, context: Context) -> Residual | None:
         return None
     if not np.abs(branch.bias).max(initial=0) <= LARGEST_PART * np.abs(form.scale).max(initial=0):
         return None
-    one_node = node.op == "LayerNormalization"
-    index = BIAS_OF_NORMALIZATION if one_node else _constant_input(node, form.width)
-    return Residual(node, index, form.bias, branch, found)
+    return Residual(node, bias_input(node, form.width), form.bias, branch, found)
 
 
 def _feeds_attention(rows: gs.Tensor) -> bool:
@@ -175,11 +173,11 @@ def _product_behind(rows: gs.Tensor, context: Context) -> Biased | None:
     maker = rows.inputs[0] if rows.inputs and not context.is_output(rows) else None
     if maker is not None and maker.op == "Add":
         maker = next((x.inputs[0] for x in maker.inputs if x.inputs and x.inputs[0].op == "MatMul"), None)
-    found = _biased(maker, context) if maker is not None else None
+    found = biased_product(maker, context) if maker is not None else None
     return found if found and found.output is rows else None
 
 
-def _biased(node: gs.Node, context: Context) -> Biased | None:
+def biased_product(node: gs.Node, context: Context) -> Biased | None:
     """Return a product with a constant weight and a constant bias."""
     linear = match_linear(node)
     if not isinstance(linear, Linear) or linear.batch or linear.transpose_x or context.kept(node):
@@ -195,11 +193,14 @@ def _biased(node: gs.Node, context: Context) -> Biased | None:
     return Biased(linear, vector, add, 1 if add.inputs[0] is node.outputs[0] else 0)
 
 
-def _constant_input(add: gs.Node, n: int) -> int:
-    return next(index for index, tensor in enumerate(add.inputs) if as_vector(tensor, n) is not None)
+def bias_input(node: gs.Node, width: int) -> int:
+    """Return which input of the last node of a normalization is its bias."""
+    if node.op == "LayerNormalization":
+        return BIAS_OF_NORMALIZATION
+    return next(index for index, tensor in enumerate(node.inputs) if as_vector(tensor, width) is not None)
 
 
-def _put(at: Emitter, holder: gs.Node, index: int, bias: NDArray[np.floating]) -> None:
+def put_bias(at: Emitter, holder: gs.Node, index: int, bias: NDArray[np.floating]) -> None:
     """Give a node another bias, of the type and under a name like that of the one before."""
     old = holder.inputs[index]
     view = resolve(old)
@@ -207,7 +208,7 @@ def _put(at: Emitter, holder: gs.Node, index: int, bias: NDArray[np.floating]) -
     holder.inputs[index] = at.constant(np.asarray(bias).astype(view.dtype), f"{old.name}.moved")
 
 
-def _drop(biased: Biased) -> None:
+def drop_bias(biased: Biased) -> None:
     """Let what reads the sum read the product."""
     if biased.holder.op == "Gemm":
         biased.holder.inputs = biased.holder.inputs[:BIAS_OF_GEMM]

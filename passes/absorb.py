@@ -1,0 +1,137 @@
+"""Biases of products that read a normalization, inside the weights: no addition over whole activations.
+
+Rows x = z * g + b of a normalization have sum(z) = 0, so sum(x / g) = sum(b / g) = C is the same for every row, and
+
+    x @ W + c = x @ (W + outer(1 / g, c) / C)
+
+exactly. Where C is small, a constant t added to b makes it larger: the products' biases lose t * W.sum(0), and the
+normalization of a sum with x does not see it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from .base import Rewrite
+from .biases import Biased, bias_input, biased_product, drop_bias, put_bias
+from .context import Context
+from .graph.linear import Linear, match_linear
+from .lowerings.table import DENSE
+from .patterns.normalization import Normalization, match_normalization
+from .report import Skip
+
+# A weight takes a bias in where it changes by at most this part of its length, whose square is the quantization noise
+# that it adds, and no column by more than this part of its peak.
+LARGEST_CHANGE, LARGEST_RISE = 0.1, 0.25
+# The constant added to a normalization's bias, as a part of its scale: rows have peaks of three to ten times that.
+SHIFT = 0.1
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A product that reads the normalization, and its bias, if it has one."""
+
+    linear: Linear
+    biased: Biased | None
+
+    def change(self, scale: NDArray[np.float64], bias: NDArray[np.float64], shift: float) -> NDArray[np.float64]:
+        """Return what is added to the weight, [k, n]; `shift` is what was added to the normalization's bias."""
+        linear = self.linear
+        rest = np.zeros(linear.n) if self.biased is None else self.biased.bias.astype(np.float64) / linear.alpha
+        if shift:
+            rest -= shift * linear.matrix().sum(axis=0, dtype=np.float64)
+        return np.outer(1 / scale, rest) / np.sum(bias / scale)
+
+
+@dataclass(frozen=True)
+class Absorbed:
+    """A normalization and the products that take their biases in.
+
+    Attributes:
+        node: the last node of the normalization.
+        scale: its scale, [width].
+        bias: its new bias, [width].
+        shift: what was added to that.
+        readers: the products.
+    """
+
+    node: gs.Node
+    scale: NDArray[np.float64]
+    bias: NDArray[np.float64]
+    shift: float
+    readers: tuple[Reader, ...]
+
+
+def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite[Absorbed] | None:
+    """Return the normalization whose products can do without biases."""
+    x = node.outputs[0] if node.outputs else None
+    if context.options.lowering not in DENSE or x is None or node.op not in ("LayerNormalization", "Add"):
+        return None
+    readers = tuple(reader for reader in (_reader(each, x, context) for each in x.outputs) if reader)
+    if not any(reader.biased for reader in readers):
+        return None
+    form = match_normalization(node, context.is_output)
+    if not isinstance(form, Normalization) or form.bias is None or not form.centered or not np.all(form.scale):
+        return None
+    if _sees_constants(x, readers, context):
+        bias, shift = form.bias, 0.0
+        readers = tuple(reader for reader in readers if reader.biased)
+    else:
+        size, total = SHIFT * float(np.abs(form.scale).mean()), np.sum(form.bias / form.scale)
+        shift = float(np.copysign(size, total * np.sum(1 / form.scale)))
+        bias = form.bias + shift
+    if not np.sum(bias / form.scale) or not all(_fits(reader, form.scale, bias, shift) for reader in readers):
+        return None
+    return Rewrite(scope, Absorbed(node, form.scale, bias, shift, readers))
+
+
+def replace(context: Context, matches: list[Rewrite[Absorbed]]) -> Skip | None:
+    """Put the biases of one match into the weights."""
+    (rewrite,) = matches
+    form = rewrite.form
+    at = context.editor.before(rewrite.scope, form.node)
+    for reader in form.readers:
+        linear = reader.linear
+        matrix = (linear.matrix() + reader.change(form.scale, form.bias, form.shift)).astype(linear.weight.dtype)
+        stored = np.ascontiguousarray(matrix.T) if linear.transpose_weight else matrix
+        linear.node.inputs[1] = at.constant(stored, f"{linear.weight.source.name}.absorbed")
+        if reader.biased:
+            drop_bias(reader.biased)
+    if form.shift:
+        put_bias(at, form.node, bias_input(form.node, len(form.bias)), form.bias)
+    return None
+
+
+def _reader(node: gs.Node, x: gs.Tensor, context: Context) -> Reader | None:
+    """Return the product of x and a weight of its own that a node is."""
+    linear = match_linear(node)
+    if not isinstance(linear, Linear) or linear.batch or linear.x is not x or linear.transpose_x or context.kept(node):
+        return None
+    biased = biased_product(node, context)
+    bare = biased is not None or linear.bias is None
+    return Reader(linear, biased) if bare and len(linear.weight.source.outputs) == 1 else None
+
+
+def _fits(reader: Reader, scale: NDArray[np.float64], bias: NDArray[np.float64], shift: float) -> bool:
+    matrix, change = reader.linear.matrix(), reader.change(scale, bias, shift)
+    small = np.linalg.norm(change) <= LARGEST_CHANGE * np.linalg.norm(matrix)
+    return bool(small and np.all(np.abs(change).max(axis=0) <= LARGEST_RISE * np.abs(matrix).max(axis=0)))
+
+
+def _sees_constants(x: gs.Tensor, readers: tuple[Reader, ...], context: Context) -> bool:
+    """Tell whether something but the products and the normalization of a sum with x reads it."""
+    known = {id(reader.linear.node) for reader in readers}
+    others = [node for node in x.outputs if id(node) not in known]
+    return context.is_output(x) or not all(_is_normalized(node, context) for node in others)
+
+
+def _is_normalized(total: gs.Node, context: Context) -> bool:
+    """Tell whether a node is a sum that only centered normalizations read."""
+    if total.op != "Add" or context.is_output(total.outputs[0]) or match_linear(total):
+        return False
+    after = [match_normalization(node, context.is_output) for node in total.outputs[0].outputs]
+    return all(isinstance(form, Normalization) and form.centered and form.x is total.outputs[0] for form in after)
