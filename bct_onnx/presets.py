@@ -111,6 +111,8 @@ class Request:
         if self.searched and lowering in DENSE:
             start = PRESETS[DEFAULT_PRESET]
             width, block_size = min(width, start.bits), block_size or start.block_size
+            # At the two or three bits that a search may choose, a bias inside a weight is lost in its steps.
+            operators -= {"absorb"}
         try:
             return replace(
                 preset,

@@ -39,3 +39,8 @@ def test_operators_are_added_to_those_for_weights_or_left_out_of_the_presets() -
         operators("gelu", "-biases")
     with pytest.raises(BctError, match="'bias' does not exist"):
         operators("-bias")
+
+
+def test_biases_stay_outside_weights_whose_bits_are_searched() -> None:
+    assert "absorb" in Request("small").options_for("dense", 4).operators
+    assert "absorb" not in Request("small", searched=True).options_for("dense", 4).operators
