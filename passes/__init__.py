@@ -57,7 +57,7 @@ CHAIN: tuple[Pass, ...] = (
     attention,  # before the multiplications, whose shapes it needs as the model has them
     biases,  # behind attention, whose keys need none, before the multiplications, which take what is left
     absorb,  # behind biases, which move into normalizations what is then absorbed
-    fuse_gelu,
+    fuse_gelu,  # behind absorb, which takes away what the session knows a Gelu by
     matmul,
     activation_matmul,
     softmax,

@@ -38,14 +38,6 @@ class Reader:
     linear: Linear
     biased: Biased | None
 
-    def change(self, scale: NDArray[np.float64], bias: NDArray[np.float64], shift: float) -> NDArray[np.float64]:
-        """Return what is added to the weight, [k, n]; `shift` is what was added to the normalization's bias."""
-        linear = self.linear
-        rest = np.zeros(linear.n) if self.biased is None else self.biased.bias.astype(np.float64) / linear.alpha
-        if shift:
-            rest -= shift * linear.matrix().sum(axis=0, dtype=np.float64)
-        return np.outer(1 / scale, rest) / np.sum(bias / scale)
-
 
 @dataclass(frozen=True)
 class Absorbed:
@@ -64,6 +56,21 @@ class Absorbed:
     bias: NDArray[np.float64]
     shift: float
     readers: tuple[Reader, ...]
+
+    def change(self, reader: Reader, matrix: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return what is added to a reader's weight, [k, n]: what makes up for its bias and for the shift."""
+        linear, biased = reader.linear, reader.biased
+        rest = np.zeros(linear.n) if biased is None else biased.bias.astype(np.float64) / linear.alpha
+        rest -= self.shift * matrix.sum(axis=0, dtype=np.float64)
+        return np.outer(1 / self.scale, rest) / np.sum(self.bias / self.scale)
+
+    def fits(self, reader: Reader) -> bool:
+        """Tell whether a reader's weight would change little."""
+        # In half precision the sum of squares would overflow.
+        matrix = reader.linear.matrix().astype(np.float32, copy=False)
+        change = self.change(reader, matrix)
+        small = np.linalg.norm(change) <= LARGEST_CHANGE * np.linalg.norm(matrix)
+        return bool(small and np.all(np.abs(change).max(axis=0) <= LARGEST_RISE * np.abs(matrix).max(axis=0)))
 
 
 def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite[Absorbed] | None:
@@ -84,9 +91,10 @@ def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite[Absorbed]
         size, total = SHIFT * float(np.abs(form.scale).mean()), np.sum(form.bias / form.scale)
         shift = float(np.copysign(size, total * np.sum(1 / form.scale)))
         bias = form.bias + shift
-    if not np.sum(bias / form.scale) or not all(_fits(reader, form.scale, bias, shift) for reader in readers):
+    absorbed = Absorbed(node, form.scale, bias, shift, readers)
+    if not np.sum(bias / form.scale) or not all(map(absorbed.fits, readers)):
         return None
-    return Rewrite(scope, Absorbed(node, form.scale, bias, shift, readers))
+    return Rewrite(scope, absorbed)
 
 
 def replace(context: Context, matches: list[Rewrite[Absorbed]]) -> Skip | None:
@@ -95,9 +103,9 @@ def replace(context: Context, matches: list[Rewrite[Absorbed]]) -> Skip | None:
     form = rewrite.form
     at = context.editor.before(rewrite.scope, form.node)
     for reader in form.readers:
-        linear = reader.linear
-        matrix = (linear.matrix() + reader.change(form.scale, form.bias, form.shift)).astype(linear.weight.dtype)
-        stored = np.ascontiguousarray(matrix.T) if linear.transpose_weight else matrix
+        linear, matrix = reader.linear, reader.linear.matrix()
+        changed = (matrix + form.change(reader, matrix)).astype(linear.weight.dtype)
+        stored = np.ascontiguousarray(changed.T) if linear.transpose_weight else changed
         linear.node.inputs[1] = at.constant(stored, f"{linear.weight.source.name}.absorbed")
         if reader.biased:
             drop_bias(reader.biased)
@@ -114,12 +122,6 @@ def _reader(node: gs.Node, x: gs.Tensor, context: Context) -> Reader | None:
     biased = biased_product(node, context)
     bare = biased is not None or linear.bias is None
     return Reader(linear, biased) if bare and len(linear.weight.source.outputs) == 1 else None
-
-
-def _fits(reader: Reader, scale: NDArray[np.float64], bias: NDArray[np.float64], shift: float) -> bool:
-    matrix, change = reader.linear.matrix(), reader.change(scale, bias, shift)
-    small = np.linalg.norm(change) <= LARGEST_CHANGE * np.linalg.norm(matrix)
-    return bool(small and np.all(np.abs(change).max(axis=0) <= LARGEST_RISE * np.abs(matrix).max(axis=0)))
 
 
 def _sees_constants(x: gs.Tensor, readers: tuple[Reader, ...], context: Context) -> bool:

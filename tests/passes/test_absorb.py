@@ -1,16 +1,15 @@
 """Biases inside weights: the same function without the additions; and those that have to stay."""
 
+from functools import partial
+
 import numpy as np
-import onnx
 import pytest
 
 from tests import helpers
-from tests.helpers import K, operators, random, rewrite, run
+from tests.helpers import K, operators, random
+from tests.passes import additions
 
-ABSORB = {"operators": frozenset({"absorb"})}
-# float32 sums in another order.
-TOLERANCE = 2e-5
-X = random(2, 5, K, seed=1) * 8
+check = partial(additions.check, "absorb")
 NORM = "n = LayerNormalization <axis = -1> (x, scale, shift)"
 MLP = "h0 = MatMul(n, w) h = Add(h0, b) r = Relu(h) z = MatMul(r, v)"
 END = "s = Add(n, z) y = LayerNormalization <axis = -1> (s, scale2, shift2)"
@@ -32,16 +31,6 @@ def block(norm=NORM, mlp=MLP, end=END, size=0.01, lift=0.0, outputs="", **weight
     return helpers.model(text, 20, 9, **constants | weights)
 
 
-def check(source, tmp_path, adds, replaced, **options):
-    """Compare a model before and after; it has `adds` additions afterwards."""
-    result = rewrite(source, tmp_path, **ABSORB, **options)
-    for one, other in zip(run(source, x=X), run(result.proto, x=X), strict=True):
-        assert np.abs(one - other).max() <= TOLERANCE * max(1, np.abs(one).max())
-    assert operators(result.proto).count("Add") == adds
-    assert result.replaced.get("absorb", 0) == replaced
-    return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in result.proto.graph.initializer}
-
-
 def test_a_constant_is_added_where_the_next_normalization_does_not_see_it(tmp_path):
     check(block(), tmp_path, 1, 1)
 
@@ -52,15 +41,9 @@ def test_a_normalization_whose_bias_has_a_mean_needs_no_constant(tmp_path):
 
 
 def test_all_products_take_in_what_the_constant_adds(tmp_path):
-    mlp = f"{MLP} k0 = MatMul(n, u) k = ReduceSum(k0)"
-    check(
-        block(
-            mlp=mlp, outputs=", float[1, 1, 1] k", u=random(K, K, seed=8) / 2 - random(K, K, seed=8).mean(axis=0) / 4
-        ),
-        tmp_path,
-        1,
-        1,
-    )
+    mlp, u = f"{MLP} k0 = MatMul(n, u) k = ReduceSum(k0)", random(K, K, seed=8)
+    source = block(mlp=mlp, outputs=", float[1, 1, 1] k", u=u / 2 - u.mean(axis=0) / 4)
+    check(source, tmp_path, 1, 1)
 
 
 def test_a_gemm_with_a_factor_and_a_transposed_weight(tmp_path):
@@ -68,12 +51,8 @@ def test_a_gemm_with_a_factor_and_a_transposed_weight(tmp_path):
     norm = f"{shapes} x2 = Reshape(x, rows) n = LayerNormalization <axis = -1> (x2, scale, shift)"
     mlp = "h = Gemm <transB = 1, alpha = 0.5> (n, w, b) r = Relu(h) z = MatMul(r, v)"
     end = "s = Add(n, z) y2 = LayerNormalization <axis = -1> (s, scale2, shift2) y = Reshape(y2, whole)"
-    check(
-        block(norm, mlp, end, w=random(2 * K, K, seed=1) - random(2 * K, K, seed=1).mean(axis=1, keepdims=True)),
-        tmp_path,
-        1,
-        1,
-    )
+    w = random(2 * K, K, seed=1)
+    check(block(norm, mlp, end, w=w - w.mean(axis=1, keepdims=True)), tmp_path, 1, 1)
 
 
 @pytest.mark.parametrize(

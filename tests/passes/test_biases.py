@@ -1,15 +1,15 @@
 """Biases that move: the same function with fewer additions; and those that have to stay."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 from tests import helpers
-from tests.helpers import K, operators, random, rewrite, run
+from tests.helpers import K, operators, random
+from tests.passes import additions
 
-BIASES = {"operators": frozenset({"biases"})}
-# float32 sums in another order.
-TOLERANCE = 2e-5
-X = random(2, 5, K, seed=1) * 8
+check = partial(additions.check, "biases")
 INPUT = f"float[b, s, {K}] x"
 HEADS = "q_num_heads = 4, kv_num_heads = 4"
 
@@ -46,17 +46,6 @@ def residual(norm=NORM, mlp=MLP, outputs="", size=0.2):
         scale=1 + random(K, seed=4),
         shift=random(K, seed=5),
     )
-
-
-def check(source, tmp_path, adds, replaced, **options):
-    """Compare a model before and after; it has `adds` additions afterwards."""
-    result = rewrite(source, tmp_path, **BIASES, **options)
-    before, after = run(source, x=X), run(result.proto, x=X)
-    for one, other in zip(before, after, strict=True):
-        assert np.abs(one - other).max() <= TOLERANCE * max(1, np.abs(one).max())
-    assert operators(result.proto).count("Add") == adds
-    assert result.replaced.get("biases", 0) == replaced
-    return result.proto
 
 
 def test_key_needs_no_bias_and_that_of_the_value_moves_into_the_projection(tmp_path):
