@@ -33,7 +33,7 @@ SHIFT = 0.1
 
 @dataclass(frozen=True)
 class Reader:
-    """A product that reads the normalization, and its bias, if it has one."""
+    """A product that reads the normalization, and its bias, if it has a constant one."""
 
     linear: Linear
     biased: Biased | None
@@ -119,9 +119,7 @@ def _reader(node: gs.Node, x: gs.Tensor, context: Context) -> Reader | None:
     linear = match_linear(node)
     if not isinstance(linear, Linear) or linear.batch or linear.x is not x or linear.transpose_x or context.kept(node):
         return None
-    biased = biased_product(node, context)
-    bare = biased is not None or linear.bias is None
-    return Reader(linear, biased) if bare and len(linear.weight.source.outputs) == 1 else None
+    return Reader(linear, biased_product(node, context)) if len(linear.weight.source.outputs) == 1 else None
 
 
 def _sees_constants(x: gs.Tensor, readers: tuple[Reader, ...], context: Context) -> bool:
@@ -136,4 +134,5 @@ def _is_normalized(total: gs.Node, context: Context) -> bool:
     if total.op != "Add" or context.is_output(total.outputs[0]) or match_linear(total):
         return False
     after = [match_normalization(node, context.is_output) for node in total.outputs[0].outputs]
-    return all(isinstance(form, Normalization) and form.centered and form.x is total.outputs[0] for form in after)
+    # A fused sum and normalization would give the constant away in its output of the sum.
+    return all(isinstance(form, Normalization) and form.centered and not form.addends for form in after)

@@ -3,16 +3,30 @@
 from functools import partial
 
 import numpy as np
+import onnx
 import pytest
 
 from tests import helpers
-from tests.helpers import K, operators, random
+from tests.helpers import K, operators, random, rewrite
 from tests.passes import additions
 
 check = partial(additions.check, "absorb")
 NORM = "n = LayerNormalization <axis = -1> (x, scale, shift)"
 MLP = "h0 = MatMul(n, w) h = Add(h0, b) r = Relu(h) z = MatMul(r, v)"
 END = "s = Add(n, z) y = LayerNormalization <axis = -1> (s, scale2, shift2)"
+# Rows as a Gemm has them, [10, K], and y as it was.
+ROWS = f"""rows = Constant <value_ints = [-1, {K}]> () whole = Constant <value_ints = [2, 5, {K}]> ()
+ x2 = Reshape(x, rows) n = LayerNormalization <axis = -1> (x2, scale, shift)"""
+ROWS_END = "s0 = Add(n, z) y2 = LayerNormalization <axis = -1> (s0, scale2, shift2) y = Reshape(y2, whole)"
+FUSED = "t = Add(n, z) y, m, d, s = com.microsoft.SkipLayerNormalization (t, x, scale2, shift2)"
+NOT_CENTERED = """
+ p = Mul(x, x) last = Constant <value_ints = [-1]> () m = ReduceMean (p, last)
+ e = Constant <value = float {1e-5}> () t = Add(m, e) u = Sqrt(t) f = Div(x, u) g = Mul(f, scale) n = Add(g, shift)
+"""
+# A weight to which a constant in all rows adds nothing.
+CENTERED = random(K, 2 * K, seed=1) - random(K, 2 * K, seed=1).mean(axis=0)
+# Makes squares add up to more than half precision holds.
+SCALE = 40
 
 
 def block(norm=NORM, mlp=MLP, end=END, size=0.01, lift=0.0, outputs="", **weights):
@@ -47,26 +61,68 @@ def test_all_products_take_in_what_the_constant_adds(tmp_path):
 
 
 def test_a_gemm_with_a_factor_and_a_transposed_weight(tmp_path):
-    shapes = f"rows = Constant <value_ints = [-1, {K}]> () whole = Constant <value_ints = [2, 5, {K}]> ()"
-    norm = f"{shapes} x2 = Reshape(x, rows) n = LayerNormalization <axis = -1> (x2, scale, shift)"
-    mlp = "h = Gemm <transB = 1, alpha = 0.5> (n, w, b) r = Relu(h) z = MatMul(r, v)"
-    end = "s = Add(n, z) y2 = LayerNormalization <axis = -1> (s, scale2, shift2) y = Reshape(y2, whole)"
     w = random(2 * K, K, seed=1)
-    check(block(norm, mlp, end, w=w - w.mean(axis=1, keepdims=True)), tmp_path, 1, 1)
+    mlp = "h = Gemm <transB = 1, alpha = 0.5> (n, w, b) r = Relu(h) z = MatMul(r, v)"
+    check(block(ROWS, mlp, ROWS_END, w=w - w.mean(axis=1, keepdims=True)), tmp_path, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("form", "outputs", "u"),
+    [
+        ((NORM, f"{MLP} k0 = MatMul(n, u)", END), f", float[1, 1, 1] k, float[b, s, {K}] s", random(K, K)),
+        ((NORM, f"{MLP} k0 = MatMul(n, u)", END), ", float[1, 1, 1] k", random(2, K, K)),
+        ((ROWS, f"{MLP} k0 = Gemm <transA = 1> (n, u)", ROWS_END), ", float[1, 1] k", random(10, K)),
+    ],
+    ids=["no bias", "a batch", "transposed rows"],
+)
+def test_other_readers_keep_their_weights(tmp_path, form, outputs, u):
+    """No constant is added where a matrix without a bias would have to make up for it, or the sum is an output."""
+    norm, mlp, end = form
+    source = block(norm, f"{mlp} k = ReduceSum(k0)", end, lift=0.3, outputs=outputs, u=u)
+    proto = check(source, tmp_path, 1, 1)
+    assert "u" in {tensor.name for tensor in proto.graph.initializer}
+
+
+def test_half_precision_is_measured_in_single(tmp_path):
+    """The bias is three times too long; the sum of the weight's squares, 10^5, overflows."""
+    source = block(size=2.0 * SCALE, w=CENTERED * SCALE)
+    for tensor in source.graph.initializer:
+        tensor.CopyFrom(
+            onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float16), tensor.name)
+        )
+    for value in (*source.graph.input, *source.graph.output):
+        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    assert rewrite(source, tmp_path, operators=frozenset({"absorb"})).replaced == {}
 
 
 @pytest.mark.parametrize(
     "source",
     [
         block(size=100.0),
+        block(size=1.0, w=CENTERED),
+        block(b=np.eye(1, 2 * K, dtype=np.float32)[0] * 0.55, w=CENTERED),
         block(outputs=f", float[b, s, {K}] n"),
         block(end="y = Add(n, z)"),
         block(end="s = Add(n, z) y = RMSNormalization <axis = -1> (s, scale2)"),
         block(mlp=f"{MLP} k = MatMul(n, w)", outputs=f", float[b, s, {2 * K}] k"),
         block(scale=np.linspace(0, 1, K, dtype=np.float32)),
         block(norm="n = LayerNormalization <axis = -1> (x, scale)"),
+        block(norm=NOT_CENTERED, lift=0.3),
+        block(end=FUSED, outputs=f", float[b, s, {K}] s"),
     ],
-    ids=["too large", "an output", "no normalization", "not centered", "a shared weight", "a scale of 0", "no bias"],
+    ids=[
+        "too large",
+        "too long",
+        "too high a peak",
+        "an output",
+        "no normalization",
+        "not centered",
+        "a shared weight",
+        "a scale of 0",
+        "no bias",
+        "rows with a mean",
+        "a fused sum",
+    ],
 )
 def test_biases_that_stay(tmp_path, source):
     if any(node.op_type == "RMSNormalization" for node in source.graph.node):
@@ -76,6 +132,12 @@ def test_biases_that_stay(tmp_path, source):
 
 def test_what_is_kept_keeps_its_bias(tmp_path):
     check(block(), tmp_path, 2, 0, keep=("^w$",))
+
+
+def test_a_kept_weight_takes_in_nothing(tmp_path):
+    u = random(K, K, seed=8)
+    source = block(mlp=f"{MLP} k = MatMul(n, u)", outputs=f", float[b, s, {K}] k", u=u - u.mean(axis=0))
+    check(source, tmp_path, 2, 0, keep=("^u$",))
 
 
 def test_other_lowerings_add_biases_on_their_way(tmp_path):

@@ -11,8 +11,16 @@ GELU = f"""{ONE} half = Constant <value = float {{0.5}}> ()
  a = Div(x, r) e = Erf(a) b = Add(e, one) c = Mul(x, b) y = Mul(c, half)"""
 
 
-def graph(text, opset=20, dtype="float", outputs=""):
-    return model(f"g ({dtype}[n] x) => ({dtype}[n] y{outputs}) {{ {text} }}", opset, 9)
+def graph(text, opset=20, outputs=""):
+    return model(f"g (float[n] x) => (float[n] y{outputs}) {{ {text} }}", opset, 9)
+
+
+DOUBLE = model(
+    "g (double[n] x) => (double[n] y) { a = Div(x, r) e = Erf(a) b = Add(e, one) c = Mul(x, b) y = Mul(c, half) }",
+    r=np.sqrt(2.0),
+    one=np.ones(()),
+    half=np.array(0.5),
+)
 
 
 def test_a_decomposed_gelu_is_one_operator(tmp_path):
@@ -30,9 +38,18 @@ def test_a_decomposed_gelu_is_one_operator(tmp_path):
         (graph(GELU, outputs=", float[n] e"), {}),
         (graph(GELU, opset=17), {}),
         (graph(f"{ONE} a = Mul(x, r) e = Tanh(a) b = Add(e, one) y = Mul(x, b)"), {}),
+        (graph("a = Sigmoid(x) y = Mul(x, a)"), {}),
+        (DOUBLE, {}),
         (graph(GELU), {"lowering": "packed"}),
     ],
-    ids=["a part is an output", "an opset without Gelu", "another function", "another lowering"],
+    ids=[
+        "a part is an output",
+        "an opset without Gelu",
+        "unlike one",
+        "another function",
+        "double precision",
+        "another lowering",
+    ],
 )
 def test_what_stays(tmp_path, source, options):
     result = rewrite(source, tmp_path, **FUSE, **options)
