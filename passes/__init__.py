@@ -21,6 +21,7 @@ from . import (
     open_attention,
     softmax,
     tied,
+    unread_rows,
 )
 from .base import Finishes, Groups, Match, NeedsOpset, Pass, PrefersOpset, Prepares
 from .context import Coder, Context, plain_codes
@@ -57,6 +58,7 @@ CHAIN: tuple[Pass, ...] = (
     attention,  # before the multiplications, whose shapes it needs as the model has them
     biases,  # behind attention, whose keys need none, before the multiplications, which take what is left
     absorb,  # behind biases, which move into normalizations what is then absorbed
+    unread_rows,  # behind absorb, which has to see all that reads a normalization
     fuse_gelu,  # behind absorb, which takes away what the session knows a Gelu by
     matmul,
     activation_matmul,

@@ -20,7 +20,7 @@ import onnx_graphsurgeon as gs
 from .base import Rewrite
 from .context import Context
 from .graph.editor import Emitter
-from .graph.shapes import ONE, Shape, Shapes, Size, broadcast, find_shapes
+from .graph.shapes import ONE, Shape, Shapes, Size, broadcast
 from .graph.types import element_type
 from .lowerings.operators import cast, reshape
 from .lowerings.table import DENSE
@@ -40,7 +40,7 @@ BEST_OPSET, BEST_FOR = 23, frozenset({"Softmax"})
 
 def prepare(graph: gs.Graph, context: Context) -> None:
     """Note the shapes of the model's tensors before any pass changes it."""
-    context.editor.shapes = find_shapes(graph)
+    context.find_shapes(graph)
 
 
 def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite[Attention] | Skip | None:
@@ -144,7 +144,9 @@ def _bias(at: Emitter, form: Attention, shapes: Shapes) -> gs.Tensor:
     for addend in addends[1:]:
         total = at.op("Add", total, addend, name="masks", dtype=np.float32)
     fits = None not in known and _is_whole(broadcast(*[shape for shape in known if shape is not None]), form)
-    return total if fits else at.op("Expand", total, _whole(at, form), name="mask.whole", dtype=np.float32)
+    whole = total if fits else at.op("Expand", total, _whole(at, form), name="mask.whole", dtype=np.float32)
+    shapes.note(whole, (shapes.fresh(), shapes.fresh(), form.query.tokens, form.key.tokens))
+    return whole
 
 
 def _addend(at: Emitter, mask: Mask, name: str) -> gs.Tensor:

@@ -17,7 +17,7 @@ from .graph import constants
 from .graph.activations import Activations
 from .graph.constants import ConstantView, resolve
 from .graph.editor import Editor, Emitter, output_names, walk
-from .graph.shapes import Shapes
+from .graph.shapes import Shapes, find_shapes
 from .lowerings.base import Lowering, StoredWeight
 from .lowerings.operators import FLOAT, cast
 from .options import Options
@@ -50,6 +50,7 @@ class Context:
         stored: weights already in the graph, by what they hold and how they lie.
         originals: constants met so far, by type and sorted shape.
         activations: the intermediate results of the input model, where a pass asked for them.
+        rows_of: names of tensors that hold some rows of another, and that one's name.
     """
 
     editor: Editor
@@ -60,6 +61,7 @@ class Context:
     stored: dict[tuple[Any, ...], StoredWeight] = field(default_factory=dict)
     originals: defaultdict[tuple[Any, ...], list[gs.Constant]] = field(default_factory=lambda: defaultdict(list))
     activations: Activations = field(default_factory=Activations)
+    rows_of: dict[str, str] = field(default_factory=dict)
     _floats: dict[tuple[str, int], gs.Variable] = field(default_factory=dict)
     _outputs: frozenset[str] = field(init=False)
     _kept: dict[int, str] = field(default_factory=dict)
@@ -76,6 +78,10 @@ class Context:
     def shapes(self) -> Shapes:
         """The sizes of the input model's tensors; nothing is known where no pass asked for them."""
         return self.editor.shapes or Shapes()
+
+    def find_shapes(self, graph: gs.Graph) -> None:
+        """Find out the shapes of the input model's tensors, once for all passes that ask for them."""
+        self.editor.shapes = self.editor.shapes or find_shapes(graph)
 
     def kept(self, node: gs.Node) -> str | None:
         """Return the pattern that keeps a node: one that finds it, a tensor it reads, or the constant behind that."""
@@ -112,7 +118,8 @@ class Context:
             name = " + ".join(source.name for source in sources)
             bits = self.options.bits_for.get(name, self.options.bits)
             fmt = self.lowering.format(bits, self.options.block_size, matrix.shape[0])
-            tensor = self.coder(matrix, fmt, activation, self.options.workers)
+            recorded = self.rows_of.get(activation, activation) if activation else None
+            tensor = self.coder(matrix, fmt, recorded, self.options.workers)
             stored = self.lowering.store(self.editor.at_load(), tensor, f"w{len(self.stored)}", by_rows)
             self.stored[key] = stored
             self.report.tensors.append(

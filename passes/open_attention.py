@@ -18,7 +18,6 @@ import onnx_graphsurgeon as gs
 from .base import Rewrite
 from .context import Context
 from .graph.editor import Emitter
-from .graph.shapes import find_shapes
 from .graph.types import element_type
 from .lowerings.operators import BOOL, reshape
 from .patterns.fused_attention import Fused, match_fused
@@ -31,7 +30,7 @@ HIDDEN = -math.inf
 
 def prepare(graph: gs.Graph, context: Context) -> None:
     """Note the shapes of the model's tensors before any pass changes it."""
-    context.editor.shapes = find_shapes(graph)
+    context.find_shapes(graph)
 
 
 def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite[Fused] | Skip | None:

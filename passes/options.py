@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 # The passes that run unless told otherwise.
-DEFAULT_OPERATORS = frozenset({"tied", "gather", "attention", "biases", "absorb", "fuse_gelu", "matmul", "constant"})
+DEFAULT_OPERATORS = frozenset(
+    {"tied", "gather", "attention", "biases", "absorb", "unread_rows", "fuse_gelu", "matmul", "constant"}
+)
 ACTIVATIONS = ("int8", "int4", "float8e4m3")
 
 

@@ -349,3 +349,13 @@ def first_feed(source, runner):
                 break
             return feed
     raise AssertionError("no feed runs")
+
+
+def test_a_mask_has_the_rows_of_the_queries(tmp_path):
+    """One of them is read: one of the mask's is enough."""
+    tail = TAIL.replace("y =", "all =") + " i = Constant <value_int = 0> () y = Gather <axis = 1> (all, i)"
+    text = graph("x = Add(scores, mask)", tail=tail, more=", float[b, 1, 1, t] mask")
+    source = model(text.replace(f"(float[b, s, {ROWS}] y", f"(float[b, {ROWS}] y"))
+    result = rewrite(source, tmp_path, operators=frozenset({NAME, "unread_rows"}))
+    assert result.replaced == {NAME: 1, "unread_rows": 1}
+    agree(source, result.proto, **projections(), mask=draw(BATCH, 1, 1, TOKENS, seed=5))

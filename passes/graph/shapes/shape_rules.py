@@ -79,6 +79,18 @@ def _gemm(found: Shapes, node: gs.Node) -> Shape | None:
     return a[1 if node.attrs.get("transA") else 0], b[0 if node.attrs.get("transB") else 1]
 
 
+def _attention(found: Shapes, node: gs.Node) -> Shape | None:
+    query, value = found.shape(node.inputs[0]), found.shape(node.inputs[2])
+    if query is None or value is None:
+        return None
+    width = value[-1]
+    if "kv_num_heads" in node.attrs:  # heads side by side
+        width = (width.over(Size.known(node.attrs["kv_num_heads"])) or found.fresh()) * Size.known(
+            node.attrs["q_num_heads"]
+        )
+    return (*query[:-1], width)
+
+
 def _concat(found: Shapes, node: gs.Node) -> Shape | None:
     shapes = [shape for shape in map(found.shape, node.inputs) if shape is not None]
     if not shapes:
@@ -204,6 +216,7 @@ def _with_axis(shape: Shape, axis: int, size: Any) -> Shape:
 
 
 _RULES: dict[str, Callable[[Shapes, gs.Node], Shape | None]] = {
+    "Attention": _attention,
     "AveragePool": _pool,
     "Concat": _concat,
     "Conv": _conv,

@@ -58,6 +58,12 @@ def test_broadcast():
         ("a, b, y = Split <axis = -1, num_outputs = 3> (x)", "1*b,1*s,4"),
         ("y = Transpose <perm = [1, 0, 2]> (x)", "1*s,1*b,12"),
         ("t = Transpose <perm = [0, 2, 1]> (x) y = MatMul(x, t)", "1*b,1*s,1*s"),
+        ("y = Attention <q_num_heads = 6, kv_num_heads = 3> (x, p, p)", "1*b,1*s,24"),
+        (
+            """k = Constant <value_ints = [0, 0, 2, 6]> () r = Reshape(x, k) t = Transpose <perm = [0, 2, 1, 3]> (r)
+            y = Attention(t, t, t)""",
+            "1*b,2,1*s,6",
+        ),
         ("k = ReduceMean <keepdims = 1> (x, m) y = Sub(x, k)", "1*b,1*s,12"),
         ("y = NonZero(x)", "?"),
     ],

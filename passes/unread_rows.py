@@ -1,0 +1,58 @@
+"""Rows that nobody reads are not computed: a classifier reads one token, so its last layer needs one query.
+
+Before: x [b, s, k] -- products, additions, normalizations -- y [b, s, k] -- Gather(first) -> [b, k]
+After:  x [b, s, k] -- Gather([first]) -- the same nodes -- y [b, 1, k] -- Gather(first) -> [b, k]
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from .base import Rewrite
+from .context import Context
+from .graph.shapes import ONE
+from .patterns.rows import OneRow, match_one_row
+from .report import Skip
+
+
+def prepare(graph: gs.Graph, context: Context) -> None:
+    """Note the shapes of the model's tensors before any pass changes it."""
+    context.find_shapes(graph)
+
+
+def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite[OneRow] | None:
+    """Return what computes more rows than the one that is read."""
+    form = match_one_row(node, context.shapes, context.is_output)
+    return Rewrite(scope, form) if form else None
+
+
+def replace(context: Context, matches: list[Rewrite[OneRow]]) -> Skip | None:
+    """Take the row out of what comes from further back, once each; the nodes then compute no other."""
+    (rewrite,) = matches
+    form = rewrite.form
+    rows: dict[int, gs.Tensor] = {id(node.outputs[0]): node.outputs[0] for node in form.nodes[1:]}
+    for node, number in form.reads():
+        tensor = node.inputs[number]
+        if id(tensor) not in rows:
+            rows[id(tensor)] = _take(context, tensor, form.index, form.axis)
+        node.inputs[number] = rows[id(tensor)]
+        _note(context, tensor, rows[id(tensor)], form.axis)
+    return None
+
+
+def _take(context: Context, tensor: gs.Tensor, index: int, axis: int) -> gs.Variable:
+    """Return one row of a tensor, which keeps its axes."""
+    editor, graph = context.editor, context.editor.graph
+    at = editor.after(graph, tensor.inputs[0]) if tensor.inputs else editor.before(graph, graph.nodes[0])
+    name = f"{tensor.name}.row"
+    row = at.op("Gather", tensor, at.constant(np.array([index]), "row"), name=name, dtype=tensor.dtype, axis=axis)
+    context.rows_of[row.name] = tensor.name
+    return row
+
+
+def _note(context: Context, tensor: gs.Tensor, row: gs.Tensor, axis: int) -> None:
+    """Note the shape of a tensor of which one row is left."""
+    shape = context.shapes.shape(tensor)
+    assert shape is not None
+    context.shapes.note(row, (*shape[:axis], ONE, *shape[len(shape) + axis + 1 :]))
