@@ -123,7 +123,7 @@ class BlockTensor:
 def exponent_scale(exponents: NDArray[np.uint8], fmt: BlockFormat) -> Floats:
     """Return 2^(exponent / steps) as float32, from a table so that equal exponents give equal bits."""
     table: Floats = np.exp2(np.arange(fmt.max_exponent + 1, dtype=np.float64) / fmt.steps).astype(np.float32)
-    return table[exponents]
+    return np.take(table, exponents)
 
 
 def decode(tensor: BlockTensor) -> Floats:
