@@ -4,8 +4,9 @@ Rows x = z * g + b of a normalization have sum(z) = 0, so sum(x / g) = sum(b / g
 
     x @ W + c = x @ (W + outer(1 / g, c) / C)
 
-exactly. Where C is small, a constant t added to b makes it larger: the products' biases lose t * W.sum(0), and the
-normalization of a sum with x does not see it.
+exactly. What is added to b, a vector s, is one more bias of the products, c - s @ W. It is worth its while twice: as a
+constant, which makes C large where it is small, and which the normalization of a sum with x does not see; and as the
+bias of the other addend of that sum, which then needs none.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from .base import Rewrite
-from .biases import Biased, bias_input, biased_product, drop_bias, put_bias
+from .biases import Biased, bias_input, biased_product, drop_bias, put_bias, small_branch
 from .context import Context
 from .graph.linear import Linear, match_linear
 from .lowerings.table import DENSE
@@ -47,25 +48,30 @@ class Absorbed:
         node: the last node of the normalization.
         scale: its scale, [width].
         bias: its new bias, [width].
-        shift: what was added to that.
+        shift: what was added to that, [width].
         readers: the products.
+        branch: the addend of the sum with the normalization whose bias the shift makes up for, or None.
     """
 
     node: gs.Node
     scale: NDArray[np.float64]
     bias: NDArray[np.float64]
-    shift: float
+    shift: NDArray[np.float64]
     readers: tuple[Reader, ...]
+    branch: Biased | None
 
     def change(self, reader: Reader, matrix: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return what is added to a reader's weight, [k, n]: what makes up for its bias and for the shift."""
         linear, biased = reader.linear, reader.biased
         rest = np.zeros(linear.n) if biased is None else biased.bias.astype(np.float64) / linear.alpha
-        rest -= self.shift * matrix.sum(axis=0, dtype=np.float64)
+        rest -= self.shift @ matrix
         return np.outer(1 / self.scale, rest) / np.sum(self.bias / self.scale)
 
-    def fits(self, reader: Reader) -> bool:
-        """Tell whether a reader's weight would change little."""
+    def fits(self) -> bool:
+        """Tell whether all readers' weights would change little."""
+        return bool(np.sum(self.bias / self.scale)) and all(map(self._fits, self.readers))
+
+    def _fits(self, reader: Reader) -> bool:
         # In half precision the sum of squares would overflow.
         matrix = reader.linear.matrix().astype(np.float32, copy=False)
         change = self.change(reader, matrix)
@@ -84,17 +90,15 @@ def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite[Absorbed]
     form = match_normalization(node, context.is_output)
     if not isinstance(form, Normalization) or form.bias is None or not form.centered or not np.all(form.scale):
         return None
-    if _sees_constants(x, readers, context):
-        bias, shift = form.bias, 0.0
-        readers = tuple(reader for reader in readers if reader.biased)
-    else:
-        size, total = SHIFT * float(np.abs(form.scale).mean()), np.sum(form.bias / form.scale)
-        shift = float(np.copysign(size, total * np.sum(1 / form.scale)))
-        bias = form.bias + shift
-    absorbed = Absorbed(node, form.scale, bias, shift, readers)
-    if not np.sum(bias / form.scale) or not all(map(absorbed.fits, readers)):
-        return None
-    return Rewrite(scope, absorbed)
+    known = {id(reader.linear.node) for reader in readers}
+    others = [each for each in x.outputs if id(each) not in known]
+    inner = not context.is_output(x)
+    constant = inner and all(_is_normalized(each, context) for each in others)
+    alone = inner and [each.op for each in others] == ["Add"]
+    branch = small_branch(others[0], x, form.scale, context) if alone else None
+    choices = (_absorbed(node, form, readers, moved, constant) for moved in ((branch, None) if branch else (None,)))
+    found = next((absorbed for absorbed in choices if absorbed.fits()), None)
+    return Rewrite(scope, found) if found else None
 
 
 def replace(context: Context, matches: list[Rewrite[Absorbed]]) -> Skip | None:
@@ -109,9 +113,26 @@ def replace(context: Context, matches: list[Rewrite[Absorbed]]) -> Skip | None:
         linear.node.inputs[1] = at.constant(stored, f"{linear.weight.source.name}.absorbed")
         if reader.biased:
             drop_bias(reader.biased)
-    if form.shift:
+    if form.shift.any():
         put_bias(at, form.node, bias_input(form.node, len(form.bias)), form.bias)
+    if form.branch:
+        drop_bias(form.branch)
     return None
+
+
+def _absorbed(
+    node: gs.Node, form: Normalization, readers: tuple[Reader, ...], branch: Biased | None, constant: bool
+) -> Absorbed:
+    """Return what comes of a normalization whose bias takes in that of the branch, and a constant where it may."""
+    scale, bias = form.scale, form.bias
+    assert bias is not None
+    shift = np.zeros(len(bias)) if branch is None else branch.bias.astype(np.float64)
+    if constant:
+        total = np.sum((bias + shift) / scale)
+        shift += np.copysign(SHIFT * np.abs(scale).mean(), total * np.sum(1 / scale))
+    if not shift.any():
+        readers = tuple(reader for reader in readers if reader.biased)
+    return Absorbed(node, scale, bias + shift, shift, readers, branch)
 
 
 def _reader(node: gs.Node, x: gs.Tensor, context: Context) -> Reader | None:
@@ -120,13 +141,6 @@ def _reader(node: gs.Node, x: gs.Tensor, context: Context) -> Reader | None:
     if not isinstance(linear, Linear) or linear.batch or linear.x is not x or linear.transpose_x or context.kept(node):
         return None
     return Reader(linear, biased_product(node, context)) if len(linear.weight.source.outputs) == 1 else None
-
-
-def _sees_constants(x: gs.Tensor, readers: tuple[Reader, ...], context: Context) -> bool:
-    """Tell whether something but the products and the normalization of a sum with x reads it."""
-    known = {id(reader.linear.node) for reader in readers}
-    others = [node for node in x.outputs if id(node) not in known]
-    return context.is_output(x) or not all(_is_normalized(node, context) for node in others)
 
 
 def _is_normalized(total: gs.Node, context: Context) -> bool:

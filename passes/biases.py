@@ -147,17 +147,23 @@ def _residual(node: gs.Node, context: Context) -> Residual | None:
     sums = [reader for reader in x.outputs if reader.op == "Add"]
     if len(sums) != 1:
         return None
-    branch = _only_for(sums[0], sums[0].inputs[1] if sums[0].inputs[0] is x else sums[0].inputs[0], context)
     products = [biased_product(reader, context) for reader in x.outputs if reader is not sums[0]]
     found = tuple(product for product in products if product and not _feeds_attention(product.output))
-    if branch is None or len(found) < len(products) or any(product.linear.x is not x for product in found):
+    if len(found) < len(products) or any(product.linear.x is not x for product in found):
         return None
     form = match_normalization(node, context.is_output)
-    if not isinstance(form, Normalization) or form.bias is None or form.width != len(branch.bias):
+    if not isinstance(form, Normalization) or form.bias is None:
         return None
-    if not np.abs(branch.bias).max(initial=0) <= LARGEST_PART * np.abs(form.scale).max(initial=0):
+    branch = small_branch(sums[0], x, form.scale, context)
+    return Residual(node, bias_input(node, form.width), form.bias, branch, found) if branch else None
+
+
+def small_branch(total: gs.Node, x: gs.Tensor, scale: NDArray[np.float64], context: Context) -> Biased | None:
+    """Return the product that x is added to, if its bias may move into the normalization, of this scale, that x is."""
+    branch = _only_for(total, total.inputs[1] if total.inputs[0] is x else total.inputs[0], context)
+    if branch is None or len(branch.bias) != len(scale):
         return None
-    return Residual(node, bias_input(node, form.width), form.bias, branch, found)
+    return branch if np.abs(branch.bias).max(initial=0) <= LARGEST_PART * np.abs(scale).max(initial=0) else None
 
 
 def _feeds_attention(rows: gs.Tensor) -> bool:

@@ -45,8 +45,10 @@ def block(norm=NORM, mlp=MLP, end=END, size=0.01, lift=0.0, outputs="", **weight
     return helpers.model(text, 20, 9, **constants | weights)
 
 
-def test_a_constant_is_added_where_the_next_normalization_does_not_see_it(tmp_path):
-    check(block(), tmp_path, 1, 1)
+@pytest.mark.parametrize("lift", [0.0, 0.1, -0.1])
+def test_a_constant_is_added_where_the_next_normalization_does_not_see_it(tmp_path, lift):
+    """It has the sign of the mean that is there: a tenth of the other would take that away."""
+    check(block(lift=lift), tmp_path, 1, 1)
 
 
 def test_a_normalization_whose_bias_has_a_mean_needs_no_constant(tmp_path):
@@ -83,6 +85,42 @@ def test_other_readers_keep_their_weights(tmp_path, form, outputs, u):
     assert "u" in {tensor.name for tensor in proto.graph.initializer}
 
 
+BRANCH = f"{MLP.replace('z =', 'z0 =')} z = Add(z0, c)"
+SMALL = random(K, seed=9) / 10
+
+
+@pytest.mark.parametrize(
+    ("norm", "lift", "outputs"), [(NORM, 0.0, ""), (NORM, 0.3, f", float[b, s, {K}] s"), (ROWS, 0.0, "")]
+)
+def test_the_other_addend_needs_no_bias_either(tmp_path, norm, lift, outputs):
+    """With a constant, or where the sum is an output, alone."""
+    mlp = BRANCH if norm is NORM else BRANCH.replace("z0 = MatMul(r, v) z = Add(z0, c)", "z = Gemm(r, v, c)")
+    check(
+        block(norm, mlp, END if norm is NORM else ROWS_END, lift=lift, outputs=outputs, c=SMALL),
+        tmp_path,
+        1,
+        1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("form", "lift", "outputs", "weights"),
+    [
+        ((BRANCH, END), 0.3, "", {"c": SMALL + np.float32(0.5)}),
+        ((BRANCH, END), 0.0, "", {"c": np.float32(0.2) * np.sign(random(K, 2 * K, seed=1)[:, 0])}),
+        ((BRANCH, END), 0.3, "", {"v": random(2 * K, 1), "c": random(1) / 10}),
+        ((BRANCH, END), 0.3, f", float[b, s, {K}] z", {"c": SMALL}),
+        ((BRANCH, END), 0.3, f", float[b, s, {K}] n", {"c": SMALL}),
+        ((BRANCH, f"{END} k0 = Relu(n) k = ReduceMax <keepdims = 0> (k0)"), 0.3, ", float k", {"c": SMALL}),
+    ],
+    ids=["too large", "weights would change too much", "a column", "an output", "the other's output", "another reader"],
+)
+def test_the_other_addend_keeps_its_bias(tmp_path, form, lift, outputs, weights):
+    """The biases of the products go all the same."""
+    mlp, end = form
+    check(block(mlp=mlp, end=end, lift=lift, outputs=outputs, **weights), tmp_path, 2, 1)
+
+
 def test_half_precision_is_measured_in_single(tmp_path):
     """The bias is three times too long; the sum of the weight's squares, 10^5, overflows."""
     source = block(size=2.0 * SCALE, w=CENTERED * SCALE)
@@ -107,6 +145,7 @@ def test_half_precision_is_measured_in_single(tmp_path):
         block(mlp=f"{MLP} k = MatMul(n, w)", outputs=f", float[b, s, {2 * K}] k"),
         block(scale=np.linspace(0, 1, K, dtype=np.float32)),
         block(norm="n = LayerNormalization <axis = -1> (x, scale)"),
+        block(shift=np.zeros(K, np.float32), outputs=f", float[b, s, {K}] s"),
         block(norm=NOT_CENTERED, lift=0.3),
         block(end=FUSED, outputs=f", float[b, s, {K}] s"),
     ],
@@ -120,6 +159,7 @@ def test_half_precision_is_measured_in_single(tmp_path):
         "a shared weight",
         "a scale of 0",
         "no bias",
+        "a bias of 0",
         "rows with a mean",
         "a fused sum",
     ],
