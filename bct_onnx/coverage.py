@@ -15,7 +15,7 @@ from passes.graph.activations import find_activations
 from passes.graph.constants import FLOATS, constant_bytes, resolve
 from passes.graph.editor import walk
 from passes.graph.tidy import lift_constant_nodes, merge_equal
-from passes.report import EdgeReport, NodeReport
+from passes.report import TOGETHER, EdgeReport, NodeReport
 
 from . import files
 from .verify import Reference
@@ -174,7 +174,7 @@ def _stored(reports: Iterable[PassReport], known: Mapping[str, int]) -> tuple[se
     """Return the constants that became codes and those that became float16; one that two passes store is in both."""
     names: dict[bool, set[str]] = {True: set(), False: set()}
     for tensor in (tensor for report in reports for tensor in report.tensors):
-        names[tensor.lowering == HALF] |= known.keys() & {tensor.name, *tensor.name.split(" + ")}
+        names[tensor.lowering == HALF] |= known.keys() & {tensor.name, *tensor.name.split(TOGETHER)}
     return names[False], names[True]
 
 

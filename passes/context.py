@@ -21,7 +21,7 @@ from .graph.shapes import Shapes, find_shapes
 from .lowerings.base import Lowering, StoredWeight
 from .lowerings.operators import FLOAT, cast
 from .options import Options
-from .report import PassReport, Skip, TensorReport
+from .report import TOGETHER, PassReport, Skip, TensorReport
 
 # Makes the codes of a float [k, n] weight: (weight, format, name of the activation it is multiplied with, threads).
 Coder = Callable[[NDArray[np.floating], BlockFormat, str | None, int], BlockTensor]
@@ -115,9 +115,8 @@ class Context:
             if not is_finite(matrix, self.options.workers):
                 self.report.not_finite += [s.name for s in sources if not np.isfinite(constants.load(s)).all()]
                 return Skip("its weight holds NaN or infinity")
-            name = " + ".join(source.name for source in sources)
-            bits = self.options.bits_for.get(name, self.options.bits)
-            fmt = self.lowering.format(bits, self.options.block_size, matrix.shape[0])
+            name = TOGETHER.join(source.name for source in sources)
+            fmt = self.lowering.format(self.options.width(name), self.options.block_size, matrix.shape[0])
             recorded = self.rows_of.get(activation, activation) if activation else None
             tensor = self.coder(matrix, fmt, recorded, self.options.workers)
             stored = self.lowering.store(self.editor.at_load(), tensor, f"w{len(self.stored)}", by_rows)

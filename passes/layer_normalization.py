@@ -27,7 +27,7 @@ from .lowerings.normalization import WIDEST, Rows, normalize
 from .lowerings.operators import FLOAT, OPSET_INT4
 from .lowerings.stored import store_codes
 from .patterns.normalization import Normalization, match_normalization
-from .report import Skip, TensorReport
+from .report import TOGETHER, Skip, TensorReport
 
 OPSET = OPSET_INT4
 
@@ -93,7 +93,7 @@ def _store(context: Context, forms: list[Normalization]) -> dict[bytes, gs.Varia
     sources = {id(source): source for form in forms for source in form.sources}
     context.report.tensors.append(
         TensorReport(
-            name=" + ".join(source.name for source in sources.values()),
+            name=TOGETHER.join(source.name for source in sources.values()),
             shape=(width, count),
             bits=OTHER_BITS,
             block_size=BLOCK_SIZE,

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from .report import TOGETHER
+
 # The passes that run unless told otherwise.
 DEFAULT_OPERATORS = frozenset(
     {"tied", "gather", "attention", "biases", "absorb", "unread_rows", "fuse_gelu", "matmul", "constant"}
@@ -64,6 +66,19 @@ class Options:
     def widths(self) -> frozenset[int]:
         """All widths that weights may have."""
         return frozenset({self.bits, *self.bits_for.values()})
+
+    def width(self, name: str) -> int:
+        """Return the width of the codes of a weight, or of several whose names ` + ` joins, as in `bits_for`.
+
+        Where a width was chosen for other groups than are stored together, each weight has its group's, or more.
+        """
+        if name in self.bits_for:
+            return self.bits_for[name]
+        return max(self._width_of.get(part, self.bits) for part in name.split(TOGETHER))
+
+    @cached_property
+    def _width_of(self) -> dict[str, int]:
+        return {part: bits for name, bits in self.bits_for.items() for part in name.split(TOGETHER)}
 
     @cached_property
     def _kept(self) -> list[re.Pattern[str]]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+# Between the names of weights that are stored as one.
+TOGETHER = " + "
+
 
 @dataclass(frozen=True)
 class Skip:

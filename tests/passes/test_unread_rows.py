@@ -255,6 +255,15 @@ def test_codes_are_made_for_all_rows_of_the_activation(tmp_path):
     assert seen == ["n", "n", "c", "m", "g"]
 
 
+def test_widths_chosen_for_other_groups(tmp_path):
+    """The query leaves the group that its width was chosen for."""
+    result = rewrite(layer(), tmp_path, bits=4, block_size=8, bits_for={"wq + wk + wv": 6, "wo": 5, "w1": 3})
+    widths = {tensor.name: tensor.bits for tensor in result.reports["matmul"].tensors}
+    assert widths == {"wq": 6, "wk + wv": 6, "wo": 5, "w1": 3, "w2": 4}
+    options = passes.Options(bits=4, bits_for={"a": 2, "b": 3, "a + c": 5})
+    assert [options.width(name) for name in ("a + c", "b + c", "b", "b + d", "c", "d")] == [5, 5, 3, 4, 5, 4]
+
+
 def test_without_a_product_nothing_is_saved(tmp_path):
     source = model("g (float[b, s, 64] x) => (float[b, 64] y) { a = Relu(x) " + FIRST.format("a") + " }", 23, 11)
     check(source, tmp_path, 0, x=X)
