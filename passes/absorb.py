@@ -18,7 +18,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from .base import Rewrite
-from .biases import Biased, bias_input, biased_product, drop_bias, put_bias, small_branch
+from .biased import MOVED, Biased, bias_input, biased_product, drop_bias, put_bias, renewed, small_branch
 from .context import Context
 from .graph.linear import Linear, match_linear
 from .lowerings.table import DENSE
@@ -46,6 +46,7 @@ class Absorbed:
 
     Attributes:
         node: the last node of the normalization.
+        index: which of its inputs is the bias.
         scale: its scale, [width].
         bias: its new bias, [width].
         shift: what was added to that, [width].
@@ -54,11 +55,17 @@ class Absorbed:
     """
 
     node: gs.Node
+    index: int
     scale: NDArray[np.float64]
     bias: NDArray[np.float64]
     shift: NDArray[np.float64]
     readers: tuple[Reader, ...]
     branch: Biased | None
+
+    @property
+    def biases(self) -> list[Biased]:
+        """What is moved or changed."""
+        return [biased for biased in (*(reader.biased for reader in self.readers), self.branch) if biased]
 
     def change(self, reader: Reader, matrix: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return what is added to a reader's weight, [k, n]: what makes up for its bias and for the shift."""
@@ -90,20 +97,27 @@ def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite[Absorbed]
     form = match_normalization(node, context.is_output)
     if not isinstance(form, Normalization) or form.bias is None or not form.centered or not np.all(form.scale):
         return None
+    index = bias_input(node, form.bias)
+    if index is None or any(reader.linear.k != len(form.scale) for reader in readers):
+        return None
     known = {id(reader.linear.node) for reader in readers}
     others = [each for each in x.outputs if id(each) not in known]
     inner = not context.is_output(x)
     constant = inner and all(_is_normalized(each, context) for each in others)
     alone = inner and [each.op for each in others] == ["Add"]
     branch = small_branch(others[0], x, form.scale, context) if alone else None
-    choices = (_absorbed(node, form, readers, moved, constant) for moved in ((branch, None) if branch else (None,)))
-    found = next((absorbed for absorbed in choices if absorbed.fits()), None)
-    return Rewrite(scope, found) if found else None
+    for moved in [branch, None] if branch else [None]:
+        absorbed = _absorbed(form, index, readers, moved, constant)
+        if absorbed.fits():
+            return Rewrite(scope, absorbed)
+    return None
 
 
 def replace(context: Context, matches: list[Rewrite[Absorbed]]) -> Skip | None:
     """Put the biases of one match into the weights."""
-    (rewrite,) = matches
+    rewrite = renewed(matches[0], match, context)
+    if rewrite is None:
+        return MOVED
     form = rewrite.form
     at = context.editor.before(rewrite.scope, form.node)
     for reader in form.readers:
@@ -114,14 +128,14 @@ def replace(context: Context, matches: list[Rewrite[Absorbed]]) -> Skip | None:
         if reader.biased:
             drop_bias(reader.biased)
     if form.shift.any():
-        put_bias(at, form.node, bias_input(form.node, len(form.bias)), form.bias)
+        put_bias(at, form.node, form.index, form.bias)
     if form.branch:
         drop_bias(form.branch)
     return None
 
 
 def _absorbed(
-    node: gs.Node, form: Normalization, readers: tuple[Reader, ...], branch: Biased | None, constant: bool
+    form: Normalization, index: int, readers: tuple[Reader, ...], branch: Biased | None, constant: bool
 ) -> Absorbed:
     """Return what comes of a normalization whose bias takes in that of the branch, and a constant where it may."""
     scale, bias = form.scale, form.bias
@@ -132,7 +146,7 @@ def _absorbed(
         shift += np.copysign(SHIFT * np.abs(scale).mean(), total * np.sum(1 / scale))
     if not shift.any():
         readers = tuple(reader for reader in readers if reader.biased)
-    return Absorbed(node, scale, bias + shift, shift, readers, branch)
+    return Absorbed(form.node, index, scale, bias + shift, shift, readers, branch)
 
 
 def _reader(node: gs.Node, x: gs.Tensor, context: Context) -> Reader | None:
@@ -145,7 +159,7 @@ def _reader(node: gs.Node, x: gs.Tensor, context: Context) -> Reader | None:
 
 def _is_normalized(total: gs.Node, context: Context) -> bool:
     """Tell whether a node is a sum that only centered normalizations read."""
-    if total.op != "Add" or context.is_output(total.outputs[0]) or match_linear(total):
+    if total.op != "Add" or context.is_output(total.outputs[0]):
         return False
     after = [match_normalization(node, context.is_output) for node in total.outputs[0].outputs]
     # A fused sum and normalization would give the constant away in its output of the sum.

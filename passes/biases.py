@@ -1,8 +1,9 @@
 """Biases where they cost nothing: fewer additions over whole activations, the same function.
 
-key       q @ (k + b).T = q @ k.T + q @ b, which is the same for every key: Softmax does not see it. b is dropped.
+key       q @ (k + b).T = q @ k.T + q @ b, which is the same for every key: Softmax does not see it. b is dropped,
+          unless scores pass a tanh (softcap).
 value     weights @ (v + b) = weights @ v + b, as the weights of a row sum to one: with W the output projection,
-          b @ W is added to its bias.
+          b @ W is added to its bias. A token that sees no key, padding that is, has no weights: its answer changes.
 residual  x = normalize(...) is read by products x @ W + c, and by the sum x + (y + b): with x' = x + b, which is
           no more than another bias of the normalization, they are x' @ W + (c - b @ W) and x' + y.
 """
@@ -16,47 +17,15 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from .base import Rewrite
+from .biased import MOVED, Biased, bias_input, biased_product, drop_bias, only_for, put_bias, renewed, small_branch
 from .context import Context
-from .graph.constants import resolve
-from .graph.editor import Emitter, is_standard, redirect
-from .graph.linear import Linear, added_bias, as_vector, match_linear
+from .graph.editor import is_standard
 from .lowerings.table import DENSE
 from .patterns.normalization import Normalization, match_normalization
 from .report import Skip
 
-# A bias moves into a normalization where it is at most this part of the scale, so that rows keep their peaks, and with
-# them the steps in which they are quantized.
-LARGEST_PART = 0.25
 # Inputs of Attention: query, key, value, mask.
 KEY, VALUE, MOST_INPUTS = 1, 2, 4
-BIAS_OF_GEMM = BIAS_OF_NORMALIZATION = 2
-MATRIX = 2
-
-
-@dataclass(frozen=True)
-class Biased:
-    """A product with a constant weight and a constant bias.
-
-    Attributes:
-        linear: the product.
-        bias: what is added, [n].
-        holder: the Add, or the Gemm itself.
-        index: which of the holder's inputs is the bias.
-    """
-
-    linear: Linear
-    bias: NDArray[np.floating]
-    holder: gs.Node
-    index: int
-
-    @property
-    def output(self) -> gs.Tensor:
-        """The sum, [..., n]."""
-        return self.holder.outputs[0]
-
-    def through(self, vector: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Return what a vector [k] added to the activation adds to the sum, [n]."""
-        return self.linear.alpha * (vector.astype(np.float64) @ self.linear.matrix())
 
 
 @dataclass(frozen=True)
@@ -67,6 +36,11 @@ class Values:
     key: Biased | None
     value: Biased | None
     projection: Biased | None
+
+    @property
+    def biases(self) -> list[Biased]:
+        """What is moved or changed."""
+        return [biased for biased in (self.key, self.value, self.projection) if biased]
 
 
 @dataclass(frozen=True)
@@ -87,6 +61,11 @@ class Residual:
     branch: Biased
     products: tuple[Biased, ...]
 
+    @property
+    def biases(self) -> list[Biased]:
+        """What is moved or changed."""
+        return [self.branch, *self.products]
+
 
 def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite[Values] | Rewrite[Residual] | None:
     """Return the Attention or the normalization around which biases can move."""
@@ -101,7 +80,9 @@ def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite[Values] |
 
 def replace(context: Context, matches: list[Rewrite[Values] | Rewrite[Residual]]) -> Skip | None:
     """Move the biases of one match."""
-    (rewrite,) = matches
+    rewrite = renewed(matches[0], match, context)
+    if rewrite is None:
+        return MOVED
     at, form = context.editor.before(rewrite.scope, rewrite.node), rewrite.form
     if isinstance(form, Residual):
         moved = form.branch.bias
@@ -122,22 +103,21 @@ def replace(context: Context, matches: list[Rewrite[Values] | Rewrite[Residual]]
 def _values(node: gs.Node, context: Context) -> Values | None:
     """Return an Attention over rows [b, s, h * d] whose keys or values have a bias."""
     rows = "q_num_heads" in node.attrs and node.attrs["q_num_heads"] == node.attrs.get("kv_num_heads")
-    plain = not node.attrs.get("is_causal") and len(node.inputs) <= MOST_INPUTS and len(node.outputs) == 1
+    plain = (
+        not node.attrs.get("is_causal")
+        and not node.attrs.get("softcap")
+        and len(node.inputs) <= MOST_INPUTS
+        and len(node.outputs) == 1
+    )
     if not rows or not plain:
         return None
-    key, value = (_only_for(node, node.inputs[index], context) for index in (KEY, VALUE))
+    key, value = (only_for(node, node.inputs[index], context) for index in (KEY, VALUE))
     y = node.outputs[0]
     readers = [] if context.is_output(y) else y.outputs
     projection = biased_product(readers[0], context) if len(readers) == 1 else None
     fits = value is not None and projection is not None and projection.linear.k == len(value.bias)
     value, projection = (value, projection) if fits else (None, None)
     return Values(node, key, value, projection) if key or value else None
-
-
-def _only_for(node: gs.Node, rows: gs.Tensor, context: Context) -> Biased | None:
-    """Return the product with a bias that makes rows for a node and for nothing else."""
-    found = _product_behind(rows, context)
-    return found if found and [id(reader) for reader in rows.outputs] == [id(node)] else None
 
 
 def _residual(node: gs.Node, context: Context) -> Residual | None:
@@ -154,16 +134,8 @@ def _residual(node: gs.Node, context: Context) -> Residual | None:
     form = match_normalization(node, context.is_output)
     if not isinstance(form, Normalization) or form.bias is None:
         return None
-    branch = small_branch(sums[0], x, form.scale, context)
-    return Residual(node, bias_input(node, form.width), form.bias, branch, found) if branch else None
-
-
-def small_branch(total: gs.Node, x: gs.Tensor, scale: NDArray[np.float64], context: Context) -> Biased | None:
-    """Return the product that x is added to, if its bias may move into the normalization, of this scale, that x is."""
-    branch = _only_for(total, total.inputs[1] if total.inputs[0] is x else total.inputs[0], context)
-    if branch is None or len(branch.bias) != len(scale):
-        return None
-    return branch if np.abs(branch.bias).max(initial=0) <= LARGEST_PART * np.abs(scale).max(initial=0) else None
+    branch, index = small_branch(sums[0], x, form.scale, context), bias_input(node, form.bias)
+    return None if branch is None or index is None else Residual(node, index, form.bias, branch, found)
 
 
 def _feeds_attention(rows: gs.Tensor) -> bool:
@@ -172,51 +144,3 @@ def _feeds_attention(rows: gs.Tensor) -> bool:
         reader.op == "Attention" or (reader.op == "Reshape" and _feeds_attention(reader.outputs[0]))
         for reader in rows.outputs
     )
-
-
-def _product_behind(rows: gs.Tensor, context: Context) -> Biased | None:
-    """Return the product and its bias that a tensor is."""
-    maker = rows.inputs[0] if rows.inputs and not context.is_output(rows) else None
-    if maker is not None and maker.op == "Add":
-        maker = next((x.inputs[0] for x in maker.inputs if x.inputs and x.inputs[0].op == "MatMul"), None)
-    found = biased_product(maker, context) if maker is not None else None
-    return found if found and found.output is rows else None
-
-
-def biased_product(node: gs.Node, context: Context) -> Biased | None:
-    """Return a product with a constant weight and a constant bias."""
-    linear = match_linear(node)
-    if not isinstance(linear, Linear) or linear.batch or linear.transpose_x or context.kept(node):
-        return None
-    if node.op == "Gemm":
-        vector = None if linear.bias is None else as_vector(linear.bias, linear.n)
-        whole = vector is not None and linear.beta == 1
-        return Biased(linear, vector, node, BIAS_OF_GEMM) if vector is not None and whole else None
-    added = None if context.is_output(node.outputs[0]) else added_bias(linear)
-    if added is None or context.kept(added[1]):
-        return None
-    vector, add = added
-    return Biased(linear, vector, add, 1 if add.inputs[0] is node.outputs[0] else 0)
-
-
-def bias_input(node: gs.Node, width: int) -> int:
-    """Return which input of the last node of a normalization is its bias."""
-    if node.op == "LayerNormalization":
-        return BIAS_OF_NORMALIZATION
-    return next(index for index, tensor in enumerate(node.inputs) if as_vector(tensor, width) is not None)
-
-
-def put_bias(at: Emitter, holder: gs.Node, index: int, bias: NDArray[np.floating]) -> None:
-    """Give a node another bias, of the type and under a name like that of the one before."""
-    old = holder.inputs[index]
-    view = resolve(old)
-    assert view is not None
-    holder.inputs[index] = at.constant(np.asarray(bias).astype(view.dtype), f"{old.name}.moved")
-
-
-def drop_bias(biased: Biased) -> None:
-    """Let what reads the sum read the product."""
-    if biased.holder.op == "Gemm":
-        biased.holder.inputs = biased.holder.inputs[:BIAS_OF_GEMM]
-    else:
-        redirect(biased.output, biased.linear.node.outputs[0])

@@ -11,9 +11,14 @@ import onnx_graphsurgeon as gs
 
 from .base import Rewrite
 from .context import Context
+from .graph.constants import load
+from .graph.editor import scopes
 from .graph.shapes import ONE
 from .patterns.rows import OneRow, match_one_row
 from .report import Skip
+
+# The end of any axis, for Slice.
+END = 2**63 - 1
 
 
 def prepare(graph: gs.Graph, context: Context) -> None:
@@ -24,7 +29,11 @@ def prepare(graph: gs.Graph, context: Context) -> None:
 def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite[OneRow] | None:
     """Return what computes more rows than the one that is read."""
     form = match_one_row(node, context.shapes, context.is_output)
-    return Rewrite(scope, form) if form else None
+    if form is None:
+        return None
+    # What a body is given turn by turn, no node makes: there is no place behind that.
+    given = {id(tensor) for body in scopes(context.editor.graph)[1:] for tensor in body.inputs}
+    return None if any(id(each.inputs[number]) in given for each, number in form.reads()) else Rewrite(scope, form)
 
 
 def replace(context: Context, matches: list[Rewrite[OneRow]]) -> Skip | None:
@@ -41,12 +50,16 @@ def replace(context: Context, matches: list[Rewrite[OneRow]]) -> Skip | None:
     return None
 
 
-def _take(context: Context, tensor: gs.Tensor, index: int, axis: int) -> gs.Variable:
+def _take(context: Context, tensor: gs.Tensor, index: int, axis: int) -> gs.Tensor:
     """Return one row of a tensor, which keeps its axes."""
     editor, graph = context.editor, context.editor.graph
     at = editor.after(graph, tensor.inputs[0]) if tensor.inputs else editor.before(graph, graph.nodes[0])
     name = f"{tensor.name}.row"
-    row = at.op("Gather", tensor, at.constant(np.array([index]), "row"), name=name, dtype=tensor.dtype, axis=axis)
+    if isinstance(tensor, gs.Constant):
+        return at.constant(np.take(load(tensor), [index], axis), name)
+    # Of no row at all it makes none, where Gather would fail.
+    bounds = [(index, "start"), (index + 1 or END, "end"), (axis, "axis")]
+    row = at.op("Slice", tensor, *(at.constant(np.array([i]), n) for i, n in bounds), name=name, dtype=tensor.dtype)
     context.rows_of[row.name] = tensor.name
     return row
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
+from ..graph.editor import is_standard
 from ..graph.shapes import ONE, ZERO, Shape, Shapes, Size, slices
 from .region import IsOutput, readers
 
@@ -68,7 +69,8 @@ def match_one_row(node: gs.Node, shapes: Shapes, is_output: IsOutput) -> OneRow 
             # A tensor with several readers is met with each of them: with the last, all are known.
             if maker is None or id(maker) in inputs or is_output(tensor) or not _is_read_by_rows(tensor, inputs):
                 continue
-            read = _RULES.get(maker.op, _no_rows)(maker, axis, shapes) if len(maker.outputs) == 1 else NONE
+            rule = _rules(maker).get(maker.op) if len(maker.outputs) == 1 else None
+            read = rule(maker, axis, shapes) if rule else NONE
             if read:
                 inputs[id(maker)] = read
                 nodes.append(maker)
@@ -79,7 +81,7 @@ def match_one_row(node: gs.Node, shapes: Shapes, is_output: IsOutput) -> OneRow 
 
 def _taken(node: gs.Node, shapes: Shapes) -> tuple[int, int] | None:
     """Return the row that a Gather or Slice takes, FIRST or LAST, and its axis, where there is more than one."""
-    shape = shapes.shape(node.inputs[0]) if node.op in ("Gather", "Slice") else None
+    shape = shapes.shape(node.inputs[0]) if node.op in ("Gather", "Slice") and is_standard(node) else None
     if not shape:
         return None
     index, axis = None, 0
@@ -88,14 +90,16 @@ def _taken(node: gs.Node, shapes: Shapes) -> tuple[int, int] | None:
     else:
         # Bounds that are not known, or of several axes.
         with suppress(KeyError, ValueError):
-            ((axis, (start, end, _)),) = slices(shapes, node, len(shape)).items()
-            index = _single(start, end)
+            ((axis, bounds),) = slices(shapes, node, len(shape)).items()
+            index = _single(*bounds)
     axis -= len(shape)
     return (int(index), axis) if index in (FIRST, LAST) and axis <= ROWS and shape[axis] != ONE else None
 
 
-def _single(start: Size | None, end: Size | None) -> int | None:
+def _single(start: Size | None, end: Size | None, step: Size | None) -> int | None:
     """Return the only row of a slice, or None."""
+    if step != ONE:
+        return None
     if (start, end) == (ZERO, ONE):
         return FIRST
     bounds = [None if bound is None else bound.static for bound in (start, end)]
@@ -108,8 +112,9 @@ def _is_read_by_rows(tensor: gs.Tensor, inputs: dict[int, Inputs]) -> bool:
     return all(number in inputs.get(id(node), NONE) for node, number in uses)
 
 
-def _no_rows(_node: gs.Node, _axis: int, _shapes: Shapes) -> Inputs:
-    return NONE
+def _rules(node: gs.Node) -> dict[str, Rule]:
+    """Return the rules for operators of a node's domain."""
+    return _STANDARD if is_standard(node) else _MICROSOFT if node.domain == "com.microsoft" else {}
 
 
 def _elementwise(node: gs.Node, axis: int, shapes: Shapes) -> Inputs:
@@ -117,7 +122,10 @@ def _elementwise(node: gs.Node, axis: int, shapes: Shapes) -> Inputs:
 
 
 def _aligned(node: gs.Node, numbers: Iterable[int], axis: int, shapes: Shapes) -> Inputs:
-    """Return those of some inputs that have as many rows as the output, where all others have one."""
+    """Return those of some inputs that have as many rows as the output, if these are one by one made of them.
+
+    The others of these inputs have one row; those that are not asked for are read whole.
+    """
     read = [number for number in numbers if node.inputs[number].name]
     whole = _size(shapes.shape(node.outputs[0]), axis)
     rows = {number: _size(shapes.shape(node.inputs[number]), axis) for number in read}
@@ -137,7 +145,7 @@ def _normalization(node: gs.Node, axis: int, shapes: Shapes) -> Inputs:
     shape, first = shapes.shape(node.outputs[0]) or (), int(node.attrs.get("axis", -1))
     if (first if first < 0 else first - len(shape)) <= axis:
         return NONE
-    return _aligned(node, range(2 if node.op.startswith("Skip") else 1), axis, shapes)
+    return _elementwise(node, axis, shapes)
 
 
 def _reduction(node: gs.Node, axis: int, shapes: Shapes) -> Inputs:
@@ -162,19 +170,20 @@ def _attention(node: gs.Node, axis: int, shapes: Shapes) -> Inputs:
     return frozenset(read)
 
 
+Rule = Callable[[gs.Node, int, Shapes], Inputs]
 _ELEMENTWISE = (
-    *("Abs", "Add", "BiasGelu", "Cast", "Clip", "Div", "Elu", "Erf", "Exp", "FastGelu", "Gelu", "HardSigmoid"),
-    *("Identity", "LeakyRelu", "Log", "Max", "Min", "Mul", "Neg", "Pow", "QuickGelu", "Reciprocal", "Relu", "Sigmoid"),
-    *("Softplus", "Sqrt", "Sub", "Tanh", "Where"),
+    *("Abs", "Add", "Cast", "Clip", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "Identity", "LeakyRelu", "Log"),
+    *("Max", "Min", "Mul", "Neg", "Pow", "Reciprocal", "Relu", "Sigmoid", "Softplus", "Sqrt", "Sub", "Tanh", "Where"),
 )
-_NORMALIZATIONS = (
-    *("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"),
-    *("SkipLayerNormalization", "SkipSimplifiedLayerNormalization"),
-)
-_RULES: dict[str, Callable[[gs.Node, int, Shapes], Inputs]] = {
+_STANDARD: dict[str, Rule] = {
     **dict.fromkeys(_ELEMENTWISE, _elementwise),
-    **dict.fromkeys(_NORMALIZATIONS, _normalization),
+    # The runtime's own operator is in this domain, too.
+    **dict.fromkeys(("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"), _normalization),
     **dict.fromkeys(("ReduceMax", "ReduceMean", "ReduceSum"), _reduction),
     "Attention": _attention,
     "MatMul": _matmul,
+}
+_MICROSOFT: dict[str, Rule] = {
+    **dict.fromkeys(("BiasGelu", "FastGelu", "Gelu", "QuickGelu"), _elementwise),
+    **dict.fromkeys(("SkipLayerNormalization", "SkipSimplifiedLayerNormalization"), _normalization),
 }

@@ -7,6 +7,13 @@ from tests.helpers import K, operators, random, rewrite, run
 # float32 sums in another order.
 TOLERANCE = 2e-5
 X = random(2, 5, K, seed=1) * 8
+CENTERED_ROWS = """
+ last = Constant <value_ints = [-1]> () m = ReduceMean (x, last) d = Sub(x, m) p = Mul(d, d) q = ReduceMean (p, last)
+ e = Constant <value = float {1e-5}> () t = Add(q, e) u = Sqrt(t)
+"""
+IN_PARTS = f"{CENTERED_ROWS} f = Div(d, u) g = Mul(f, scale) n0 = Add(g, shift) n = Add(n0, more)"
+# As TensorFlow computes it.
+COMPUTED_BIAS = f"{CENTERED_ROWS} i = Div(scale, u) f = Mul(x, i) g = Mul(m, i) k = Sub(shift, g) n = Add(f, k)"
 
 
 def check(name, source, folder, adds, replaced, **options):

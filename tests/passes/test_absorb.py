@@ -25,6 +25,7 @@ NOT_CENTERED = """
 """
 # A weight to which a constant in all rows adds nothing.
 CENTERED = random(K, 2 * K, seed=1) - random(K, 2 * K, seed=1).mean(axis=0)
+CENTERED_SQUARE = random(K, K, seed=8) - random(K, K, seed=8).mean(axis=0)
 # Makes squares add up to more than half precision holds.
 SCALE = 40
 
@@ -121,6 +122,28 @@ def test_the_other_addend_keeps_its_bias(tmp_path, form, lift, outputs, weights)
     check(block(mlp=mlp, end=end, lift=lift, outputs=outputs, **weights), tmp_path, 2, 1)
 
 
+def test_the_sum_may_be_an_output(tmp_path):
+    """As logits are."""
+    source = block(
+        mlp="h0 = MatMul(n, w) h = Add(h0, b)", end="y = Relu(x)", lift=0.3, outputs=f", float[b, s, {2 * K}] h"
+    )
+    check(source, tmp_path, 0, 1)
+
+
+def test_a_product_that_is_the_other_addend_itself(tmp_path):
+    """Its bias goes once."""
+    source = block(mlp="h0 = MatMul(n, u) z = Add(h0, c)", c=SMALL, u=CENTERED_SQUARE)
+    check(source, tmp_path, 1, 1)
+
+
+def test_two_normalizations_with_one_bias_between_them(tmp_path):
+    """It is that of the other addend to the first, which takes it, and of a product to the second."""
+    mlp = """h0 = MatMul(n, w) h = Add(h0, b) r = Relu(h) a = LayerNormalization <axis = -1> (r, scale3, shift3)
+     z0 = MatMul(a, v) z = Add(z0, c)"""
+    source = block(mlp=mlp, scale3=1 + random(2 * K, seed=8), shift3=np.float32(0.3) + random(2 * K), c=SMALL)
+    check(source, tmp_path, 1, 1)
+
+
 def test_half_precision_is_measured_in_single(tmp_path):
     """The bias is three times too long; the sum of the weight's squares, 10^5, overflows."""
     source = block(size=2.0 * SCALE, w=CENTERED * SCALE)
@@ -147,6 +170,9 @@ def test_half_precision_is_measured_in_single(tmp_path):
         block(norm="n = LayerNormalization <axis = -1> (x, scale)"),
         block(shift=np.zeros(K, np.float32), outputs=f", float[b, s, {K}] s"),
         block(norm=NOT_CENTERED, lift=0.3),
+        block(norm=additions.IN_PARTS, more=random(K, seed=8)),
+        block(norm=additions.COMPUTED_BIAS),
+        block(scale=np.ones(1, np.float32), shift=np.float32(0.3) + random(K)),
         block(end=FUSED, outputs=f", float[b, s, {K}] s"),
     ],
     ids=[
@@ -161,6 +187,9 @@ def test_half_precision_is_measured_in_single(tmp_path):
         "no bias",
         "a bias of 0",
         "rows with a mean",
+        "a bias in parts",
+        "a bias that is computed",
+        "one scale",
         "a fused sum",
     ],
 )

@@ -34,6 +34,10 @@ NORM = "n = LayerNormalization <axis = -1> (x, scale, shift)"
 MLP = "h0 = MatMul(n, w) h = Add(h0, b) r = Relu(h) z0 = MatMul(r, v) z = Add(z0, c) y = Add(n, z)"
 
 
+# The branch reads the normalization itself.
+SELF = "h0 = MatMul(n, square) z = Add(h0, c) y = Add(n, z)"
+
+
 def residual(norm=NORM, mlp=MLP, outputs="", size=0.2):
     """A normalization, two products and the sum; `size` is that of the bias that is to move."""
     text = f"g ({INPUT}) => (float[b, s, {K}] y{outputs}) {{ {norm} {mlp} }}"
@@ -45,6 +49,8 @@ def residual(norm=NORM, mlp=MLP, outputs="", size=0.2):
         c=np.linspace(-size, size, K, dtype=np.float32),
         scale=1 + random(K, seed=4),
         shift=random(K, seed=5),
+        square=random(K, K, seed=6),
+        more=random(K, seed=7),
     )
 
 
@@ -86,10 +92,11 @@ def test_a_decomposed_normalization_takes_the_bias(tmp_path):
     [
         (["k = MatMul(x, wk)", "v = MatMul(x, wv)"], "", 2),
         (["a = Attention <" + HEADS + ", is_causal = 1> (q, k, v)"], "", 4),
+        (["a = Attention <" + HEADS + ", softcap = 1.0> (q, k, v)"], "", 4),
         ([], f", float[b, s, {K}] k", 3),
         ([], f", float[b, s, {K}] v", 3),
     ],
-    ids=["none has a bias", "causal", "keys are an output", "values are an output"],
+    ids=["none has a bias", "causal", "a tanh", "keys are an output", "values are an output"],
 )
 def test_biases_of_attention_that_stay(tmp_path, changed, outputs, adds):
     check(attention(*changed, outputs=outputs), tmp_path, adds, int(bool(outputs)))
@@ -103,11 +110,34 @@ def test_biases_of_attention_that_stay(tmp_path, changed, outputs, adds):
         residual(outputs=f", float[b, s, {K}] z"),
         residual(mlp=MLP.replace("h0 = MatMul(n, w)", "n2 = Relu(n) h0 = MatMul(n2, w)")),
         residual(mlp=MLP.replace("h = Add(h0, b)", "h = Relu(h0)")),
+        residual(mlp=SELF),
+        residual(additions.IN_PARTS),
+        residual(additions.COMPUTED_BIAS),
     ],
-    ids=["too large", "the normalization is an output", "the branch is an output", "another reader", "no other bias"],
+    ids=[
+        "too large",
+        "the normalization is an output",
+        "the branch is an output",
+        "another reader",
+        "no other bias",
+        "a product of its own",
+        "a bias in parts",
+        "a bias that is computed",
+    ],
 )
 def test_biases_of_branches_that_stay(tmp_path, source):
     check(source, tmp_path, operators(source).count("Add"), 0)
+
+
+def test_a_projection_whose_bias_moves_as_well(tmp_path):
+    """The value's bias becomes a part of it, or goes nowhere."""
+    text = f"""g ({INPUT}) => (float[b, s, {K}] y) {{ {NORM} q0 = MatMul(n, wq) q1 = Add(q0, bq)
+     q = LayerNormalization <axis = -1> (q1, scale, shift) {KEY} {VALUE} {ATTENTION}
+     o = MatMul(a, wo) z = Add(o, c) y = Add(n, z) }}"""
+    weights = {f"w{name}": random(K, K, seed=number) * 2 for number, name in enumerate("qkvo")}
+    weights |= {f"b{name}": random(K, seed=9 + number) * 8 for number, name in enumerate("qkv")}
+    norm = {"scale": 1 + random(K, seed=4), "shift": random(K, seed=5), "c": random(K) / 5}
+    check(helpers.model(text, 23, 11, **weights, **norm), tmp_path, 3, 2)
 
 
 def test_what_is_kept_keeps_its_bias(tmp_path):

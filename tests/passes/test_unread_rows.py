@@ -123,6 +123,7 @@ def behind(change):
         (behind("k0 = MatMul(square, h) h0 = Add(h, k0)"), "", [5, 5, 5, 1]),
         (behind("h0 = Add(h, rows)"), "", [1, 1, 1, 1]),
         (behind("h0 = Add(h, row)"), "", [1, 1, 1, 1]),
+        (MLP.replace("h = MatMul(m", "m2 = RMSNormalization <axis = -1> (m, norm) h = MatMul(m2"), "", [1, 1, 1, 1]),
         (behind("h2 = Identity(h) h0 = com.microsoft.SkipLayerNormalization (h, h2, wide)"), "", [1, 1, 1, 1]),
         (
             behind(f"{TWO_RESULTS} most = ReduceMax <keepdims = 0> (h2)"),
@@ -139,6 +140,7 @@ def behind(change):
         "rows as the second factor",
         "rows from elsewhere",
         "one row from elsewhere",
+        "a scale a row",
         "fused",
         "two results",
         "normalized together",
@@ -165,6 +167,16 @@ def test_what_else_reads_rows_gets_them_all(tmp_path, mlp, outputs, expected):
         layer(SLICE.format(start=-1, end=3, axis=1), y="b, none, k"),
         layer(SLICE.format(start="0, 0", end="1, 1", axis="1, 2"), y="b, one, two"),
         layer(FIRST.replace("axis = 1", "axis = 2"), y="b, s"),
+        layer(
+            SLICE_LAST.replace("y = Slice({}, s, e, a)", "t2 = Neg(a) u2 = Div(t2, a) y = Slice({}, s, e, a, u2)"),
+            y="b, n, k",
+        ),
+        layer(
+            SLICE_LAST.replace(
+                "y = Slice({}, s, e, a)", "back = Constant <value_ints = [-1]> () y = Slice({}, s, e, a, back)"
+            ),
+            y="b, n, k",
+        ),
     ],
     ids=[
         "all rows are an output",
@@ -176,6 +188,8 @@ def test_what_else_reads_rows_gets_them_all(tmp_path, mlp, outputs, expected):
         "not even the last",
         "rows and columns",
         "a column",
+        "in steps that are not known",
+        "backwards",
     ],
 )
 def test_what_stays(tmp_path, source):
@@ -231,7 +245,37 @@ def test_the_first_sample_has_all_keys(tmp_path):
 def test_what_is_read_twice_is_taken_once(tmp_path):
     """The query's product and the sum read the same row."""
     source = layer(attention=ATTENTION.replace("Add(o, x)", "Add(o, n)"))
-    assert operators(check(source, tmp_path, 1, x=X)).count("Gather") == 2
+    assert operators(check(source, tmp_path, 1, x=X)).count("Slice") == 1
+
+
+def test_rows_of_a_constant_are_taken_at_once(tmp_path):
+    source = layer(mlp=behind("h0 = Add(h, positions)"), x="b, 5, 64")
+    source.graph.initializer.append(onnx.numpy_helper.from_array(random(5, 2 * K), "positions"))
+    proto = check(source, tmp_path, 1, x=X)
+    assert (1, 2 * K) in {tuple(tensor.dims) for tensor in proto.graph.initializer}
+
+
+def test_of_no_rows_none_is_taken(tmp_path):
+    source = layer(SLICE_FIRST, attention="r = Identity(x)", y="b, n, k")
+    check(source, tmp_path, 1, x=X)
+    check(source, tmp_path, 1, x=X[:, :0])
+
+
+def test_the_attention_of_the_runtime_multiplies_first(tmp_path):
+    """It has another operator of the name: of one row it would make all keys."""
+    attention = "c = com.microsoft.Attention <num_heads = 4> (x, wqkv, bqkv) o = MatMul(c, wo) r = Add(o, x)"
+    source = layer(attention=attention)
+    arrays = {"wqkv": random(K, 3 * K, seed=11), "bqkv": random(3 * K, seed=12)}
+    source.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in arrays.items())
+    assert rows(check(source, tmp_path, 0, x=X), "c h", x=X) == [5, 5]
+
+
+def test_what_a_body_is_given_stays(tmp_path):
+    """There is no place behind it where a row could be taken."""
+    body = """body = b (float[5, 64] s) => (float[64] row)
+     { h = MatMul(s, w) i = Constant <value_int = 0> () row = Gather <axis = 0> (h, i) }"""
+    text = f"g (float[2, 5, 64] x) => (float[2, 64] y) {{ y = Scan <num_scan_inputs = 1, {body}> (x) }}"
+    check(model(text, 23, 11, w=random(K, K)), tmp_path, 0, x=X)
 
 
 def test_an_unknown_mask(tmp_path):

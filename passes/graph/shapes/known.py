@@ -12,8 +12,10 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from ..constants import small_values
-from .sizes import Shape, Size, Values, number, values_of
+from .sizes import ONE, Shape, Size, Values, number, values_of
 
+# Input of Slice.
+STEPS = 4
 # Elements of a tensor that is worth following.
 MOST_VALUES = 64
 # What models write where a size has no name.
@@ -22,7 +24,7 @@ _NO_NAMES = frozenset({"", "?", "N", "None", "unk", "unknown"})
 
 @dataclass
 class Shapes:
-    """What is known of the tensors of one graph; of tensors made later nothing is."""
+    """What is known of the tensors of one graph; of tensors made later, what passes note."""
 
     _shapes: dict[int, tuple[gs.Tensor, Shape]] = field(default_factory=dict)
     _values: dict[int, tuple[gs.Tensor, Values]] = field(default_factory=dict)
@@ -85,17 +87,21 @@ def parameter(found: Shapes, node: gs.Node, index: int, name: str) -> list[int] 
 
 
 def slices(found: Shapes, node: gs.Node, rank: int) -> dict[int, list[Size | None]]:
-    """Return start, end and step of each axis that is cut; None where they are not known."""
+    """Return start, end and step of each axis that is cut, None where they are not known; ValueError for the axes."""
     axes = parameter(found, node, 3, "axes")
     given = [found.values(tensor) for tensor in node.inputs[1:3]] or [node.attrs["starts"], node.attrs["ends"]]
-    steps = parameter(found, node, 4, "steps")
-    count = next(len(bounds) for bounds in (axes, *given, steps) if bounds is not None)
+    steps = parameter(found, node, STEPS, "steps")
+    count = next((len(bounds) for bounds in (axes, *given, steps) if bounds is not None), None)
+    if count is None:
+        raise ValueError("nothing is known of the axes")
     if axes is None and len(node.inputs) > 3 and node.inputs[3].name:
         raise ValueError("the axes are not known")
     unknown = [None] * count
     starts, ends = [unknown if bounds is None else [_size(bound) for bound in bounds] for bounds in given]
-    columns = zip(axes or range(count), starts, ends, steps or [1] * count, strict=True)
-    return {axis % rank: [start, end, Size.known(step)] for axis, start, end, step in columns}
+    default = None if len(node.inputs) > STEPS and node.inputs[STEPS].name else ONE
+    strides = [default] * count if steps is None else list(map(Size.known, steps))
+    columns = zip(axes or range(count), starts, ends, strides, strict=True)
+    return {axis % rank: [start, end, step] for axis, start, end, step in columns}
 
 
 def _size(element: Any) -> Size | None:

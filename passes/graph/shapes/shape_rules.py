@@ -9,6 +9,7 @@ from typing import Any
 
 import onnx_graphsurgeon as gs
 
+from ..editor import is_standard
 from .known import Shapes, parameter, slices
 from .sizes import ONE, ZERO, Shape, Size, broadcast, product
 
@@ -80,7 +81,8 @@ def _gemm(found: Shapes, node: gs.Node) -> Shape | None:
 
 
 def _attention(found: Shapes, node: gs.Node) -> Shape | None:
-    query, value = found.shape(node.inputs[0]), found.shape(node.inputs[2])
+    # The runtime's own operator of this name multiplies with weights first.
+    query, value = (found.shape(node.inputs[i]) if is_standard(node) else None for i in (0, 2))
     if query is None or value is None:
         return None
     width = value[-1]
@@ -124,7 +126,8 @@ def _slice(found: Shapes, node: gs.Node) -> Shape | None:
 def _sliced(size: Size, start: Size | None, end: Size | None, step: Size | None) -> Size | None:
     """Return how much is left of an axis.
 
-    A bound that is a size is taken to be inside: models cut tables and masks to the length of what they are added to.
+    A bound that has a name is taken to be inside: models cut tables and masks to the length of what they are added to.
+    A number may be beyond the end of an axis of no known length; one element is taken to be there.
     """
     if start is None or end is None or step is None:
         return None
@@ -133,15 +136,18 @@ def _sliced(size: Size, start: Size | None, end: Size | None, step: Size | None)
         return Size.known(len(range(numbers[0] or 0)[slice(*numbers[1:])]))
     if step != ONE or size == ONE:
         return size if size == ONE else None
-    start = start if _is_inside(start) else size + start
     whole = end.static is not None and end.static >= _END
-    end = size if whole else (end if _is_inside(end) else size + end)
-    return end - start if (end - start).is_positive else None
+    first, last = _from_front(size, start), size if whole else _from_front(size, end)
+    left = last - first if first is not None and last is not None else ZERO
+    sure = size.static is not None or left.static in (None, 1)
+    return left if left.is_positive and sure else None
 
 
-def _is_inside(bound: Size) -> bool:
-    """Tell whether a bound counts from the front."""
-    return bound.static is None or bound.static >= 0
+def _from_front(size: Size, bound: Size) -> Size | None:
+    """Return a bound counted from the front, or None where it is not known from which end it counts."""
+    if bound == ZERO or bound.is_positive:
+        return bound
+    return size + bound if (ZERO - bound).is_positive else None
 
 
 def _gather(found: Shapes, node: gs.Node) -> Shape | None:
@@ -203,7 +209,7 @@ def _range(found: Shapes, node: gs.Node) -> Shape | None:
 
 def _reduce(found: Shapes, node: gs.Node) -> Shape | None:
     shape, axes = found.shape(node.inputs[0]), parameter(found, node, 1, "axes")
-    if shape is None or axes is None:
+    if shape is None or not axes:  # no axes are all, or none
         return None
     gone = {axis % len(shape) for axis in axes}
     if node.attrs.get("keepdims", 1):

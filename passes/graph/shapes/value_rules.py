@@ -39,7 +39,8 @@ def _filled(found: Shapes, node: gs.Node) -> Values | None:
 def _joined(found: Shapes, node: gs.Node) -> Values | None:
     parts = [_vector(found, tensor) for tensor in node.inputs]
     known = [part for part in parts if part is not None]
-    return np.concatenate(known) if len(known) == len(parts) else None
+    vectors = len(known) == len(parts) and all(part.ndim == 1 for part in known)
+    return np.concatenate(known) if vectors else None
 
 
 def _vector(found: Shapes, tensor: gs.Tensor) -> Values | None:
@@ -82,6 +83,11 @@ def _gather_values(_: Shapes, node: gs.Node, values: Values) -> Values | None:
     return None if indices is None else np.take(values, indices.astype(int), int(node.attrs.get("axis", 0)))
 
 
+def _reshaped_values(found: Shapes, node: gs.Node, values: Values) -> Values | None:
+    shape = found.ints(node.inputs[1])
+    return None if shape is None else values.reshape(shape)
+
+
 def _squeeze_values(found: Shapes, node: gs.Node, values: Values) -> Values:
     axes = parameter(found, node, 1, "axes")
     return np.squeeze(values, None if axes is None else tuple(axes))
@@ -92,7 +98,7 @@ _MOVES: dict[str, Callable[[Shapes, gs.Node, Values], Values | None]] = {
     "Cast": _cast,
     "Gather": _gather_values,
     "Identity": lambda _found, _node, values: values,
-    "Reshape": lambda found, node, values: values.reshape(found.ints(node.inputs[1]) or ()),
+    "Reshape": _reshaped_values,
     "Slice": _slice_values,
     "Squeeze": _squeeze_values,
     "Unsqueeze": lambda found, node, values: np.expand_dims(values, tuple(parameter(found, node, 1, "axes") or ())),
