@@ -17,6 +17,8 @@ from .graph.shapes import ONE
 from .patterns.rows import OneRow, match_one_row
 from .report import Skip
 
+# Slice takes its bounds as inputs from here on.
+OPSET = 10
 # The end of any axis, for Slice.
 END = 2**63 - 1
 
