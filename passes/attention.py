@@ -6,9 +6,9 @@
 
 Where one of them does not come from such a Transpose (keys of a cache, rotated queries), all go in, and the result
 comes out, with their heads first: [b, h, s, d]. Where a condition replaces scores with a low number, the number is
-added where it did. A query from which all keys are hidden, one of padding that is, gets zeros instead of the mean of all
-values. Attention is a standard operator from opset 23 on; below, nothing is rewritten: MultiHeadAttention,
-the runtime's own before it, is no faster than what it replaces (measured on BERT, MiniLM, ViT and GPT-2 shapes).
+added where it did. A query that sees no key, one of padding that is, gets zeros instead of the mean of all values.
+Attention is a standard operator from opset 23 on; below, nothing is rewritten: MultiHeadAttention, the runtime's own
+before it, is no faster than what it replaces (measured on BERT, MiniLM, ViT and GPT-2 shapes).
 """
 
 from __future__ import annotations

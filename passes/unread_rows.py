@@ -18,7 +18,7 @@ from .patterns.rows import OneRow, match_one_row
 from .report import Skip
 
 # Slice takes its bounds as inputs from here on.
-OPSET = 10
+OPSET_SLICE = 10
 # The end of any axis, for Slice.
 END = 2**63 - 1
 
@@ -31,7 +31,7 @@ def prepare(graph: gs.Graph, context: Context) -> None:
 def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite[OneRow] | None:
     """Return what computes more rows than the one that is read."""
     form = match_one_row(node, context.shapes, context.is_output)
-    if form is None:
+    if form is None or context.editor.opset < OPSET_SLICE:
         return None
     # What a body is given turn by turn, no node makes: there is no place behind that.
     given = {id(tensor) for body in scopes(context.editor.graph)[1:] for tensor in body.inputs}

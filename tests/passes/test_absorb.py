@@ -122,6 +122,10 @@ def test_the_other_addend_keeps_its_bias(tmp_path, form, lift, outputs, weights)
     check(block(mlp=mlp, end=end, lift=lift, outputs=outputs, **weights), tmp_path, 2, 1)
 
 
+def test_a_scale_like_the_bias(tmp_path):
+    check(block(scale=np.ones(K, np.float32), shift=np.ones(K, np.float32)), tmp_path, 1, 1)
+
+
 def test_the_sum_may_be_an_output(tmp_path):
     """As logits are."""
     source = block(
@@ -172,7 +176,7 @@ def test_half_precision_is_measured_in_single(tmp_path):
         block(norm=NOT_CENTERED, lift=0.3),
         block(norm=additions.IN_PARTS, more=random(K, seed=8)),
         block(norm=additions.COMPUTED_BIAS),
-        block(scale=np.ones(1, np.float32), shift=np.float32(0.3) + random(K)),
+        block(scale=np.ones(1, np.float32), shift=np.ones(1, np.float32)),
         block(end=FUSED, outputs=f", float[b, s, {K}] s"),
     ],
     ids=[

@@ -129,15 +129,18 @@ def test_biases_of_branches_that_stay(tmp_path, source):
     check(source, tmp_path, operators(source).count("Add"), 0)
 
 
-def test_a_projection_whose_bias_moves_as_well(tmp_path):
-    """The value's bias becomes a part of it, or goes nowhere."""
-    text = f"""g ({INPUT}) => (float[b, s, {K}] y) {{ {NORM} q0 = MatMul(n, wq) q1 = Add(q0, bq)
-     q = LayerNormalization <axis = -1> (q1, scale, shift) {KEY} {VALUE} {ATTENTION}
-     o = MatMul(a, wo) z = Add(o, c) y = Add(n, z) }}"""
+@pytest.mark.parametrize("first", ["the normalization", "attention"])
+def test_a_projection_whose_bias_moves_as_well(tmp_path, first):
+    """The value's bias becomes a part of it, before or not at all."""
+    query = "q0 = MatMul(n, wq) q1 = Add(q0, bq) q = LayerNormalization <axis = -1> (q1, scale, shift)"
+    body = f"{NORM} {query} {KEY} {VALUE} {ATTENTION}"
+    if first == "attention":
+        body = f"{QUERY} {KEY} {VALUE} {ATTENTION} {NORM}"
+    text = f"g ({INPUT}) => (float[b, s, {K}] y) {{ {body} o = MatMul(a, wo) z = Add(o, c) y = Add(n, z) }}"
     weights = {f"w{name}": random(K, K, seed=number) * 2 for number, name in enumerate("qkvo")}
     weights |= {f"b{name}": random(K, seed=9 + number) * 8 for number, name in enumerate("qkv")}
     norm = {"scale": 1 + random(K, seed=4), "shift": random(K, seed=5), "c": random(K) / 5}
-    check(helpers.model(text, 23, 11, **weights, **norm), tmp_path, 3, 2)
+    check(helpers.model(text, 23, 11, **weights, **norm), tmp_path, *((3, 2) if first != "attention" else (3, 1)))
 
 
 def test_what_is_kept_keeps_its_bias(tmp_path):

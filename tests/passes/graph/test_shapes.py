@@ -95,6 +95,7 @@ def test_shapes(body, shape):
             "1*b,1*s,12",
         ),
         ("d = Shape <start = 1, end = 2> (x) n = Neg(d) y = Slice(x, z, end, i1, n)", "1*b,?,12"),
+        ("d = Shape <start = 1, end = 2> (x) n = Add(d, back8) y = Slice(w, z, n)", "?,12"),
         ("n = NonZero(x) d = Cast <to = 7> (n) y = Slice(x, d, d)", "?"),
         ("none = Constant <value = int64[0] {}> () y = ReduceSum <keepdims = 1> (x, none)", "?"),
         ("o = Constant <value = int64[2, 2] {1, 2, 3, 4}> () c = Concat <axis = 1> (o, o) y = Identity(c)", "2,4"),
