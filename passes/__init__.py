@@ -99,6 +99,7 @@ def run(
     for module in modules:
         if isinstance(module, Finishes):
             module.finish(graph, context, reports)
+    editor.flush()  # where no pass ran, too, nothing is left of nodes that became constants
     shorten_names(graph)
     return reports
 

@@ -79,18 +79,19 @@ class Builder:
         else:
             y = self.op("MatMul", x, self.weight(k, n))
         if self.rng.random() < 0.7:
-            bias = self.constant((self.rng.standard_normal(n) * 0.1).astype(self.dtype), "b")
+            size = float(self.rng.choice([0.02, 0.1, 0.5]))
+            bias = self.constant((self.rng.standard_normal(n) * size).astype(self.dtype), "b")
             y = self.op("Add", *self.rng.permutation([y, bias]).tolist())
         return y
 
     def norm(self, x: str, width: int) -> str:
         """Write a layer normalization, as one node or in parts."""
         scale = self.constant((1 + 0.1 * self.rng.standard_normal(width)).astype(self.dtype), "g")
-        bias = self.constant((0.1 * self.rng.standard_normal(width)).astype(self.dtype), "b")
+        mean = float(self.rng.choice([0, 0, 0.5, -0.5]))
+        bias = self.constant((mean + 0.1 * self.rng.standard_normal(width)).astype(self.dtype), "b")
         if self.opset >= 17 and self.rng.random() < 0.5:
             return self.op("LayerNormalization", x, scale, bias, axis=-1, epsilon=1e-5)
-        mean = self.mean(x)
-        centred = self.op("Sub", x, mean)
+        centred = self.op("Sub", x, self.mean(x))
         variance = self.mean(self.op("Mul", centred, centred))
         root = self.op("Sqrt", self.op("Add", variance, self.scalar(1e-3)))
         return self.op("Add", self.op("Mul", self.op("Div", centred, root), scale), bias)
@@ -136,6 +137,22 @@ class Builder:
         inner = int(self.rng.choice(WIDTHS)) * int(self.rng.integers(1, 4))
         return self.linear(self.activation(self.linear(x, width, inner)), inner, width)
 
+    def post_norm(self, x: str, width: int) -> str:
+        """Write a branch of what is normalized before and after, as BERT has them."""
+        x = self.norm(x, width)
+        part = (self.attention, self.feed_forward, lambda x, width: self.linear(x, width, width))
+        return self.norm(self.op("Add", x, part[int(self.rng.integers(3))](x, width)), width)
+
+    def head(self, x: str, width: int) -> str:
+        """Take the first or the last token, mostly, and classify it."""
+        kind = self.rng.integers(4)
+        if kind < 2:
+            x = self.op("Gather", x, self.constant(np.array(-int(kind), np.int64)), axis=1)
+        elif kind == 2:
+            bounds = ([0], [1]) if self.rng.random() < 0.5 else ([-1], [2**63 - 1])
+            x = self.op("Slice", x, *(self.constant(np.array(value, np.int64)) for value in (*bounds, [1])))
+        return self.linear(x, width, int(self.rng.choice(WIDTHS))) if self.rng.random() < 0.7 else x
+
     def branch(self, x: str, width: int) -> str:
         """Write an If whose bodies have products."""
         outputs, bodies = [self.name("branch"), self.name("branch")], []
@@ -149,6 +166,17 @@ class Builder:
         self.nodes, self.weights = outer, outer_weights
         condition = self.constant(np.array(bool(self.rng.integers(2))))
         return self.op("If", condition, then_branch=bodies[0], else_branch=bodies[1])
+
+    def outputs(self, x: str) -> list[str]:
+        """Return the names of the outputs: of x, as it is or through Identity, and now and then of a tensor before."""
+        inner = [
+            node.output[0] for node in self.nodes if node.op_type in ("Add", "MatMul", "Mul") and node.output[0] != x
+        ]
+        more = [str(self.rng.choice(inner))] if inner and self.rng.random() < 0.2 else []
+        if self.nodes[-1].output[0] != x or self.rng.random() < 0.5:
+            self.op("Identity", x)
+        self.nodes[-1].output[0] = "output"
+        return ["output", *more]
 
 
 def model(seed: int) -> onnx.ModelProto:
@@ -166,15 +194,16 @@ def model(seed: int) -> onnx.ModelProto:
     else:
         x = "states"
         inputs = [helper.make_tensor_value_info(x, kind, ["batch", "length", width])]
-    parts: list[Callable[[str, int], str]] = [b.attention, b.feed_forward, b.norm, b.branch]
+    parts: list[Callable[[str, int], str]] = [b.attention, b.feed_forward, b.norm, b.branch, b.post_norm]
     for _ in range(int(rng.integers(1, 6))):
-        part = parts[int(rng.choice(len(parts), p=[0.35, 0.35, 0.2, 0.1]))]
+        part = parts[int(rng.choice(len(parts), p=[0.25, 0.25, 0.15, 0.1, 0.25]))]
         y = part(x, width)
         x = b.op("Add", x, y) if rng.random() < 0.6 else y
     if table is not None and rng.random() < 0.5:
         x = b.op("MatMul", x, b.op("Transpose", table, perm=[1, 0]))
-    b.nodes.append(helper.make_node("Identity", [x], ["output"]))
-    outputs = [helper.make_tensor_value_info("output", kind, None)]
+    elif rng.random() < 0.6:
+        x = b.head(x, width)
+    outputs = [helper.make_tensor_value_info(name, kind, None) for name in b.outputs(x)]
     graph = helper.make_graph(b.nodes, f"seed {seed}", inputs, outputs, b.constants)
     imports = [helper.make_opsetid("", b.opset)]
     return helper.make_model(graph, opset_imports=imports, ir_version=helper.find_min_ir_version_for(imports))

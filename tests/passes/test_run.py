@@ -352,3 +352,9 @@ def test_every_pass_reports_in_the_order_of_the_chain(tmp_path):
     names = list(rewrite(layers(), tmp_path).reports)
     order = [module.__name__.rpartition(".")[2] for module in passes.CHAIN]
     assert all(order.index(a) < order.index(b) for a, b in pairwise(names))
+
+
+def test_without_passes_the_graph_is_as_it_was(tmp_path):
+    source = model("g (float[m, 64] x) => (float[m, 64] y) { a = Constant <value = float {2.0}> () y = Mul(x, a) }")
+    x = random(3, 64)
+    np.testing.assert_array_equal(run(rewrite(source, tmp_path, operators=frozenset()).proto, x=x)[0], x * 2)
