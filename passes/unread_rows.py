@@ -1,7 +1,7 @@
 """Rows that nobody reads are not computed: a classifier reads one token, so its last layer needs one query.
 
 Before: x [b, s, k] -- products, additions, normalizations -- y [b, s, k] -- Gather(first) -> [b, k]
-After:  x [b, s, k] -- Gather([first]) -- the same nodes -- y [b, 1, k] -- Gather(first) -> [b, k]
+After:  x [b, s, k] -- Slice(first) -- the same nodes -- y [b, 1, k] -- Gather(first) -> [b, k]
 """
 
 from __future__ import annotations
@@ -13,14 +13,12 @@ from .base import Rewrite
 from .context import Context
 from .graph.constants import load
 from .graph.editor import scopes
-from .graph.shapes import ONE
+from .graph.shapes import END, ONE
 from .patterns.rows import OneRow, match_one_row
 from .report import Skip
 
 # Slice takes its bounds as inputs from here on.
 OPSET_SLICE = 10
-# The end of any axis, for Slice.
-END = 2**63 - 1
 
 
 def prepare(graph: gs.Graph, context: Context) -> None:

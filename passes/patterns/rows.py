@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import onnx_graphsurgeon as gs
 
 from ..graph.editor import is_standard
-from ..graph.shapes import ONE, ZERO, Shape, Shapes, Size, slices
+from ..graph.shapes import END, ONE, ZERO, Shape, Shapes, Size, slices
 from .region import IsOutput, readers
 
 # Numbers of the inputs whose rows make the rows of the output, one by one; the others are read whole. None at all where
@@ -25,8 +25,6 @@ QUERY, MASK = 0, 3
 FIRST, LAST = 0, -1
 # Without one of these nothing is saved.
 PRODUCTS = frozenset({"Attention", "MatMul"})
-# The end of any axis, for Slice.
-_END = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ def _single(start: Size | None, end: Size | None, step: Size | None) -> int | No
     if (start, end) == (ZERO, ONE):
         return FIRST
     bounds = [None if bound is None else bound.static for bound in (start, end)]
-    return LAST if bounds[0] == LAST and (bounds[1] or 0) >= _END else None
+    return LAST if bounds[0] == LAST and (bounds[1] or 0) >= END else None
 
 
 def _is_read_by_rows(tensor: gs.Tensor, inputs: dict[int, Inputs]) -> bool:

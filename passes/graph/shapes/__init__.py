@@ -10,8 +10,8 @@ in sizes with names (`batch`, `past + 1`). `rank` asks for the number of axes of
 """
 
 from .follow import find_shapes
-from .known import Shapes, slices
+from .known import END, Shapes, slices
 from .rank import rank
 from .sizes import ONE, ZERO, Shape, Size, broadcast
 
-__all__ = ["ONE", "ZERO", "Shape", "Shapes", "Size", "broadcast", "find_shapes", "rank", "slices"]
+__all__ = ["END", "ONE", "ZERO", "Shape", "Shapes", "Size", "broadcast", "find_shapes", "rank", "slices"]

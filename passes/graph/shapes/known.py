@@ -14,8 +14,8 @@ import onnx_graphsurgeon as gs
 from ..constants import small_values
 from .sizes import ONE, Shape, Size, Values, number, values_of
 
-# Input of Slice.
-STEPS = 4
+# An input of Slice; bounds from END on mean the end of any axis.
+STEPS, END = 4, 2**31 - 1
 # Elements of a tensor that is worth following.
 MOST_VALUES = 64
 # What models write where a size has no name.

@@ -10,11 +10,9 @@ from typing import Any
 import onnx_graphsurgeon as gs
 
 from ..editor import is_standard
-from .known import Shapes, parameter, slices
+from .known import END, Shapes, parameter, slices
 from .sizes import ONE, ZERO, Shape, Size, broadcast, product
 
-# Bounds of a slice from here on mean the end of any axis.
-_END = 2**31 - 1
 # Operators whose output has the shape of the first input.
 _UNARY = frozenset(
     {
@@ -136,7 +134,7 @@ def _sliced(size: Size, start: Size | None, end: Size | None, step: Size | None)
         return Size.known(len(range(numbers[0] or 0)[slice(*numbers[1:])]))
     if step != ONE or size == ONE:
         return size if size == ONE else None
-    whole = end.static is not None and end.static >= _END
+    whole = end.static is not None and end.static >= END
     first, last = _from_front(size, start), size if whole else _from_front(size, end)
     left = last - first if first is not None and last is not None else ZERO
     sure = size.static is not None or left.static in (None, 1)
