@@ -18,10 +18,10 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from .base import Rewrite
-from .biased import MOVED, Biased, bias_input, biased_product, drop_bias, put_bias, renewed, small_branch
 from .context import Context
 from .graph.linear import Linear, match_linear
 from .lowerings.table import DENSE
+from .moving_biases import MOVED, Biased, bias_input, biased_product, drop_bias, put_bias, renewed, small_branch
 from .patterns.normalization import Normalization, match_normalization
 from .report import Skip
 

@@ -146,7 +146,8 @@ def _bias(at: Emitter, form: Attention, shapes: Shapes) -> gs.Tensor:
         total = at.op("Add", total, addend, name="masks", dtype=np.float32)
     fits = None not in known and _is_whole(broadcast(*[shape for shape in known if shape is not None]), form)
     whole = total if fits else at.op("Expand", total, _whole(at, form), name="mask.whole", dtype=np.float32)
-    shapes.note(whole, (shapes.fresh(), shapes.fresh(), form.query.tokens, form.key.tokens))
+    if shapes.shape(whole) is None:
+        shapes.note(whole, (shapes.fresh(), shapes.fresh(), form.query.tokens, form.key.tokens))
     return whole
 
 

@@ -17,10 +17,20 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from .base import Rewrite
-from .biased import MOVED, Biased, bias_input, biased_product, drop_bias, only_for, put_bias, renewed, small_branch
 from .context import Context
 from .graph.editor import is_standard
 from .lowerings.table import DENSE
+from .moving_biases import (
+    MOVED,
+    Biased,
+    bias_input,
+    biased_product,
+    drop_bias,
+    only_for,
+    put_bias,
+    renewed,
+    small_branch,
+)
 from .patterns.normalization import Normalization, match_normalization
 from .report import Skip
 

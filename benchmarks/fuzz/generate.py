@@ -167,8 +167,8 @@ class Builder:
         condition = self.constant(np.array(bool(self.rng.integers(2))))
         return self.op("If", condition, then_branch=bodies[0], else_branch=bodies[1])
 
-    def outputs(self, x: str) -> list[str]:
-        """Return the names of the outputs: of x, as it is or through Identity, and now and then of a tensor before."""
+    def finish(self, x: str) -> list[str]:
+        """Call x `output`, as it is or through Identity; return all outputs, now and then a tensor before it, too."""
         inner = [
             node.output[0] for node in self.nodes if node.op_type in ("Add", "MatMul", "Mul") and node.output[0] != x
         ]
@@ -203,7 +203,7 @@ def model(seed: int) -> onnx.ModelProto:
         x = b.op("MatMul", x, b.op("Transpose", table, perm=[1, 0]))
     elif rng.random() < 0.6:
         x = b.head(x, width)
-    outputs = [helper.make_tensor_value_info(name, kind, None) for name in b.outputs(x)]
+    outputs = [helper.make_tensor_value_info(name, kind, None) for name in b.finish(x)]
     graph = helper.make_graph(b.nodes, f"seed {seed}", inputs, outputs, b.constants)
     imports = [helper.make_opsetid("", b.opset)]
     return helper.make_model(graph, opset_imports=imports, ir_version=helper.find_min_ir_version_for(imports))

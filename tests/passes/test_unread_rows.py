@@ -8,10 +8,11 @@ import passes
 from bct_onnx import files
 from tests.helpers import K, model, operators, random, rewrite, run
 
-TOKENS, HEADS = 5, 4
-X = random(2, TOKENS, K, seed=1)
+X = random(2, 5, K, seed=1)
 # float32 sums in another order.
 TOLERANCE = 2e-5
+# Of five products in a row, whose int8 activations err by up to 1.5 % each (see test_matmul.py), not all the same way.
+CHAIN_ERROR = 0.05
 FIRST = "i = Constant <value_int = 0> () y = Gather <axis = 1> ({}, i)"
 LAST = "i = Constant <value_ints = [-1]> () y = Gather <axis = -2> ({}, i)"
 SLICE = """s = Constant <value_ints = [{start}]> () e = Constant <value_ints = [{end}]> ()
@@ -76,7 +77,7 @@ def test_sizes_may_be_known_or_not(tmp_path, x):
 
 @pytest.mark.parametrize(
     ("sizes", "shape"),
-    [("b, 1, s, s", (2, 1, 5, 5)), ("1, 4, s, s", (1, HEADS, 5, 5)), ("s, s", (5, 5))],
+    [("b, 1, s, s", (2, 1, 5, 5)), ("1, 4, s, s", (1, 4, 5, 5)), ("s, s", (5, 5))],
 )
 def test_a_mask_loses_the_rows_of_queries(tmp_path, sizes, shape):
     """Not those of keys, of which there are as many."""
@@ -125,11 +126,7 @@ def behind(change):
         (behind("h0 = Add(h, row)"), "", [1, 1, 1, 1]),
         (MLP.replace("h = MatMul(m", "m2 = RMSNormalization <axis = -1> (m, norm) h = MatMul(m2"), "", [1, 1, 1, 1]),
         (behind("h2 = Identity(h) h0 = com.microsoft.SkipLayerNormalization (h, h2, wide)"), "", [1, 1, 1, 1]),
-        (
-            behind(f"{TWO_RESULTS} most = ReduceMax <keepdims = 0> (h2)"),
-            ", float most",
-            [5, 5, 5, 1],
-        ),
+        (behind(f"{TWO_RESULTS} most = ReduceMax <keepdims = 0> (h2)"), ", float most", [5, 5, 5, 1]),
         (MLP.replace("h = MatMul(m", "m2 = RMSNormalization <axis = 1> (m, norm) h = MatMul(m2"), "", [5, 5, 1, 1]),
     ],
     ids=[
@@ -198,9 +195,6 @@ def test_what_stays(tmp_path, source):
     check(source, tmp_path, 0, **feeds)
 
 
-SQUARE = random(128, 128)
-
-
 @pytest.mark.parametrize(
     ("body", "y", "expected"),
     [
@@ -213,16 +207,7 @@ SQUARE = random(128, 128)
         ("w = Mish(square) d = MatMul(x, w) h = Relu(d) y = Gather <axis = 1> (h, i)", "n, n", 64),
         ("d = MatMul(x, square) h = Relu(d) y = Gather <axis = 2> (h, i)", "n, n", 64),
     ],
-    ids=[
-        "reduced",
-        "a vector",
-        "a batch",
-        "its rows",
-        "unknown rows",
-        "unknown at first",
-        "an unknown weight",
-        "columns",
-    ],
+    ids=["reduced", "a vector", "a batch", "its rows", "unknown", "unknown at first", "unknown weight", "columns"],
 )
 def test_equal_sizes_are_not_taken_for_rows(tmp_path, body, y, expected):
     constants = "i = Constant <value_int = 0> () last = Constant <value_ints = [-1]> ()"
@@ -304,8 +289,6 @@ def test_widths_chosen_for_other_groups(tmp_path):
     result = rewrite(layer(), tmp_path, bits=4, block_size=8, bits_for={"wq + wk + wv": 6, "wo": 5, "w1": 3})
     widths = {tensor.name: tensor.bits for tensor in result.reports["matmul"].tensors}
     assert widths == {"wq": 6, "wk + wv": 6, "wo": 5, "w1": 3, "w2": 4}
-    options = passes.Options(bits=4, bits_for={"a": 2, "b": 3, "a + c": 5})
-    assert [options.width(name) for name in ("a + c", "b + c", "b", "b + d", "c", "d")] == [5, 5, 3, 4, 5, 4]
 
 
 def test_without_a_product_nothing_is_saved(tmp_path):
@@ -320,4 +303,4 @@ def test_the_whole_chain_multiplies_one_row(tmp_path):
     assert result.replaced["unread_rows"] == 1
     assert operators(result.proto).count("MatMulIntegerToFloat") == 5
     one, other = run(source, x=X)[0], run(result.proto, x=X)[0]
-    assert np.abs(one - other).max() <= 0.05 * np.abs(one).max()
+    assert np.abs(one - other).max() <= CHAIN_ERROR * np.abs(one).max()
