@@ -12,13 +12,13 @@ from passes import Options, Progress
 from . import files
 from .attempt import MARK, Attempt, Result
 from .errors import BctError, VerificationError
+from .memory import available_bytes, means_for
 from .opset import ConversionError, operators_of, opset_of, raise_opset
 from .presets import DEFAULT_PRESET, Request
 from .report import InputRecord, OutputRecord, Report
 from .runtimes import min_onnxruntime
 from .search import DEFAULT_DROP, DEFAULT_SECONDS, DEFAULT_SLACK, Goal
 from .verify import Bound, default_bound, run_reference
-from .verify.memory import available_bytes, means_for
 
 
 def compress(

@@ -19,11 +19,11 @@ from passes.graph.editor import walk
 from . import files, search
 from .coverage import Coverage, count, measure_sizes
 from .errors import BctError, VerificationError
+from .memory import Means
 from .search import Goal, Grams, SearchRecord
 from .search.grams import product_inputs
+from .session import OrtError, Session, Thrift
 from .verify import Bound, Reference, Verification, compare, default_bound
-from .verify.memory import Means
-from .verify.session import OrtError, Session, Thrift
 from .version import __version__
 
 # Metadata key by which a compressed model is known.

@@ -18,8 +18,8 @@ from passes.graph.tidy import lift_constant_nodes, merge_equal
 from passes.report import TOGETHER, EdgeReport, NodeReport
 
 from . import files
+from .session import OrtError, Session
 from .verify import Reference
-from .verify.session import OrtError, Session
 
 # Stored as float16, not as codes.
 HALF = "half"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from .verify.memory import available_bytes
+from .memory import available_bytes
 
 try:
     import resource

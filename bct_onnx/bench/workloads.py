@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from bct_onnx.arrays import Value
 from bct_onnx.errors import BctError
 from bct_onnx.files import read
-from bct_onnx.verify.flow import flatten
-from bct_onnx.verify.inputs import ModelInput, Role, find_inputs
-from bct_onnx.verify.sizes import axis_kinds, complete, concrete_shape
-from bct_onnx.verify.values import Value, make_value
+from bct_onnx.inputs.flow import flatten
+from bct_onnx.inputs.roles import ModelInput, Role, find_inputs
+from bct_onnx.inputs.sizes import axis_kinds, complete, concrete_shape
+from bct_onnx.inputs.values import make_value
 
 Feeds = dict[str, Value]
 

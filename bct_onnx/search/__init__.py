@@ -1,6 +1,6 @@
 """Bits chosen by measurement: what each weight's codes do to the answers, and the smallest file under a goal."""
 
-from bct_onnx.search.answers import error
+from bct_onnx.measure.answers import error
 from bct_onnx.search.choice import Choice, Curve, Weight
 from bct_onnx.search.goal import DEFAULT_DROP, DEFAULT_SECONDS, DEFAULT_SLACK, Goal
 from bct_onnx.search.grams import Grams, compensating

@@ -11,9 +11,9 @@ import onnx_graphsurgeon as gs
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from bct_onnx.arrays import Feed
 from bct_onnx.errors import BctError
-from bct_onnx.verify.feeds import Feed
-from bct_onnx.verify.session import essential_words
+from bct_onnx.session import essential_words
 from passes import Coder
 from passes.context import plain_codes
 from passes.formats.block import BlockFormat, BlockTensor

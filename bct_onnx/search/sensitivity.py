@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bct_onnx import files
-from bct_onnx.search import answers
-from bct_onnx.search.answers import Outputs
+from bct_onnx.arrays import Feed, Outputs
+from bct_onnx.inputs.feeds import redrawn
+from bct_onnx.inputs.text import with_own_text
+from bct_onnx.measure import answers
 from bct_onnx.search.choice import Curve, Weight
 from bct_onnx.search.switchable import Switch, Switchable, formats, stored_bytes
 from bct_onnx.search.work import plan
-from bct_onnx.verify.feeds import Feed, redrawn
 from passes import Options, Progress
 from passes.formats.block import decode
 from passes.formats.encode import encode
@@ -82,7 +83,7 @@ def measure(
     planned = plan(costs, len(switchable.switches), seconds)
     if made:
         answered = max(planned.feeds, int((np.cumsum(costs) <= ANSWERS_SHARE * seconds).sum()))
-        feeds = answers.with_own_text(_more(model, feeds, answered), switchable.run)
+        feeds = with_own_text(_more(model, feeds, answered), switchable.run)
     expected = [switchable.run(feed) for feed in feeds]
     switches = sorted(switchable.switches, key=lambda switch: -switch.matrix.size)
     probed: list[float | None] = []

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 import passes
 from bct_onnx import files
+from bct_onnx.arrays import Array, Feed
 from bct_onnx.search.work import nominal_seconds
-from bct_onnx.verify.feeds import Feed
-from bct_onnx.verify.session import Session
-from bct_onnx.verify.values import Array
+from bct_onnx.session import Session
 from passes import LOWERINGS, Options
 from passes.constant import BLOCK_SIZE, LARGEST_MAGNITUDE, SMALLEST_CODED_BYTES, WEIGHT_READERS, as_rows
 from passes.formats.block import BlockFormat, BlockTensor

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from bct_onnx.verify.feeds import Feed
-from bct_onnx.verify.session import Session, Thrift
-from bct_onnx.verify.values import Array
+from bct_onnx.arrays import Array, Feed
+from bct_onnx.session import Session, Thrift
 
 # Nominal speed: multiplications a second, and seconds a node takes however little it has to do. Two cores do it.
 RATE, NODE_SECONDS = 5e10, 1e-5

@@ -1,6 +1,5 @@
 """Run the input model and the compressed model on the same feeds and compare what they answer."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,11 +7,12 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto
 
+from bct_onnx.arrays import Array, Feed, Value
 from bct_onnx.errors import BctError, VerificationError
-from bct_onnx.verify.feeds import Feed, candidate_feeds, load_feeds
-from bct_onnx.verify.measure import FeedError, OutputError, find_mismatch, measure, pool
-from bct_onnx.verify.session import Latency, OrtError, Session, Thrift, TooLongError
-from bct_onnx.verify.values import Array, Value
+from bct_onnx.inputs.feeds import load_feeds
+from bct_onnx.inputs.made import made_feeds
+from bct_onnx.measure.outputs import FeedError, OutputError, find_mismatch, measure, pool
+from bct_onnx.session import Latency, OrtError, Session, Thrift
 
 # From how many bits on: least cosine of a float output, least share of equal values without float outputs.
 _DEFAULTS = ((6, 0.98, 0.5), (4, 0.90, 0.25), (0, 0.50, None))
@@ -117,7 +117,7 @@ def run_reference(
         raise BctError(f"{path}: ONNX Runtime does not load the model: {error}") from error
     if feeds_file is None:
         try:
-            feeds, outputs = _run_candidates(session, path, model, seed, budget_seconds)
+            feeds, outputs = made_feeds(session.run, path, model, seed, budget_seconds)
         except MemoryError as error:
             raise BctError(
                 f"{path}: inputs of the sizes it declares do not fit into memory; give smaller ones with --feeds"
@@ -162,42 +162,6 @@ def compare(reference: Reference, path: str | Path) -> Verification:
         reference_latency=reference.latency,
         latency=latency,
         timed_shapes={n: np.shape(_first(v)) for n, v in reference.feeds[reference.timed].items()},
-    )
-
-
-def _run_candidates(
-    session: Session, path: str | Path, model: ModelProto, seed: int, budget_seconds: float
-) -> tuple[list[Feed], list[Mapping[str, Array]]]:
-    """Return the feeds of the first group in which any runs, with their outputs."""
-    start = time.monotonic()
-    first_error = ""
-    for group in candidate_feeds(model, seed):
-        feeds: list[Feed] = []
-        outputs: list[Mapping[str, Array]] = []
-        for feed in group:
-            try:
-                answer = session.run(feed)
-            except TooLongError as error:
-                raise BctError(f"{path}: {error}; give shorter inputs with --feeds FILE.npz") from error
-            except OrtError as error:
-                first_error = first_error or str(error)
-            else:
-                if _says_something(answer):
-                    feeds.append(feed)
-                    outputs.append(answer)
-                first_error = first_error or "every output is empty, NaN or infinite"
-            if time.monotonic() - start > budget_seconds:
-                break
-        if feeds:
-            return feeds, outputs
-        if time.monotonic() - start > budget_seconds:
-            break
-    raise BctError(f"{path}: no feed made for the model runs; give one with --feeds FILE.npz ({first_error})")
-
-
-def _says_something(outputs: Mapping[str, Array]) -> bool:
-    return any(
-        array.size > 0 and (array.dtype.kind != "f" or bool(np.isfinite(array).any())) for array in outputs.values()
     )
 
 

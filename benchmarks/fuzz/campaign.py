@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from bct_onnx import cli
-from bct_onnx.verify import session
+from bct_onnx import cli, session
 
 from . import generate, mutate
 

@@ -8,7 +8,7 @@ import pytest
 from onnx import numpy_helper
 
 from bct_onnx import attempt, compress, files, search
-from bct_onnx.verify.session import OrtError
+from bct_onnx.session import OrtError
 from tests.helpers import MLP, K, random
 from tests.helpers import model as model_of
 

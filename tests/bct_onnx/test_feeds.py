@@ -8,10 +8,11 @@ import onnx
 import pytest
 from onnx.parser import parse_model
 
+from bct_onnx.arrays import Feed
 from bct_onnx.errors import BctError
-from bct_onnx.verify.feeds import Feed, candidate_feeds, load_feeds
-from bct_onnx.verify.flow import flatten
-from bct_onnx.verify.inputs import ModelInput, Role, find_inputs
+from bct_onnx.inputs.feeds import candidate_feeds, load_feeds
+from bct_onnx.inputs.flow import flatten
+from bct_onnx.inputs.roles import ModelInput, Role, find_inputs
 
 HEAD = '<ir_version: 8, opset_import: ["" : 18, "com.microsoft" : 1]>'
 

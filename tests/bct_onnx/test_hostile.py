@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 from onnx import parser, save
 
-from bct_onnx import BctError, compress
-from bct_onnx.verify import session
+from bct_onnx import BctError, compress, session
 
 HEADER = '<ir_version: 8, opset_import: ["" : 17]>'
 ENDLESS = """g (float[1] x) => (float[1] y) {

@@ -7,9 +7,9 @@ import pytest
 from onnx import numpy_helper, parser, save
 
 from bct_onnx import files
+from bct_onnx.memory import LARGE, available_bytes, means_for
+from bct_onnx.session import Session, Thrift
 from bct_onnx.verify import compare, run_reference
-from bct_onnx.verify.memory import LARGE, available_bytes, means_for
-from bct_onnx.verify.session import Session, Thrift
 
 
 def test_small_models_are_loaded_as_by_any_user() -> None:

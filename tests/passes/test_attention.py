@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 import pytest
 
+from bct_onnx.inputs.feeds import candidate_feeds
 from bct_onnx.opset import opset_of, raise_opset
-from bct_onnx.verify.feeds import candidate_feeds
 from tests import helpers
 from tests.helpers import operators, rewrite, run, session
 

@@ -11,6 +11,8 @@ import onnx
 import pytest
 
 from bct_onnx import BctError, compress, files
+from bct_onnx.inputs.feeds import candidate_feeds, redrawn
+from bct_onnx.inputs.text import with_own_text
 from bct_onnx.presets import PRESETS
 from bct_onnx.search import (
     DEFAULT_DROP,
@@ -26,11 +28,9 @@ from bct_onnx.search import (
     within_bytes,
     within_error,
 )
-from bct_onnx.search.answers import with_own_text
 from bct_onnx.search.grams import product_inputs
 from bct_onnx.search.switchable import Switchable, formats, stored_bytes
 from bct_onnx.search.work import NODE_SECONDS, RATE, SHARE, Plan, nominal_seconds, plan
-from bct_onnx.verify.feeds import candidate_feeds, redrawn
 from passes import Options
 from passes.context import plain_codes
 from passes.formats.block import BlockFormat, decode

@@ -5,14 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from bct_onnx.arrays import Array, Value
 from bct_onnx.errors import BctError
-from bct_onnx.verify.inputs import CONTROLS, ModelInput, Role
-
-Array = NDArray[Any]
-Value = Array | list[Array]
+from bct_onnx.inputs.roles import CONTROLS, ModelInput, Role
 
 _UNKNOWN_ROWS = 100  # of a table that is computed, not stored
 _PADDED = -1e4  # what an additive mask adds; float16 holds it

@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto
 
+from bct_onnx.arrays import Array, Feed
 from bct_onnx.errors import BctError
-from bct_onnx.verify.flow import flatten
-from bct_onnx.verify.inputs import ModelInput, find_inputs
-from bct_onnx.verify.sizes import PLANS, axis_kinds, complete, concrete_shape, fallbacks
-from bct_onnx.verify.values import Array, Value, make_value, numpy_type, redraw
-
-Feed = Mapping[str, Value]
+from bct_onnx.inputs.flow import flatten
+from bct_onnx.inputs.roles import ModelInput, find_inputs
+from bct_onnx.inputs.sizes import PLANS, axis_kinds, complete, concrete_shape, fallbacks
+from bct_onnx.inputs.values import make_value, numpy_type, redraw
 
 # Elements of an input beyond which numpy cannot even count bytes.
 _MOST_ELEMENTS = 1 << 48

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from bct_onnx.verify.feeds import Feed
-from bct_onnx.verify.values import Array
+from bct_onnx.arrays import Array, Feed
 
 _BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
 _FATAL = 4

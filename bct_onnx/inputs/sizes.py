@@ -6,8 +6,8 @@ import operator
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from bct_onnx.verify.flow import Flow
-from bct_onnx.verify.inputs import Dim, ModelInput, Role
+from bct_onnx.inputs.flow import Flow
+from bct_onnx.inputs.roles import Dim, ModelInput, Role
 
 Sizes = Mapping[str, int]
 

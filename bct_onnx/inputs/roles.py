@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto
 
-from bct_onnx.verify.flow import Flow, Use
+from bct_onnx.inputs.flow import Flow, Use
 
 Dim = int | str
 

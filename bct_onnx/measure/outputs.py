@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bct_onnx.verify.values import Array
+from bct_onnx.arrays import Array
 
 _ROW = 16  # values from which a row is centred: logits, hidden states
 _FLAT = 1e-2  # rows that vary by less than this part of their size are not centred

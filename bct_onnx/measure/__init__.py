@@ -1,0 +1,1 @@
+"""How far the compressed model's answers are from the input model's."""
