@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto
 
-from bct_onnx.arrays import Array, Feed, Value
+from bct_onnx.arrays import Array, Feed, Outputs, Value
 from bct_onnx.errors import BctError, VerificationError
 from bct_onnx.inputs.feeds import load_feeds
-from bct_onnx.inputs.made import made_feeds
+from bct_onnx.inputs.made import Answered, made_feeds
 from bct_onnx.measure.outputs import FeedError, OutputError, find_mismatch, measure, pool
 from bct_onnx.session import Latency, OrtError, Session, Thrift
 
@@ -40,13 +40,15 @@ def default_bound(bits: int) -> Bound:
 
 @dataclass(frozen=True)
 class Reference:
-    """The input model's answers: feeds, outputs by name for each feed, the feed timed and its latency.
+    """The input model's answers: feeds, outputs by name for each feed, what kind of input each feed is, the feed timed
+    and its latency.
 
     `latency` is None for a model that was loaded thriftily: its time says nothing.
     """
 
     feeds: tuple[Feed, ...]
-    outputs: tuple[Mapping[str, Array], ...]
+    outputs: tuple[Outputs, ...]
+    kinds: tuple[str, ...]
     timed: int
     latency: Latency | None
 
@@ -117,22 +119,23 @@ def run_reference(
         raise BctError(f"{path}: ONNX Runtime does not load the model: {error}") from error
     if feeds_file is None:
         try:
-            feeds, outputs = made_feeds(session.run, path, model, seed, budget_seconds)
+            answered = made_feeds(session.run, path, model, seed, budget_seconds)
         except MemoryError as error:
             raise BctError(
                 f"{path}: inputs of the sizes it declares do not fit into memory; give smaller ones with --feeds"
             ) from error
     else:
         feeds = load_feeds(feeds_file, model)
-        outputs = []
+        answered = Answered(feeds, [], [f"feed {number} of {feeds_file}" for number in range(len(feeds))])
         for number, feed in enumerate(feeds):
             try:
-                outputs.append(session.run(feed))
+                answered.outputs.append(session.run(feed))
             except OrtError as error:
                 raise BctError(f"{feeds_file}: the model does not run on feed {number}: {error}") from error
+    feeds, outputs, kinds = answered
     timed = max(range(len(feeds)), key=lambda i: _elements(feeds[i]))
     latency = session.latency(feeds[timed]) if thrift is Thrift.NONE else None
-    return Reference(tuple(feeds), tuple(outputs), timed, latency)
+    return Reference(tuple(feeds), tuple(outputs), tuple(kinds), timed, latency)
 
 
 def compare(reference: Reference, path: str | Path) -> Verification:
