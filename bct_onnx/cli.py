@@ -1,12 +1,13 @@
-"""The command line: `python -m bct_onnx IN.onnx OUT.onnx`, also as `bct-onnx`."""
+"""The command line: `python -m bct_onnx IN OUT`, also as `bct-onnx`."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import onnxruntime
@@ -18,8 +19,12 @@ from passes.options import ACTIVATIONS
 
 from . import table
 from .api import compress
+from .commands import EPILOG, commands
 from .errors import BctError
 from .limits import limit_memory
+from .package import LAYOUTS, Package, check_folder, compress_folder, is_folder, make_plan, plan_of_file
+from .package.command import PresetFor
+from .package.table import show_package, show_plan
 from .presets import DEFAULT_PRESET, PRESETS
 from .report import Report
 from .search import DEFAULT_SECONDS, plot
@@ -30,11 +35,15 @@ INTERRUPTED, TERMINATED = 130, 143
 FATAL = 4
 # Set to see the traceback of a defect.
 DEBUG = "BCT_DEBUG"
+# Options that only folders have, with what they are where they are not given.
+OF_A_FOLDER = {"task": None, "layout": LAYOUTS[0], "preset_for": ()}
+
+Made = TypeVar("Made", Report, Package)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.argument("source", metavar="IN.onnx", type=click.Path(path_type=Path))
-@click.argument("target", metavar="OUT.onnx", type=click.Path(path_type=Path))
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=EPILOG)
+@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
+@click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
 @click.option(
     "--preset",
     type=click.Choice(list(PRESETS)),
@@ -44,6 +53,22 @@ DEBUG = "BCT_DEBUG"
     " portable: 8 bits, standard operators only."
     " paper: every operator and intermediate result in blocks, slowly.",
 )
+@click.option(
+    "--preset-for",
+    metavar="PATTERN=PRESET",
+    type=PresetFor(),
+    multiple=True,
+    help="Of a folder: another preset for models whose name fits: 'decoder*=small'; may be repeated, the first counts.",
+)
+@click.option("--task", help="Of a folder: what the models are for, in optimum's words; else config.json says it.")
+@click.option(
+    "--layout",
+    type=click.Choice(LAYOUTS),
+    default=LAYOUTS[0],
+    show_default=True,
+    help="Of a folder: where models go. optimum: beside config.json. transformers.js: onnx/*_quantized.onnx.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--bits", type=click.IntRange(2, 8), help="Width of a weight's codes, instead of the preset's.")
 @click.option(
     "--block-size",
@@ -107,21 +132,39 @@ DEBUG = "BCT_DEBUG"
 @click.option("--plot", "plot_path", metavar="FILE", type=click.Path(path_type=Path), help="Draw size against error.")
 @click.option("--no-verify", is_flag=True, help="Load the result but do not compare it with the input model.")
 @click.option("--external-data", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True)
-@click.option("--again", is_flag=True, help="Go on if IN.onnx is compressed already.")
+@click.option("--again", is_flag=True, help="Go on if IN is compressed already.")
 @click.option("--json", "json_path", metavar="FILE", type=click.Path(path_type=Path), help="Write the report there.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.version_option(__version__, prog_name="bct-onnx")
-def command(json_path: Path | None, plot_path: Path | None, quiet: bool, no_verify: bool, **options: Any) -> None:
+def command(
+    json_path: Path | None, plot_path: Path | None, quiet: bool, no_verify: bool, dry_run: bool, **options: Any
+) -> None:
     """Compress a transformer in ONNX: smaller, faster, the same answers.
 
-    OUT.onnx is compared with IN.onnx in ONNX Runtime before it appears. Exit code 0: done. 1: the result did not
-    pass verification and was not written. 2: a bad request or a bad input; one line says what to do.
+    IN is an ONNX file; or a folder of them beside their config.json, or a checkpoint of transformers, which is exported
+    first: then OUT is a folder that is ready to deploy. OUT is compared with IN in ONNX Runtime before it appears. Exit
+    code 0: done. 1: the result did not pass verification and was not written. 2: a bad request or a bad input; one line
+    says what to do.
     """
+    source, target = options["source"], options["target"]
     for path in filter(None, (json_path, plot_path)):
-        _check_json(path, options["source"], options["target"])
-    report = _compress(quiet, verify=not no_verify, **options)
+        _check_json(path, source, target)
+    folder = {name: options.pop(name) for name in OF_A_FOLDER}
+    whole = is_folder(source)
+    _check_kind(whole, folder, plot_path)
+    if dry_run:
+        _show_plan(whole, folder, options)
+        return
+    if whole:
+        package = _run(compress_folder, quiet, verify=not no_verify, **folder, **options)
+        if json_path is not None:
+            _write_json(package.with_reports(), json_path)
+        if not quiet:
+            show_package(package)
+        return
+    report = _run(compress, quiet, verify=not no_verify, **options)
     if json_path is not None:
-        _write_json(report, json_path)
+        _write_json(report.to_dict(), json_path)
     if plot_path is not None and report.search is not None:
         plot(report.search, plot_path)
     if not quiet:
@@ -135,7 +178,7 @@ def main() -> None:
     limit_memory()
     onnxruntime.set_default_logger_severity(FATAL)
     try:
-        command.main(standalone_mode=False)
+        commands.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         raise SystemExit(2) from None
@@ -158,7 +201,8 @@ def main() -> None:
         raise SystemExit(2) from None
 
 
-def _compress(quiet: bool, **options: Any) -> Report:
+def _run(compress: Callable[..., Made], quiet: bool, **options: Any) -> Made:
+    """Compress a file or a folder with a bar that shows how far it is."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     # Where nobody watches, a bar would leave an empty line.
@@ -181,9 +225,26 @@ def _check_json(path: Path, *models: Path) -> None:
         raise BctError(f"{path}: is the place of a model; name another file for the report")
 
 
-def _write_json(report: Report, path: Path) -> None:
+def _check_kind(whole: bool, folder: dict[str, Any], plot_path: Path | None) -> None:
+    """Refuse options of a folder with a file, and the other way round."""
+    if whole and plot_path is not None:
+        raise BctError("--plot draws the curve of one model; compress the models one by one for it")
+    given = [name for name, default in OF_A_FOLDER.items() if folder[name] != default]
+    if not whole and given:
+        raise BctError(f"--{given[0].replace('_', '-')} is for folders, the input is a file; leave it out")
+
+
+def _show_plan(whole: bool, folder: dict[str, Any], options: dict[str, Any]) -> None:
+    source, target, preset = options["source"], options["target"], options["preset"]
+    plan = make_plan(source, target, preset=preset, **folder) if whole else plan_of_file(source, target, preset)
+    if whole:
+        check_folder(plan)
+    show_plan(plan, **options)
+
+
+def _write_json(data: dict[str, Any], path: Path) -> None:
     try:
-        path.write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise BctError(f"{path}: cannot be written: {error.strerror}") from error
 

@@ -1,0 +1,62 @@
+"""The command line of packages: `bct-onnx verify FOLDER`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from bct_onnx.errors import BctError
+
+from .check import verify_folder
+
+
+class PresetFor(click.ParamType[tuple[str, str]]):
+    """PATTERN=PRESET, as a pair."""
+
+    name = "pattern=preset"
+
+    def convert(
+        self, value: str | tuple[str, str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        """Return the pair; the preset's name is checked with the plan."""
+        if isinstance(value, tuple):
+            return value
+        pattern, sign, preset = value.rpartition("=")
+        if not sign or not pattern:
+            self.fail(f"{value!r} is not PATTERN=PRESET, as in 'decoder*=small'", param, ctx)
+        return pattern, preset
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path))
+@click.option("--json", "json_path", metavar="FILE", type=click.Path(path_type=Path), help="Write the result there.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+def verify(folder: Path, json_path: Path | None, quiet: bool) -> None:
+    """Check a package: hashes of its files; every model is loaded and run on inputs made for it.
+
+    Exit code 0: the package is as it was made and runs. 1: it is not. 2: FOLDER is no package.
+    """
+    console = Console(stderr=True)
+    with console.status("checking hashes") as status:
+
+        def tell(what: str, *_: int) -> None:
+            status.update(what)
+
+        found = verify_folder(folder, progress=None if quiet or not console.is_terminal else tell)
+    if json_path is not None:
+        try:
+            json_path.write_text(json.dumps(asdict(found), indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise BctError(f"{json_path}: cannot be written: {error.strerror}") from error
+    if not quiet:
+        show = Console().print
+        show(f"{found.files} files have the hashes of the manifest", highlight=False)
+        for name, latency in found.models.items():
+            time = f", {latency.min_ms:.1f} ms" if latency else ""
+            show(f"{name} runs{time}", highlight=False, markup=False)
+        for name in found.strange:
+            show(f"note: {name} is not in the manifest", style="yellow", highlight=False, markup=False)

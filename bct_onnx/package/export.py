@@ -1,0 +1,102 @@
+"""From a checkpoint of transformers to a folder of ONNX files, by optimum's own exporter (extra `export`)."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from bct_onnx.errors import BctError
+
+INSTALL = "pip install 'bct-onnx[export]'"
+PAST = "-with-past"
+# What nearly every model can do besides the task it was trained for.
+_GENERAL = ("feature-extraction", "fill-mask")
+
+
+def exporter_is_installed() -> bool:
+    """Tell whether what exports and runs pipelines is there."""
+    return all(importlib.util.find_spec(name) for name in ("torch", "transformers", "optimum"))
+
+
+def library(module: str) -> Any:
+    """Return a module of the extra; raises BctError with the command to install it where it is absent."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise BctError(f"a checkpoint is exported by optimum, which is not installed ({error}): {INSTALL}") from error
+
+
+def export(checkpoint: str, folder: Path, task: str) -> None:
+    """Export a local checkpoint or one of the hub into a new folder, its tokenizer and processor too.
+
+    Raises BctError where the exporter cannot.
+    """
+    exporter = library("optimum.exporters.onnx")
+    tasks = library("optimum.exporters.tasks").TasksManager
+    try:
+        with silence():
+            kind = tasks.infer_library_from_model(checkpoint)
+            # As sentence-transformers itself exports: it pools outside of the model.
+            kind = "transformers" if kind == "sentence_transformers" else kind
+            # The exporter's own comparison is left out: the end-to-end check compares with what it made.
+            exporter.main_export(
+                checkpoint, output=folder, task=task, library_name=kind, device="cpu", do_validation=False
+            )
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever transformers, torch and optimum raise
+        raise BctError(f"{checkpoint}: cannot be exported for {task}: {first_line(error)}") from error
+
+
+def find_task(checkpoint: str, config: Mapping[str, Any]) -> str:
+    """Return the task, in optimum's words, of the architecture that a config.json names.
+
+    With past keys and values where the exporter can. Raises BctError where no task or more than one fits.
+    """
+    library("optimum.exporters.onnx.model_configs")  # tells the manager what it can export
+    tasks = library("optimum.exporters.tasks").TasksManager
+    kind, names = config.get("model_type", ""), config.get("architectures") or []
+    try:
+        known = tasks.get_supported_tasks_for_model_type(kind, "onnx", library_name="transformers")
+    except (KeyError, ValueError) as error:
+        raise BctError(
+            f"{checkpoint}: the exporter does not know models of type {kind!r}; export it by other means"
+        ) from error
+    classes = tasks._TRANSFORMERS_TASKS_TO_MODEL_MAPPINGS
+    fitting = [task for task in known if task in classes and classes[task].get(kind) in names]
+    special = [task for task in fitting if task not in _GENERAL] or fitting
+    if not special:
+        raise BctError(f"{checkpoint}: no task fits {', '.join(names) or kind}; choose --task of {', '.join(known)}")
+    task = str(special[0])
+    return task + PAST if task + PAST in known else task
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Keep what transformers, torch and optimum print and log meanwhile from the user: what matters is an exception."""
+    before = logging.root.manager.disable
+    bars = library("transformers.utils.logging")
+    shown = bars.is_progress_bar_enabled()
+    logging.disable(logging.ERROR)
+    bars.disable_progress_bar()
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+        if shown:
+            bars.enable_progress_bar()
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception, or its name where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

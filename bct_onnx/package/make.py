@@ -1,0 +1,175 @@
+"""Make a package: export, compress every model, copy the rest, try it at its task, put it in place whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bct_onnx import files
+from bct_onnx.api import compress
+from bct_onnx.bench.measure import load_in_fresh_process
+from bct_onnx.errors import BctError
+from bct_onnx.presets import DEFAULT_PRESET
+from passes import Progress
+
+from .card import CARD, add_section
+from .contents import CONFIG, OPERATORS_CONFIG, look, read_json
+from .export import export, exporter_is_installed, find_task
+from .manifest import Memory, ModelRecord, Package, write_manifest
+from .operators import element_types, find_operators
+from .plan import JS_DTYPE, Plan, Step, check_folder, make_plan, with_models
+from .tasks import EndToEnd, compare_tasks
+
+# Options that are of one model, by their names on the command line.
+_OF_ONE_MODEL = {"feeds": "--feeds", "target_bytes": "--target-bytes"}
+
+
+def compress_folder(
+    source: str | Path,
+    target: str | Path,
+    *,
+    task: str | None = None,
+    layout: str = "keep",
+    preset: str = DEFAULT_PRESET,
+    preset_for: Sequence[tuple[str, str]] = (),
+    progress: Progress | None = None,
+    **options: Any,
+) -> Package:
+    """Compress every model of a folder, or of a checkpoint after its export, into the new folder `target`.
+
+    Args:
+        source: a folder of ONNX files with their configuration, a checkpoint of transformers, or a name of the hub.
+        target: the folder to write; it appears whole, checked, or not at all. An older package there is replaced.
+        task: what the models are for, in optimum's words, instead of what the configuration says.
+        layout: where models go: keep (as they are; optimum's for a checkpoint), optimum, or transformers.js.
+        preset: as in `compress`, for every model that `preset_for` says nothing of.
+        preset_for: pairs of a pattern of models' names without .onnx, and a preset.
+        progress: told of every stage, as in `compress`.
+        options: as in `compress`.
+
+    Raises:
+        BctError: a bad request or a bad input; the message says what to do.
+        VerificationError: a compressed model does not answer like its input, or not at its task.
+    """
+    plan = make_plan(Path(source), Path(target), task=task, layout=layout, preset=preset, preset_for=preset_for)
+    check_folder(plan)
+    tell = progress or (lambda *_: None)
+    with files.staged(plan.target) as stage:
+        stage.path.mkdir()
+        folder = Path(source)
+        if plan.exported:
+            tell("exporting", 0, 0)
+            folder = stage.path.with_name("float")
+            export(plan.source, folder, plan.task or "auto")
+            # What the exporter writes goes before the checkpoint's file of the same name.
+            plan = with_models(plan, look(folder), preset, preset_for)
+        models = _compress_all(plan, folder, stage.path, options, tell)
+        _copy(plan, stage.path)
+        plan, end_to_end, notes = _try_task(plan, folder, stage.path, tell, options.get("verify", True))
+        tell("listing operators", 0, 0)
+        operators = find_operators([stage.path / name for name in models], stage.path.parent)
+        if operators is None:
+            notes.append(f"no {OPERATORS_CONFIG}: ONNX Runtime's tool does not take the models")
+        else:
+            (stage.path / OPERATORS_CONFIG).write_text(operators.config, encoding="utf-8")
+        package = Package(plan, models, end_to_end, operators, tuple(notes))
+        add_section(package, stage.path / CARD)
+        write_manifest(package, stage.path)
+        _put_in_place(stage)
+    return package
+
+
+def _compress_all(
+    plan: Plan, source: Path, target: Path, options: Mapping[str, Any], tell: Progress
+) -> dict[str, ModelRecord]:
+    """Compress the models of the folder `source` into the folder `target`; records by path below it."""
+    for name, option in _OF_ONE_MODEL.items():
+        if len(plan.steps) > 1 and options.get(name) is not None:
+            raise BctError(f"{option} is for one model, {plan.source} has {len(plan.steps)}; compress them one by one")
+    options = dict(options)
+    if plan.layout == "transformers.js" and options.get("external_data", "auto") == "auto":
+        # It finds external data by names of its own, and a browser takes no file as large as needs them.
+        options["external_data"] = "never"
+    return {
+        str(step.target): _compress(source / step.source, target, step, plan.target, options, tell)
+        for step in plan.steps
+    }
+
+
+def _compress(
+    source: Path, folder: Path, step: Step, final: Path, options: Mapping[str, Any], tell: Progress
+) -> ModelRecord:
+    """Compress one model into the folder in the making; what goes wrong is told with its name."""
+
+    def progress(what: str, done: int, total: int) -> None:
+        tell(f"{step.source.name}: {what}", done, total)
+
+    target = folder / step.target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        report = compress(source, target, preset=step.preset, progress=progress, **options)
+    except BctError as error:
+        raise type(error)(f"{step.source}: {error}") from error
+    progress("measuring memory", 0, 0)
+    memory = _memory(source, target) if report.verification else None
+    types = frozenset(element_types(files.read(target).proto))
+    report = replace(report, output=replace(report.output, path=final / step.target))
+    return ModelRecord(report, memory, types)
+
+
+def _memory(source: Path, target: Path) -> Memory:
+    threads = os.cpu_count() or 1
+    before, after = (load_in_fresh_process(path, threads) for path in (source, target))
+    return Memory(before.peak_bytes, after.peak_bytes, round(before.seconds, 3), round(after.seconds, 3))
+
+
+def _copy(plan: Plan, folder: Path) -> None:
+    """Copy what goes along; tell Transformers.js which of its dtypes the models are."""
+    for place, source in plan.copies.items():
+        target = folder / place
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            shutil.copyfile(source, target)
+        except OSError as error:
+            raise BctError(f"{source}: cannot be copied: {error.strerror}") from error
+    config = folder / CONFIG
+    if plan.layout == "transformers.js" and config.exists():
+        content = read_json(config)
+        content.setdefault("transformers.js_config", {})["dtype"] = JS_DTYPE
+        config.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _try_task(
+    plan: Plan, source: Path, target: Path, tell: Progress, wanted: bool
+) -> tuple[Plan, EndToEnd | None, list[str]]:
+    """Compare both folders at their task; returns the plan with the task, and a sentence where it was not done."""
+    config = look(source).config
+    if plan.task is None and config and exporter_is_installed():
+        with suppress(BctError):
+            plan = replace(plan, task=find_task(plan.source, config))
+    if not wanted:
+        return plan, None, []
+    if plan.task is None:
+        return plan, None, ["not tried at its task: which one is not known; name it with --task"]
+    tell("comparing at the task", 0, 0)
+    end_to_end, why = compare_tasks(plan.task, source, target)
+    return plan, end_to_end, [why] if why else []
+
+
+def _put_in_place(stage: files.Stage) -> None:
+    """Let the finished folder appear by one rename; an older package goes aside first, and comes back if that fails."""
+    aside = stage.path.with_name("before")
+    try:
+        if stage.target.exists():
+            stage.target.rename(aside)
+        stage.path.rename(stage.target)
+    except OSError as error:
+        if aside.exists() and not stage.target.exists():
+            aside.rename(stage.target)
+        raise BctError(f"{stage.target}: cannot be put in place: {error.strerror}") from error
