@@ -2,7 +2,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 MODEL := models/digits_vit.onnx
 
-.PHONY: demo test check bench accuracy fuzz zoo test-versions fixtures clean
+.PHONY: demo test check bench accuracy fuzz zoo test-versions test-export fixtures clean
 
 demo: $(VENV)/.installed  ## compress the trained model in models/ and compare it with the original
 	$(PYTHON) -m models.demo
@@ -29,12 +29,19 @@ zoo: $(VENV)/.installed  ## the foreign graphs in BCT_DATA
 test-versions: $(VENV)/.installed  ## compressed fixtures on several releases of ONNX Runtime
 	$(PYTHON) -m benchmarks.versions
 
-fixtures:  ## make the exporter fixtures anew, in an environment of their own
-	python3 -m venv build/export && build/export/bin/pip install -q -e '.[export]'
+test-export: build/export/.installed  ## checkpoints to packages, in an environment with the extra `export`
+	build/export/bin/python -m pytest -q tests/export
+
+fixtures: build/export/.installed  ## make the exporter fixtures anew, in an environment of their own
 	PYTHONHASHSEED=0 build/export/bin/python -m models.export_fixtures
 
 build:
 	mkdir -p build
+
+build/export/.installed: pyproject.toml
+	python3 -m venv build/export
+	build/export/bin/pip install -q -e '.[export]' hypothesis pytest sentence-transformers
+	touch $@
 
 $(VENV)/.installed: pyproject.toml
 	python3 -m venv $(VENV)

@@ -2,7 +2,16 @@
 
 from .api import compress
 from .errors import BctError, VerificationError
+from .package import compress_folder, verify_folder
 from .report import Report
 from .version import __version__
 
-__all__ = ["BctError", "Report", "VerificationError", "__version__", "compress"]
+__all__ = [
+    "BctError",
+    "Report",
+    "VerificationError",
+    "__version__",
+    "compress",
+    "compress_folder",
+    "verify_folder",
+]

@@ -80,7 +80,7 @@ def compress(
     request = Request(
         preset, bits, block_size, lowering, tuple(keep), None if operators is None else tuple(operators), activations
     )
-    goal = _goal(request, verify, (max_drop, target_ratio, target_bytes), search_seconds)
+    goal = goal_for(request, verify, (max_drop, target_ratio, target_bytes), search_seconds)
     request = replace(request, searched=goal is not None)
     source, target = Path(source), Path(target)
     model = files.read(source)
@@ -116,7 +116,7 @@ def compress(
     )
 
 
-def _goal(request: Request, verify: bool, goals: Sequence[float | None], seconds: float) -> Goal | None:
+def goal_for(request: Request, verify: bool, goals: Sequence[float | None], seconds: float) -> Goal | None:
     """Return what bits are chosen for, or None for the same bits everywhere.
 
     The default preset has a goal of its own, unless bits or a lowering are given or nothing is verified.

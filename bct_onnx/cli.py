@@ -153,7 +153,7 @@ def command(
     whole = is_folder(source)
     _check_kind(whole, folder, plot_path)
     if dry_run:
-        _show_plan(whole, folder, options)
+        _show_plan(whole, folder, {**options, "verify": not no_verify})
         return
     if whole:
         package = _run(compress_folder, quiet, verify=not no_verify, **folder, **options)

@@ -47,7 +47,7 @@ def section(package: Package) -> str:
         f"{size(package.bytes_before)} to {size(package.bytes)}, {ratio:.2f} times smaller, by bct_onnx {__version__}."
         f" Runs on ONNX Runtime {package.min_onnxruntime} or newer.",
         "",
-        *_table(models_table(package)),
+        *_table([{**row, "model": f"`{row['model']}`"} for row in models_table(package)]),
         "",
     ]
     if package.end_to_end:
@@ -57,7 +57,8 @@ def section(package: Package) -> str:
             f" examples: {said}.",
             "",
         ]
-    lines += ["### Load it", "", *_loading(package)]
+    loading = list(_loading(package))
+    lines += ["### Load it", "", *loading] if loading else []
     listed = f"`{MANIFEST}` has hashes, options and every figure"
     if package.operators:
         listed += f"; `{OPERATORS_CONFIG}` the operators, for a reduced build of ONNX Runtime"

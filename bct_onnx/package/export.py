@@ -18,6 +18,8 @@ INSTALL = "pip install 'bct-onnx[export]'"
 PAST = "-with-past"
 # What nearly every model can do besides the task it was trained for.
 _GENERAL = ("feature-extraction", "fill-mask")
+# What a checkpoint on the hub often holds besides, large and of no use here.
+_NOT_FETCHED = ("*.onnx*", "*.h5", "*.msgpack", "*.gguf", "*.tflite", "*.ot", "openvino/*", "coreml/*")
 
 
 def exporter_is_installed() -> bool:
@@ -33,7 +35,20 @@ def library(module: str) -> Any:
         raise BctError(f"a checkpoint is exported by optimum, which is not installed ({error}): {INSTALL}") from error
 
 
-def export(checkpoint: str, folder: Path, task: str) -> None:
+def download(name: str) -> Path:
+    """Return the folder of a checkpoint of the hub, fetched where it is not in the cache; raises BctError."""
+    if not exporter_is_installed():
+        raise BctError(f"{name}: is no file or folder here; to fetch a checkpoint of the hub: {INSTALL}")
+    try:
+        with silence():
+            return Path(library("huggingface_hub").snapshot_download(name, ignore_patterns=list(_NOT_FETCHED)))
+    except Exception as error:  # whatever the hub's client and its transport raise
+        raise BctError(
+            f"{name}: is no file or folder here, and the hub does not give it: {first_line(error)}"
+        ) from error
+
+
+def export(checkpoint: Path, folder: Path, task: str) -> None:
     """Export a local checkpoint or one of the hub into a new folder, its tokenizer and processor too.
 
     Raises BctError where the exporter cannot.
@@ -42,12 +57,12 @@ def export(checkpoint: str, folder: Path, task: str) -> None:
     tasks = library("optimum.exporters.tasks").TasksManager
     try:
         with silence():
-            kind = tasks.infer_library_from_model(checkpoint)
+            kind = tasks.infer_library_from_model(str(checkpoint))
             # As sentence-transformers itself exports: it pools outside of the model.
             kind = "transformers" if kind == "sentence_transformers" else kind
             # The exporter's own comparison is left out: the end-to-end check compares with what it made.
             exporter.main_export(
-                checkpoint, output=folder, task=task, library_name=kind, device="cpu", do_validation=False
+                str(checkpoint), output=folder, task=task, library_name=kind, device="cpu", do_validation=False
             )
     except MemoryError:
         raise

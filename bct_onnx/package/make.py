@@ -20,10 +20,10 @@ from passes import Progress
 
 from .card import CARD, add_section
 from .contents import CONFIG, OPERATORS_CONFIG, look, read_json
-from .export import export, exporter_is_installed, find_task
+from .export import download, export, exporter_is_installed, find_task
 from .manifest import Memory, ModelRecord, Package, write_manifest
 from .operators import element_types, find_operators
-from .plan import JS_DTYPE, Plan, Step, check_folder, make_plan, with_models
+from .plan import JS_DTYPE, Plan, Step, check_folder, make_plan, request_for, with_models
 from .tasks import EndToEnd, compare_tasks
 
 # Options that are of one model, by their names on the command line.
@@ -57,16 +57,23 @@ def compress_folder(
         BctError: a bad request or a bad input; the message says what to do.
         VerificationError: a compressed model does not answer like its input, or not at its task.
     """
-    plan = make_plan(Path(source), Path(target), task=task, layout=layout, preset=preset, preset_for=preset_for)
-    check_folder(plan)
     tell = progress or (lambda *_: None)
+    for name in (preset, *(name for _, name in preset_for)):
+        request_for(name, options)
+    folder = Path(source)
+    if not folder.is_dir():
+        tell("fetching the checkpoint", 0, 0)
+        folder = download(str(source))
+    plan = make_plan(folder, Path(target), task=task, layout=layout, preset=preset, preset_for=preset_for)
+    plan = replace(plan, source=str(source))
+    check_folder(plan)
     with files.staged(plan.target) as stage:
         stage.path.mkdir()
-        folder = Path(source)
         if plan.exported:
             tell("exporting", 0, 0)
-            folder = stage.path.with_name("float")
-            export(plan.source, folder, plan.task or "auto")
+            checkpoint, folder = folder, stage.path.with_name("float")
+            assert plan.task is not None
+            export(checkpoint, folder, plan.task)
             # What the exporter writes goes before the checkpoint's file of the same name.
             plan = with_models(plan, look(folder), preset, preset_for)
         models = _compress_all(plan, folder, stage.path, options, tell)
@@ -97,20 +104,19 @@ def _compress_all(
         # It finds external data by names of its own, and a browser takes no file as large as needs them.
         options["external_data"] = "never"
     return {
-        str(step.target): _compress(source / step.source, target, step, plan.target, options, tell)
+        str(step.target): _compress(plan, step, source / step.source, target / step.target, options, tell)
         for step in plan.steps
     }
 
 
 def _compress(
-    source: Path, folder: Path, step: Step, final: Path, options: Mapping[str, Any], tell: Progress
+    plan: Plan, step: Step, source: Path, target: Path, options: Mapping[str, Any], tell: Progress
 ) -> ModelRecord:
-    """Compress one model into the folder in the making; what goes wrong is told with its name."""
+    """Compress one model; what goes wrong is told with its name."""
 
     def progress(what: str, done: int, total: int) -> None:
         tell(f"{step.source.name}: {what}", done, total)
 
-    target = folder / step.target
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         report = compress(source, target, preset=step.preset, progress=progress, **options)
@@ -119,8 +125,10 @@ def _compress(
     progress("measuring memory", 0, 0)
     memory = _memory(source, target) if report.verification else None
     types = frozenset(element_types(files.read(target).proto))
-    report = replace(report, output=replace(report.output, path=final / step.target))
-    return ModelRecord(report, memory, types)
+    # Both paths end with this run: those that stay are told.
+    before = replace(report.input, path=Path(plan.source) / step.source)
+    after = replace(report.output, path=plan.target / step.target)
+    return ModelRecord(replace(report, input=before, output=after), memory, types)
 
 
 def _memory(source: Path, target: Path) -> Memory:

@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from bct_onnx import files
+from bct_onnx.api import goal_for
 from bct_onnx.errors import BctError
-from bct_onnx.presets import DEFAULT_PRESET, PRESETS
+from bct_onnx.presets import DEFAULT_PRESET, PRESETS, Request
+from bct_onnx.search import DEFAULT_SECONDS, Goal
 
 from .contents import CONFIG, GENAI_CONFIG, MANIFEST, Contents, look, read_json
 from .export import find_task
@@ -18,6 +21,10 @@ from .export import find_task
 LAYOUTS = ("keep", "optimum", "transformers.js")
 # The folder that Transformers.js reads models from, and the end of the name of its dtype "q8".
 JS_FOLDER, JS_DTYPE, JS_ENDING = "onnx", "q8", "_quantized"
+# Options of `compress` that decide on codes, as Request has them.
+_OF_REQUEST = ("bits", "block_size", "lowering", "keep", "operators", "activations")
+# And those that let bits be chosen by measurement.
+_GOALS = ("max_drop", "target_ratio", "target_bytes")
 # A name of the hub: who, and what.
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -81,7 +88,8 @@ def make_plan(
     """Return what is to be done with a folder or a checkpoint; raises BctError for what cannot be.
 
     `preset_for` are pairs of a pattern, as shells have them, of a model's name without .onnx, and its preset; the first
-    that fits decides. The models of a checkpoint are known once it is exported: see `with_models`.
+    that fits decides. The models of a checkpoint are known once it is exported: see `with_models`; of one on the hub,
+    nothing is known.
     """
     if layout not in LAYOUTS:
         raise BctError(f"layout {layout!r} does not exist; choose one of {', '.join(LAYOUTS)}")
@@ -98,6 +106,17 @@ def make_plan(
         task = find_task(str(source), found.config)
     empty = Plan(str(source), target, task, checkpoint, layout, (), {}, {})
     return with_files(empty, found) if checkpoint else with_models(empty, found, preset, preset_for)
+
+
+def request_for(preset: str, options: Mapping[str, Any]) -> tuple[Request, Goal | None]:
+    """Return what options of `compress` make of a preset; raises BctError where they do not go together."""
+    asked: dict[str, Any] = {name: options[name] for name in _OF_REQUEST if options.get(name) is not None}
+    lists = {name: tuple(value) for name, value in asked.items() if isinstance(value, list)}
+    request = Request(preset, **{**asked, **lists})
+    goals = [options.get(name) for name in _GOALS]
+    return request, goal_for(
+        request, options.get("verify", True), goals, options.get("search_seconds", DEFAULT_SECONDS)
+    )
 
 
 def plan_of_file(source: Path, target: Path, preset: str) -> Plan:

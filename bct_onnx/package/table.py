@@ -12,15 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from bct_onnx import files
-from bct_onnx.presets import Request
 from bct_onnx.table import size
 
 from .card import models_table
 from .manifest import Package
-from .plan import Plan, Step
-
-# Options that decide on codes, by their names in Request.
-_OF_REQUEST = ("bits", "block_size", "lowering", "keep", "operators", "activations")
+from .plan import Plan, Step, request_for
 
 
 def show_package(package: Package) -> None:
@@ -71,10 +67,12 @@ def show_plan(plan: Plan, **options: Any) -> None:
 
 
 def _codes(path: Path, step: Step, options: dict[str, Any]) -> str:
-    asked = {name: options[name] for name in _OF_REQUEST if options.get(name) is not None}
-    chosen, notes = Request(step.preset, **asked).options(files.read(path).proto)
+    request, goal = request_for(step.preset, options)
+    chosen, notes = request.options(files.read(path).proto)
     block = f"blocks of {chosen.block_size}" if chosen.block_size else "whole columns"
-    return "; ".join([f"{chosen.bits} bits, {block}, {chosen.lowering}", *notes])
+    measured = goal is not None and (goal.asked or chosen.lowering == "dense")
+    bits = f"bits by measurement, or {chosen.bits}" if measured else f"{chosen.bits} bits"
+    return "; ".join([f"{bits}, {block}, {chosen.lowering}", *notes])
 
 
 def _left_out(plan: Plan) -> list[Text]:

@@ -173,7 +173,7 @@ BROKEN = {
     "unloadable": r"{path}: (ONNX Runtime does not load the model: |no feed made for the model runs; ).*",
     "external": r"{path}: tensor 'w' is in .*weights\.bin, which does not exist; put the external data .*",
     "missing": r"{path}: cannot be read: No such file or directory",
-    "folder": r"{path}: is a folder; name the \.onnx file in it",
+    "folder": r"{path}: holds neither ONNX files nor the config\.json of a checkpoint; name another folder",
 }
 
 
