@@ -36,7 +36,7 @@ FATAL = 4
 # Set to see the traceback of a defect.
 DEBUG = "BCT_DEBUG"
 # Options that only folders have, with what they are where they are not given.
-OF_A_FOLDER = {"task": None, "layout": LAYOUTS[0], "preset_for": ()}
+OF_A_FOLDER = {"task": None, "examples": None, "layout": LAYOUTS[0], "preset_for": ()}
 
 Made = TypeVar("Made", Report, Package)
 
@@ -61,6 +61,13 @@ Made = TypeVar("Made", Report, Package)
     help="Of a folder: another preset for models whose name fits: 'decoder*=small'; may be repeated, the first counts.",
 )
 @click.option("--task", help="Of a folder: what the models are for, in optimum's words; else config.json says it.")
+@click.option(
+    "--examples",
+    metavar="PATH",
+    type=click.Path(path_type=Path),
+    help="Of a folder: what the task is tried with, instead of made examples: a text file, or a folder of pictures or"
+    " sounds.",
+)
 @click.option(
     "--layout",
     type=click.Choice(LAYOUTS),
@@ -236,9 +243,12 @@ def _check_kind(whole: bool, folder: dict[str, Any], plot_path: Path | None) -> 
 
 def _show_plan(whole: bool, folder: dict[str, Any], options: dict[str, Any]) -> None:
     source, target, preset = options["source"], options["target"], options["preset"]
-    plan = make_plan(source, target, preset=preset, **folder) if whole else plan_of_file(source, target, preset)
     if whole:
+        asked = {name: value for name, value in folder.items() if name != "examples"}
+        plan = make_plan(source, target, preset=preset, **asked)
         check_folder(plan)
+    else:
+        plan = plan_of_file(source, target, preset)
     show_plan(plan, **options)
 
 

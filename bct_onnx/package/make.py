@@ -36,6 +36,7 @@ def compress_folder(
     *,
     task: str | None = None,
     layout: str = "keep",
+    examples: str | Path | None = None,
     preset: str = DEFAULT_PRESET,
     preset_for: Sequence[tuple[str, str]] = (),
     progress: Progress | None = None,
@@ -48,6 +49,8 @@ def compress_folder(
         target: the folder to write; it appears whole, checked, or not at all. An older package there is replaced.
         task: what the models are for, in optimum's words, instead of what the configuration says.
         layout: where models go: keep (as they are; optimum's for a checkpoint), optimum, or transformers.js.
+        examples: what the task is tried with instead of made examples: a text file with one a line, or a folder of
+            pictures (.jpg, .png, ...) or sounds (.wav).
         preset: as in `compress`, for every model that `preset_for` says nothing of.
         preset_for: pairs of a pattern of models' names without .onnx, and a preset.
         progress: told of every stage, as in `compress`.
@@ -60,7 +63,9 @@ def compress_folder(
     tell = progress or (lambda *_: None)
     for name in (preset, *(name for _, name in preset_for)):
         request_for(name, options)
-    folder = Path(source)
+    folder, given = Path(source), None if examples is None else Path(examples)
+    if given is not None and not given.exists():
+        raise BctError(f"{given}: is not there; name a text file or a folder of pictures or sounds as examples")
     if not folder.is_dir():
         tell("fetching the checkpoint", 0, 0)
         folder = download(str(source))
@@ -78,7 +83,7 @@ def compress_folder(
             plan = with_models(plan, look(folder), preset, preset_for)
         models = _compress_all(plan, folder, stage.path, options, tell)
         _copy(plan, stage.path)
-        plan, end_to_end, notes = _try_task(plan, folder, stage.path, tell, options.get("verify", True))
+        plan, end_to_end, notes = _try_task(plan, folder, stage.path, given, tell, options.get("verify", True))
         tell("listing operators", 0, 0)
         operators = find_operators([stage.path / name for name in models], stage.path.parent)
         if operators is None:
@@ -154,7 +159,7 @@ def _copy(plan: Plan, folder: Path) -> None:
 
 
 def _try_task(
-    plan: Plan, source: Path, target: Path, tell: Progress, wanted: bool
+    plan: Plan, source: Path, target: Path, examples: Path | None, tell: Progress, wanted: bool
 ) -> tuple[Plan, EndToEnd | None, list[str]]:
     """Compare both folders at their task; returns the plan with the task, and a sentence where it was not done."""
     config = look(source).config
@@ -166,7 +171,7 @@ def _try_task(
     if plan.task is None:
         return plan, None, ["not tried at its task: which one is not known; name it with --task"]
     tell("comparing at the task", 0, 0)
-    end_to_end, why = compare_tasks(plan.task, source, target)
+    end_to_end, why = compare_tasks(plan.task, source, target, examples)
     return plan, end_to_end, [why] if why else []
 
 

@@ -13,26 +13,12 @@ from typing import Any
 import numpy as np
 
 from bct_onnx.arrays import Array
-from bct_onnx.errors import VerificationError
+from bct_onnx.errors import BctError, VerificationError
 
+from . import examples
 from .export import PAST, exporter_is_installed, first_line, library, silence
 
-TEXTS = (
-    "The film was a delight from start to finish, and the cast has never been better.",
-    "Heavy rain is expected in the north on Tuesday, with floods along the river.",
-    "She opened the letter, read it twice and put it back without a word.",
-    "The committee will publish its report on prices and wages next month.",
-    "Water boils at a lower temperature in the mountains than at the sea.",
-    "I waited for an hour, the soup was cold and nobody said sorry.",
-)
-QUESTIONS = (
-    ("Where is rain expected?", TEXTS[1]),
-    ("What will the committee publish?", TEXTS[3]),
-    ("What did she open?", TEXTS[2]),
-)
-LABELS = ("a red field", "a blue field", "stripes", "a bright circle")
 NEW_TOKENS = 24
-_SIDE, _SECONDS = 224, 2
 
 # Pairs of what the float and the compressed pipeline answered to an example.
 Pairs = Sequence[tuple[Any, Any]]
@@ -52,15 +38,16 @@ class EndToEnd:
 class Task:
     """How a task is tried: examples for a pipeline, words to call it with, figures of what it answers."""
 
-    examples: Callable[[Any], Sequence[Any]]
+    examples: Callable[[Any, Path | None], Sequence[Any]]
     figures: Callable[[Pairs], Figures]
     call: Mapping[str, Any]
 
 
-def compare_tasks(task: str, source: Path, target: Path) -> tuple[EndToEnd | None, str]:
+def compare_tasks(task: str, source: Path, target: Path, given: Path | None = None) -> tuple[EndToEnd | None, str]:
     """Run a task with the models of both folders; returns None and a sentence where that cannot be done.
 
-    Raises VerificationError where the float models can do it and the compressed ones cannot.
+    `given` has the user's examples: lines of a text file, or a folder's pictures or sounds. Raises BctError for other
+    ones, VerificationError where the float models can do it and the compressed ones cannot.
     """
     name = task.removesuffix(PAST)
     if not exporter_is_installed():
@@ -71,18 +58,20 @@ def compare_tasks(task: str, source: Path, target: Path) -> tuple[EndToEnd | Non
     with silence():
         try:
             pipeline = _pipeline(name, source)
-            examples = how.examples(pipeline)
-            expected = _answer(pipeline, examples, how)
-            loss = _perplexity(pipeline, examples) if name == "text-generation" else None
+            tried = how.examples(pipeline, given)
+            expected = _answer(pipeline, tried, how)
+            loss = _perplexity(pipeline, tried) if name == "text-generation" else None
+        except BctError:
+            raise
         except Exception as error:  # whatever transformers, torch and ONNX Runtime raise
             return None, f"not tried at its task: the float models' pipeline does not run: {first_line(error)}"
         del pipeline
         try:
             pipeline = _pipeline(name, target)
-            answered = _answer(pipeline, examples, how)
+            answered = _answer(pipeline, tried, how)
             figures = dict(how.figures(list(zip(expected, answered, strict=True))))
             if loss is not None:
-                figures |= {"perplexity, float": loss, "perplexity": _perplexity(pipeline, examples)}
+                figures |= {"perplexity, float": loss, "perplexity": _perplexity(pipeline, tried)}
         except Exception as error:
             raise VerificationError(
                 f"{target.name}: the pipeline for {name} runs with the float models, not with the compressed ones:"
@@ -90,59 +79,43 @@ def compare_tasks(task: str, source: Path, target: Path) -> tuple[EndToEnd | Non
             ) from error
     if not all(np.isfinite(list(figures.values()))):
         raise VerificationError(f"{target.name}: the pipeline for {name} answers with what is no number: {figures}")
-    return EndToEnd(name, len(examples), figures), ""
+    return EndToEnd(name, len(tried), figures), ""
 
 
 def _pipeline(task: str, folder: Path) -> Any:
-    return library("optimum.onnxruntime").pipeline(task, model=str(folder))
+    pipeline = library("optimum.onnxruntime").pipeline(task, model=str(folder))
+    if not hasattr(pipeline.model, "main_input_name"):
+        # optimum-onnx 0.1 does not say it of CTC models, and the pipeline for speech asks.
+        pipeline.model.main_input_name = "input_values"
+    return pipeline
 
 
-def _answer(pipeline: Any, examples: Sequence[Any], how: Task) -> list[Any]:
+def _answer(pipeline: Any, tried: Sequence[Any], how: Task) -> list[Any]:
     # A pipeline takes apart what it is given.
-    return [pipeline(copy(example), **how.call) for example in examples]
+    return [pipeline(copy(example), **how.call) for example in tried]
 
 
-def _texts(_: Any) -> Sequence[Any]:
-    return TEXTS
+def _texts(_: Any, given: Path | None) -> Sequence[Any]:
+    return examples.texts(given)
 
 
-def _masked(pipeline: Any) -> Sequence[Any]:
-    """Return the texts, the fourth word of each hidden."""
+def _masked(pipeline: Any, given: Path | None) -> Sequence[Any]:
+    """Return texts, the fourth word of each hidden."""
     mask = pipeline.tokenizer.mask_token
-    return [" ".join(mask if place == 3 else word for place, word in enumerate(text.split())) for text in TEXTS]
+    words = [text.split() for text in examples.texts(given)]
+    return [" ".join([*line[:3], mask, *line[4:]]) for line in words if len(line) > 3]
 
 
-def _questions(_: Any) -> Sequence[Any]:
-    return [{"question": question, "context": context} for question, context in QUESTIONS]
+def _questions(_: Any, __: Path | None) -> Sequence[Any]:
+    return [{"question": question, "context": context} for question, context in examples.QUESTIONS]
 
 
-def _pictures(_: Any) -> Sequence[Any]:
-    """Return pictures: fields of colour, stripes, a circle, and noise."""
-    image = library("PIL.Image")
-    y, x = np.mgrid[:_SIDE, :_SIDE] / _SIDE
-    ones, noise = np.ones((_SIDE, _SIDE)), np.random.default_rng(0).random((_SIDE, _SIDE, 3))
-    fields = (
-        np.stack([ones, 0.2 * ones, x], -1),
-        np.stack([0.1 * ones, y, ones], -1),
-        np.repeat((np.sin(40 * x)[..., None] + 1) / 2, 3, -1),
-        np.repeat(((x - 0.5) ** 2 + (y - 0.5) ** 2 < 0.1)[..., None].astype(float), 3, -1),
-        noise,
-    )
-    return [image.fromarray((255 * field).astype(np.uint8)) for field in fields]
+def _pictures(_: Any, given: Path | None) -> Sequence[Any]:
+    return examples.pictures(given)
 
 
-def _sounds(pipeline: Any) -> Sequence[Any]:
-    """Return sounds: tones that rise and swell as speech does, at the rate that the model hears."""
-    rate = pipeline.feature_extractor.sampling_rate
-    time = np.arange(_SECONDS * rate) / rate
-    swell = np.sin(np.pi * 3 * time) ** 2
-    return [
-        {
-            "raw": (0.3 * swell * np.sin(2 * np.pi * (tone * time + 40 * time**2))).astype(np.float32),
-            "sampling_rate": rate,
-        }
-        for tone in (110, 180, 260)
-    ]
+def _sounds(pipeline: Any, given: Path | None) -> Sequence[Any]:
+    return examples.sounds(given, pipeline.feature_extractor.sampling_rate)
 
 
 def _labels(pairs: Pairs) -> Figures:
@@ -219,5 +192,5 @@ TASKS: Mapping[str, Task] = {
     "text-generation": Task(_texts, _sentences, _GREEDY),
     "text2text-generation": Task(_texts, _sentences, _GREEDY),
     "token-classification": Task(_texts, _entities, {}),
-    "zero-shot-image-classification": Task(_pictures, _labels, {"candidate_labels": list(LABELS)}),
+    "zero-shot-image-classification": Task(_pictures, _labels, {"candidate_labels": list(examples.LABELS)}),
 }

@@ -1,5 +1,6 @@
 """Small checkpoints with random weights, as transformers saves them: configuration, weights, tokenizer, processor."""
 
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,14 @@ from typing import Any
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from bct_onnx.package.tasks import LABELS, QUESTIONS, TEXTS
+from bct_onnx.package.examples import LABELS, QUESTIONS, TEXTS
 
 WIDTH, LAYERS, HEADS, HIDDEN = 64, 2, 4, 128
 # A picture's side; patches of 8 cut it in 16.
 SIDE, PATCH = 32, 8
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<mask>")
+# Sizes by the names that most configurations have for them.
+_BERT = {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "intermediate_size": HIDDEN}
 WORDS = (*TEXTS, *LABELS, *(question for question, _ in QUESTIONS), *SPECIAL)
 
 
@@ -47,30 +50,40 @@ def _text(config: str, model: str, **sizes: Any) -> Callable[[Path], None]:
     return save
 
 
-def _vit(folder: Path) -> None:
-    sizes = {
-        "hidden_size": WIDTH,
-        "num_hidden_layers": LAYERS,
-        "num_attention_heads": HEADS,
-        "intermediate_size": HIDDEN,
+def _wav2vec2(folder: Path) -> None:
+    letters = {
+        letter: place
+        for place, letter in enumerate(("<pad>", "<s>", "</s>", "<unk>", "|", *"abcdefghijklmnopqrstuvwxyz"))
     }
-    config = transformers.ViTConfig(image_size=SIDE, patch_size=PATCH, num_labels=len(LABELS), **sizes)
+    (folder / "vocab.json").write_text(json.dumps(letters))
+    words = transformers.Wav2Vec2CTCTokenizer(str(folder / "vocab.json"))
+    hears = transformers.Wav2Vec2FeatureExtractor()
+    transformers.Wav2Vec2Processor(hears, words).save_pretrained(folder)
+    convolutions = {"conv_dim": (HIDDEN // 2,) * 3, "conv_kernel": (10, 8, 8), "conv_stride": (5, 8, 8)}
+    config = transformers.Wav2Vec2Config(
+        vocab_size=len(letters),
+        pad_token_id=0,
+        num_conv_pos_embedding_groups=4,
+        num_conv_pos_embeddings=16,
+        num_feat_extract_layers=3,
+        **convolutions,
+        **_BERT,
+    )
+    transformers.Wav2Vec2ForCTC(config).save_pretrained(folder)
+
+
+def _vit(folder: Path) -> None:
+    config = transformers.ViTConfig(image_size=SIDE, patch_size=PATCH, num_labels=len(LABELS), **_BERT)
     transformers.ViTForImageClassification(config).save_pretrained(folder)
     transformers.ViTImageProcessor(size={"height": SIDE, "width": SIDE}).save_pretrained(folder)
 
 
 def _clip(folder: Path) -> None:
     words = tokenizer()
-    sizes = {
-        "hidden_size": WIDTH,
-        "num_hidden_layers": LAYERS,
-        "num_attention_heads": HEADS,
-        "intermediate_size": HIDDEN,
-    }
     ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
     config = transformers.CLIPConfig(
-        text_config={"vocab_size": len(words), "max_position_embeddings": 64, **ids, **sizes},
-        vision_config={"image_size": SIDE, "patch_size": PATCH, **sizes},
+        text_config={"vocab_size": len(words), "max_position_embeddings": 64, **ids, **_BERT},
+        vision_config={"image_size": SIDE, "patch_size": PATCH, **_BERT},
         projection_dim=WIDTH,
     )
     transformers.CLIPModel(config).save_pretrained(folder)
@@ -87,11 +100,8 @@ CHECKPOINTS: dict[str, Callable[[Path], None]] = {
     "roberta": _text(
         "RobertaConfig",
         "RobertaForSequenceClassification",
-        hidden_size=WIDTH,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        intermediate_size=HIDDEN,
         num_labels=3,
+        **_BERT,
     ),
     "t5": _text(
         "T5Config",
@@ -104,6 +114,25 @@ CHECKPOINTS: dict[str, Callable[[Path], None]] = {
         decoder_start_token_id=0,
     ),
     "gpt2": _text("GPT2Config", "GPT2LMHeadModel", n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, n_positions=128),
+    "deberta": _text("DebertaV2Config", "DebertaV2ForTokenClassification", num_labels=3, **_BERT),
+    "mpnet": _text("MPNetConfig", "MPNetForMaskedLM", **_BERT),
+    "electra": _text("ElectraConfig", "ElectraForQuestionAnswering", embedding_size=WIDTH, **_BERT),
+    "bart": _text(
+        "BartConfig",
+        "BartForConditionalGeneration",
+        d_model=WIDTH,
+        encoder_layers=LAYERS,
+        decoder_layers=LAYERS,
+        encoder_attention_heads=HEADS,
+        decoder_attention_heads=HEADS,
+        encoder_ffn_dim=HIDDEN,
+        decoder_ffn_dim=HIDDEN,
+        decoder_start_token_id=2,
+        forced_eos_token_id=2,
+        max_position_embeddings=128,
+    ),
+    "qwen3": _text("Qwen3Config", "Qwen3ForCausalLM", num_key_value_heads=2, head_dim=WIDTH // HEADS, **_BERT),
+    "wav2vec2": _wav2vec2,
     "vit": _vit,
     "clip": _clip,
 }

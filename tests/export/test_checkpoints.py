@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 pytest.importorskip("optimum.onnxruntime")
 
 from bct_onnx import BctError
-from bct_onnx.package import compress_folder, export, make_plan, tasks, verify_folder
+from bct_onnx.package import compress_folder, examples, export, make_plan, tasks, verify_folder
 from tests.export.checkpoints import CHECKPOINTS, WIDTH, save
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -62,8 +62,8 @@ def test_sentence_transformers_load_a_package(tmp_path):
     pooling = {"word_embedding_dimension": WIDTH, "pooling_mode_mean_tokens": True}
     (checkpoint / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
     compress_folder(checkpoint, tmp_path / "out", preset="fast", task="feature-extraction")
-    plain = library.SentenceTransformer(str(checkpoint), backend="torch").encode(list(tasks.TEXTS))
-    ours = library.SentenceTransformer(str(tmp_path / "out"), backend="onnx").encode(list(tasks.TEXTS))
+    plain = library.SentenceTransformer(str(checkpoint), backend="torch").encode(list(examples.TEXTS))
+    ours = library.SentenceTransformer(str(tmp_path / "out"), backend="onnx").encode(list(examples.TEXTS))
     cosines = (plain * ours).sum(-1) / np.linalg.norm(plain, axis=-1) / np.linalg.norm(ours, axis=-1)
     assert cosines.min() > 0.99
 

@@ -167,14 +167,14 @@ def test_options_that_do_not_go_together_are_refused_first(write, tmp_path, monk
 def test_the_task_is_compared_where_it_can_be(write, tmp_path, monkeypatch):
     asked = []
 
-    def compare(task, source, target):
-        asked.append((task, source, sorted(entries(target))))
+    def compare(task, source, target, given):
+        asked.append((task, source, sorted(entries(target)), given))
         return EndToEnd("fill-mask", 6, {"same label": 1.0}), ""
 
     monkeypatch.setattr(make, "compare_tasks", compare)
     source = write("model.onnx")
     made = compress_folder(source, tmp_path / "out", preset="fast", task="fill-mask")
-    assert asked == [("fill-mask", source, ["config.json", "model.onnx", "tokenizer.json"])]
+    assert asked == [("fill-mask", source, ["config.json", "model.onnx", "tokenizer.json"], None)]
     assert made.end_to_end.figures == {"same label": 1.0}
     assert manifest_of(tmp_path / "out")["end_to_end"]["figures"] == {"same label": 1.0}
     assert (
