@@ -22,7 +22,7 @@ from .api import compress
 from .commands import EPILOG, commands
 from .errors import BctError
 from .limits import limit_memory
-from .package import LAYOUTS, Package, check_folder, compress_folder, is_folder, make_plan, plan_of_file
+from .package import LAYOUTS, Package, compress_folder, is_folder, make_plan, plan_of_file
 from .package.command import PresetFor
 from .package.table import show_package, show_plan
 from .presets import DEFAULT_PRESET, PRESETS
@@ -246,7 +246,6 @@ def _show_plan(whole: bool, folder: dict[str, Any], options: dict[str, Any]) -> 
     if whole:
         asked = {name: value for name, value in folder.items() if name != "examples"}
         plan = make_plan(source, target, preset=preset, **asked)
-        check_folder(plan)
     else:
         plan = plan_of_file(source, target, preset)
     show_plan(plan, **options)

@@ -3,14 +3,13 @@
 from .check import Check, verify_folder
 from .make import compress_folder
 from .manifest import Package
-from .plan import LAYOUTS, Plan, check_folder, is_folder, make_plan, plan_of_file
+from .plan import LAYOUTS, Plan, is_folder, make_plan, plan_of_file
 
 __all__ = [
     "LAYOUTS",
     "Check",
     "Package",
     "Plan",
-    "check_folder",
     "compress_folder",
     "is_folder",
     "make_plan",

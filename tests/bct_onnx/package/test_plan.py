@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bct_onnx import BctError
-from bct_onnx.package import check_folder, is_folder, make_plan
+from bct_onnx.package import is_folder, make_plan
 
 
 def places(plan):
@@ -61,6 +61,11 @@ def test_a_folder_without_models_is_refused(tmp_path):
         make_plan(tmp_path / "in", tmp_path / "out")
 
 
+def test_a_folder_of_what_is_quantized_already_is_refused(write, tmp_path):
+    with pytest.raises(BctError, match=r"holds only model_q4\.onnx, quantized or optimized already"):
+        make_plan(write("onnx/model_q4.onnx"), tmp_path / "out")
+
+
 def test_what_is_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("there").mkdir()
@@ -75,14 +80,14 @@ def test_output_folders_that_are_refused(write, tmp_path):
     source = write("model.onnx")
     for target in (source, source / "out", tmp_path):
         with pytest.raises(BctError, match="is the input folder, in it or around it"):
-            check_folder(make_plan(source, target))
+            make_plan(source, target)
     with pytest.raises(BctError, match="does not exist; make it first"):
-        check_folder(make_plan(source, tmp_path / "no" / "out"))
+        make_plan(source, tmp_path / "no" / "out")
     used = tmp_path / "used"
     used.mkdir()
-    check_folder(make_plan(source, used))
+    make_plan(source, used)
     (used / "letter.txt").touch()
     with pytest.raises(BctError, match="holds other files; name a new folder to write"):
-        check_folder(make_plan(source, used))
+        make_plan(source, used)
     with pytest.raises(BctError, match="is a file; for a folder of models, name a folder"):
-        check_folder(make_plan(source, used / "letter.txt"))
+        make_plan(source, used / "letter.txt")
