@@ -18,7 +18,7 @@ COMMANDS = {
     "verify": (
         "bct_onnx.package.command",
         "verify",
-        "Check a package: the hashes of its files, and that its models run.",
+        "Check a package: the hashes of its files, and that its models answer as before.",
     ),
     "many": ("bct_onnx.many", "main", "Compress a list of models, and resume where that stopped."),
     "evaluate": ("bct_onnx.evaluate.__main__", "main", "Score models side by side on labelled data."),

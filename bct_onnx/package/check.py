@@ -1,4 +1,4 @@
-"""Check a package where it arrived: hashes of its files, and whether every model loads and runs."""
+"""Check a package where it arrived: hashes of its files, and whether every model runs and answers as before."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from passes import Progress
 
 from .contents import MANIFEST
 from .manifest import file_sha256, read_manifest
+from .probe import check_probe, probe_of
 
 
 @dataclass(frozen=True)
@@ -21,20 +22,23 @@ class Check:
 
     Attributes:
         files: number of files with the hashes that the manifest has.
-        models: latency of one run on made inputs by path of the model, None where it was not timed.
+        models: latency of one run by path of the model.
+        compared: models whose answers were compared with those where the package was made.
         strange: files that the manifest does not have.
     """
 
     files: int
     models: dict[str, Latency | None]
+    compared: tuple[str, ...]
     strange: tuple[str, ...]
 
 
 def verify_folder(folder: str | Path, progress: Progress | None = None) -> Check:
-    """Compare every file of a package with its manifest, load every model and run it on made inputs.
+    """Compare every file of a package with its manifest, load every model and run it.
 
-    Raises BctError for a folder that is no package, VerificationError for a file that is missing or has changed and for
-    a model that does not load or run, or answers with nothing that is a number.
+    A model with a probe must answer it as where the package was made; another one is run on made inputs. Raises
+    BctError for a folder that is no package, VerificationError for a file that is missing or has changed and for a
+    model that does not load or run, or answers otherwise or nothing that is a number.
     """
     folder, tell = Path(folder), progress or (lambda *_: None)
     manifest = read_manifest(folder)
@@ -45,12 +49,19 @@ def verify_folder(folder: str | Path, progress: Progress | None = None) -> Check
     models = {}
     for name in manifest["models"]:
         tell(f"running {name}", 0, 0)
-        try:
-            models[name] = run_reference(folder / name, files.read(folder / name).proto).latency
-        except BctError as error:
-            raise VerificationError(str(error)) from error
+        models[name] = _run(folder / name, folder / probe_of(name) if probe_of(name) in listed else None)
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    return Check(len(listed), models, tuple(sorted(there - {*listed, MANIFEST})))
+    compared = tuple(name for name in models if probe_of(name) in listed)
+    return Check(len(listed), models, compared, tuple(sorted(there - {*listed, MANIFEST})))
+
+
+def _run(model: Path, probe: Path | None) -> Latency | None:
+    if probe is not None:
+        return check_probe(model, probe)
+    try:
+        return run_reference(model, files.read(model).proto).latency
+    except BctError as error:
+        raise VerificationError(str(error)) from error
 
 
 def _check_file(folder: Path, name: str, size: int, digest: str) -> None:

@@ -36,7 +36,7 @@ class PresetFor(click.ParamType[tuple[str, str]]):
 @click.option("--json", "json_path", metavar="FILE", type=click.Path(path_type=Path), help="Write the result there.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 def verify(folder: Path, json_path: Path | None, quiet: bool) -> None:
-    """Check a package: hashes of its files; every model is loaded and run on inputs made for it.
+    """Check a package: hashes of its files; every model must load, run, and answer as where it was packaged.
 
     Exit code 0: the package is as it was made and runs. 1: it is not. 2: FOLDER is no package.
     """
@@ -57,6 +57,7 @@ def verify(folder: Path, json_path: Path | None, quiet: bool) -> None:
         show(f"{found.files} files have the hashes of the manifest", highlight=False)
         for name, latency in found.models.items():
             time = f", {latency.min_ms:.1f} ms" if latency else ""
-            show(f"{name} runs{time}", highlight=False, markup=False)
+            answers = " and answers as where it was packaged" if name in found.compared else ""
+            show(f"{name} runs{answers}{time}", highlight=False, markup=False)
         for name in found.strange:
             show(f"note: {name} is not in the manifest", style="yellow", highlight=False, markup=False)

@@ -18,6 +18,7 @@ MERGED = "decoder_model_merged.onnx"
 # What a package has of its own; it is made anew.
 MANIFEST = "manifest.json"
 OPERATORS_CONFIG = "required_operators.config"
+PROBES = "probes"
 
 # One graph for the first step and one for the others, which the merged decoder holds both.
 _MERGED_PARTS = frozenset({"decoder_model.onnx", "decoder_with_past_model.onnx"})
@@ -65,7 +66,7 @@ def look(folder: Path) -> Contents:
     for path in paths:
         if path.suffix != ".onnx" and path not in data and (why := _not_for_onnx(path)):
             left_out[path] = why
-    made_here = {PurePosixPath(name) for name in (MANIFEST, OPERATORS_CONFIG)}
+    made_here = {path for path in paths if str(path) in (MANIFEST, OPERATORS_CONFIG) or path.parts[0] == PROBES}
     rest = [path for path in paths if path not in {*models, *data, *left_out, *made_here}]
     return Contents(folder, tuple(kept), tuple(rest), left_out)
 

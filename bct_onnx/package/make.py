@@ -24,6 +24,7 @@ from .export import download, export, exporter_is_installed, find_task
 from .manifest import Memory, ModelRecord, Package, write_manifest
 from .operators import element_types, find_operators
 from .plan import JS_DTYPE, Plan, Step, check_folders, make_plan, request_for, with_models
+from .probe import probe_of, write_probe
 from .tasks import EndToEnd, compare_tasks
 
 # Options that are of one model, by their names on the command line.
@@ -108,20 +109,18 @@ def _compress_all(
     if plan.layout == "transformers.js" and options.get("external_data", "auto") == "auto":
         # It finds external data by names of its own, and a browser takes no file as large as needs them.
         options["external_data"] = "never"
-    return {
-        str(step.target): _compress(plan, step, source / step.source, target / step.target, options, tell)
-        for step in plan.steps
-    }
+    return {str(step.target): _compress(plan, step, source / step.source, target, options, tell) for step in plan.steps}
 
 
 def _compress(
-    plan: Plan, step: Step, source: Path, target: Path, options: Mapping[str, Any], tell: Progress
+    plan: Plan, step: Step, source: Path, folder: Path, options: Mapping[str, Any], tell: Progress
 ) -> ModelRecord:
-    """Compress one model; what goes wrong is told with its name."""
+    """Compress the model `source` into the folder in the making; what goes wrong is told with its name."""
 
     def progress(what: str, done: int, total: int) -> None:
         tell(f"{step.source.name}: {what}", done, total)
 
+    target = folder / step.target
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         report = compress(source, target, preset=step.preset, progress=progress, **options)
@@ -129,6 +128,9 @@ def _compress(
         raise type(error)(f"{step.source}: {error}") from error
     progress("measuring memory", 0, 0)
     memory = _memory(source, target) if report.verification else None
+    if report.verification:
+        progress("keeping a probe", 0, 0)
+        write_probe(target, folder / probe_of(str(step.target)))
     types = frozenset(element_types(files.read(target).proto))
     # Both paths end with this run: those that stay are told.
     before = replace(report.input, path=Path(plan.source) / step.source)

@@ -43,9 +43,9 @@ def test_a_folder_becomes_a_package_that_verifies(run, write, tmp_path):
 
     code, out, err = run("verify", target, "--json", tmp_path / "v")
     assert (code, err) == (0, "")
-    assert json.loads((tmp_path / "v").read_text())["files"] == 6
-    assert "6 files have the hashes of the manifest\n" in out
-    assert "encoder_model.onnx runs, " in out
+    assert json.loads((tmp_path / "v").read_text())["files"] == 8
+    assert "8 files have the hashes of the manifest\n" in out
+    assert "encoder_model.onnx runs and answers as where it was packaged, " in out
     (target / "tokenizer.json").unlink()
     code, out, err = run("verify", target)
     assert code == 1

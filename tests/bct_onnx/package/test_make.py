@@ -34,7 +34,7 @@ def manifest_of(folder):
 def test_what_is_in_a_package(package, tmp_path):
     folder, made = package
     assert entries(folder) == {
-        "README.md", "config.json", "decoder_model_merged.onnx", "encoder_model.onnx", "manifest.json",
+        "README.md", "config.json", "decoder_model_merged.onnx", "encoder_model.onnx", "manifest.json", "probes",
         "required_operators.config", "tokenizer.json",
     }  # fmt: skip
     assert entries(tmp_path) == {"in", "out"}
@@ -54,7 +54,8 @@ def test_the_models_answer_as_before(package, tmp_path):
 def test_the_manifest(package, tmp_path):
     folder, made = package
     manifest = manifest_of(folder)
-    assert {entry["path"] for entry in manifest["files"]} == entries(folder) - {"manifest.json"}
+    probes = {f"probes/{name}" for name in ("decoder_model_merged.npz", "encoder_model.npz")}
+    assert {entry["path"] for entry in manifest["files"]} == entries(folder) - {"manifest.json", "probes"} | probes
     models = manifest["models"]
     assert {name: entry["preset"] for name, entry in models.items()} == {
         "decoder_model_merged.onnx": "small",
@@ -125,7 +126,8 @@ def test_an_exported_transformer(write, tmp_path):
     shutil.copy(FIXTURES / "bert_optimum.onnx", source / "model.onnx")
     made = compress_folder(source, tmp_path / "out", preset="fast")
     check = verify_folder(tmp_path / "out")
-    assert check.files == 5
+    assert check.files == 6
+    assert check.compared == ("model.onnx",)
     assert check.models["model.onnx"].min_ms > 0
     assert made.notes[0].startswith("not tried at its task: ")
 
@@ -174,7 +176,7 @@ def test_the_task_is_compared_where_it_can_be(write, tmp_path, monkeypatch):
     monkeypatch.setattr(make, "compare_tasks", compare)
     source = write("model.onnx")
     made = compress_folder(source, tmp_path / "out", preset="fast", task="fill-mask")
-    assert asked == [("fill-mask", source, ["config.json", "model.onnx", "tokenizer.json"], None)]
+    assert asked == [("fill-mask", source, ["config.json", "model.onnx", "probes", "tokenizer.json"], None)]
     assert made.end_to_end.figures == {"same label": 1.0}
     assert manifest_of(tmp_path / "out")["end_to_end"]["figures"] == {"same label": 1.0}
     assert (
@@ -187,7 +189,7 @@ def test_verification_sees_what_changed(package):
     folder, _ = package
     check = verify_folder(folder)
     assert (check.files, set(check.models), check.strange) == (
-        6,
+        8,
         {"encoder_model.onnx", "decoder_model_merged.onnx"},
         (),
     )
@@ -202,17 +204,37 @@ def test_verification_sees_what_changed(package):
         verify_folder(folder)
 
 
-def test_verification_runs_the_models(package):
-    """A model that loads and answers NaN has the right hash once the manifest says so, and is refused all the same."""
-    folder, _ = package
-    broken = folder / "encoder_model.onnx"
-    onnx.save(model(MLP, w=np.full((K, K), np.nan, np.float32), v=random(K, K)), broken)
+def replace_model(folder, name, **weights):
+    """Put another model in place, and its hash into the manifest."""
+    path = folder / name
+    onnx.save(model(MLP, **weights), path)
     content = manifest_of(folder)
-    entry = next(entry for entry in content["files"] if entry["path"] == broken.name)
-    entry |= {"bytes": broken.stat().st_size, "sha256": make.files.read(broken).sha256}
+    entry = next(entry for entry in content["files"] if entry["path"] == name)
+    entry |= {"bytes": path.stat().st_size, "sha256": make.files.read(path).sha256}
     (folder / "manifest.json").write_text(json.dumps(content))
-    with pytest.raises(VerificationError, match=r"encoder_model\.onnx: no feed made for the model runs"):
+
+
+def test_verification_compares_answers(package):
+    """A model that computes otherwise, as on a processor with other kernels, is seen; roundings are not."""
+    folder, made = package
+    assert verify_folder(folder).compared == tuple(made.models)
+    w, v = random(K, K, seed=0), random(K, K, seed=9)  # what was compressed
+    replace_model(folder, "encoder_model.onnx", w=w, v=v)
+    verify_folder(folder)
+    replace_model(folder, "encoder_model.onnx", w=w, v=1.1 * v)
+    with pytest.raises(VerificationError, match=r"encoder_model\.onnx: output 'y' differs by 0\.\d+ from what it was"):
         verify_folder(folder)
+    replace_model(folder, "encoder_model.onnx", w=w, v=np.full((K, K), np.nan, np.float32))
+    with pytest.raises(VerificationError, match=r"encoder_model\.onnx: output 'y' differs"):
+        verify_folder(folder)
+
+
+def test_a_model_without_a_probe_must_answer_with_numbers(write, tmp_path):
+    compress_folder(write("model.onnx"), tmp_path / "out", preset="fast", verify=False)
+    assert verify_folder(tmp_path / "out").compared == ()
+    replace_model(tmp_path / "out", "model.onnx", w=np.full((K, K), np.nan, np.float32), v=random(K, K))
+    with pytest.raises(VerificationError, match=r"model\.onnx: no feed made for the model runs"):
+        verify_folder(tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["../in/config.json", "/etc/hostname"])
