@@ -18,8 +18,8 @@ from bct_onnx.errors import BctError, VerificationError
 from . import examples
 from .export import PAST, exporter_is_installed, first_line, library, silence
 
-# Most tokens that are generated for an example: enough to compare; half a minute of speech has no more.
-NEW_TOKENS, SPEECH_TOKENS = 24, 128
+# Most tokens that are generated for an example: enough to compare. A sentence that is spoken has about forty.
+NEW_TOKENS, SPEECH_TOKENS = 24, 64
 
 # Pairs of what the float and the compressed pipeline answered to an example.
 Pairs = Sequence[tuple[Any, Any]]
