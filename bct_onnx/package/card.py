@@ -98,11 +98,12 @@ def _loading(package: Package) -> Iterator[str]:
     task = (plan.task or "").removesuffix(PAST)
     files = {path.name for path in plan.copies}
     if plan.layout == "transformers.js":
-        yield from _code(
-            "js",
-            'import { pipeline } from "@huggingface/transformers";',
-            f'const run = await pipeline("{task}", "{folder}");',
-        )
+        if task:
+            yield from _code(
+                "js",
+                'import { pipeline } from "@huggingface/transformers";',
+                f'const run = await pipeline("{task}", "{folder}");',
+            )
         return
     if GENAI_CONFIG in files:
         yield from _code("python", "import onnxruntime_genai", f'model = onnxruntime_genai.Model("{folder}")')

@@ -24,7 +24,10 @@ _NOT_FETCHED = ("*.onnx*", "*.h5", "*.msgpack", "*.gguf", "*.tflite", "*.ot", "o
 
 def exporter_is_installed() -> bool:
     """Tell whether what exports and runs pipelines is there."""
-    return all(importlib.util.find_spec(name) for name in ("torch", "transformers", "optimum"))
+    try:
+        return all(map(importlib.util.find_spec, ("torch", "transformers", "optimum.exporters.onnx")))
+    except ModuleNotFoundError:  # the package that the module would be in
+        return False
 
 
 def library(module: str) -> Any:

@@ -43,7 +43,11 @@ def show_package(package: Package) -> None:
 
 
 def show_plan(plan: Plan, **options: Any) -> None:
-    """Print what would be done, with the codes that the options (as in `compress`) give each model."""
+    """Print what would be done, with the codes that the options (as in `compress`) give each model.
+
+    Raises BctError for options that do not go together.
+    """
+    request_for(options["preset"], options)
     parts: list[Any] = [Text(f"from {plan.source} to {plan.target}; nothing is written")]
     if plan.exported:
         parts.append(Text(f"first exported for {plan.task or 'the task that the hub names'}"))

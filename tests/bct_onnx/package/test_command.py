@@ -8,6 +8,7 @@ import pytest
 
 from bct_onnx import cli
 from bct_onnx.commands import COMMANDS, commands
+from bct_onnx.package.export import exporter_is_installed
 from tests.helpers import entries
 
 Run = Callable[..., tuple[int, str, str]]
@@ -105,6 +106,7 @@ def test_options_of_the_other_kind_are_refused(run, source, write, tmp_path):
 
 def test_a_checkpoint_without_the_exporter(run, write, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optimum", None)
+    assert not exporter_is_installed()
     folder = write(architectures=["BertModel"])
     (folder / "model.safetensors").touch()
     code, _, err = run(folder, tmp_path / "out")
