@@ -22,9 +22,9 @@ from .contents import PROBES
 
 # Largest input that is kept, in bytes, and most values of an output.
 _MOST_BYTES, _MOST_VALUES = 1 << 20, 4096
-# Largest relative error (L2) of an output on another machine: kernels add in other orders, which moves int8 roundings
-# of activations; sums that overflow are off by their size.
-BOUND = 0.05
+# Largest relative error (L2) of an output on another machine. Kernels that add in another order move int8 roundings:
+# a MiniLM classifier's logits differ by 0.09 between ONNX Runtime 1.24.4 and 1.32.0, as much as compression costs.
+BOUND = 0.2
 _INPUT, _OUTPUT = "input ", "output "
 
 
