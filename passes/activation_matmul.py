@@ -16,6 +16,7 @@ from .graph.shapes import rank
 from .graph.types import element_type
 from .lowerings.operators import OPSET_INT4
 from .lowerings.products import multiply_activations
+from .lowerings.rowwise import LONGEST_SUM
 from .report import Skip
 
 # ReduceMax with its axes as an input.
@@ -50,6 +51,9 @@ def match(scope: gs.Graph, node: gs.Node, context: Context) -> ActivationProduct
     dtype = element_type(node.inputs[0]) or element_type(node.inputs[1]) or "float32"
     if dtype not in FLOATS:
         return Skip(f"its type is {dtype}, not a float")
+    k = next((dims[axis] for tensor, axis in zip(node.inputs, (-1, -2), strict=True) if (dims := tensor.shape)), None)
+    if isinstance(k, int) and k > LONGEST_SUM:
+        return Skip(f"its sums have {k} products: an int32 holds {LONGEST_SUM}")
     return ActivationProduct(scope, node, dtype)
 
 

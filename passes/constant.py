@@ -70,6 +70,7 @@ def match(scope: gs.Graph, node: gs.Node, context: Context) -> Constants | None:
         and view.is_float
         and view.nbytes >= (SMALLEST_HALF_BYTES if view.dtype == "float32" else SMALLEST_CODED_BYTES)
         and not context.is_output(view.source)
+        and id(view.source) not in context.editor.exact
         and not any(_is_quantized(reader) for reader in view.source.outputs)
     ]
     return Constants(node, tuple(first)) if first else None

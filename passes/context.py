@@ -62,7 +62,7 @@ class Context:
     originals: defaultdict[tuple[Any, ...], list[gs.Constant]] = field(default_factory=lambda: defaultdict(list))
     activations: Activations = field(default_factory=Activations)
     rows_of: dict[str, str] = field(default_factory=dict)
-    _floats: dict[tuple[str, int], gs.Variable] = field(default_factory=dict)
+    _made: dict[tuple[str, str, int], gs.Tensor] = field(default_factory=dict)
     _outputs: frozenset[str] = field(init=False)
     _kept: dict[int, str] = field(default_factory=dict)
 
@@ -139,10 +139,14 @@ class Context:
         """Return x as float32, cast once for all its readers in one graph."""
         if dtype == "float32":
             return x
-        key = (x.name, at.scope)
-        if key not in self._floats:
-            self._floats[key] = cast(at, x, FLOAT, f"x{len(self._floats)}.float")
-        return self._floats[key]
+        return self.once("float", at, x, lambda at, x: cast(at, x, FLOAT, f"x{len(self._made)}.float"))
+
+    def once(self, what: str, at: Emitter, x: gs.Tensor, make: Callable[[Emitter, gs.Tensor], gs.Tensor]) -> gs.Tensor:
+        """Return `what` of x as `make` writes it, written once for all its readers in one graph."""
+        key = (what, x.name, at.scope)
+        if key not in self._made:
+            self._made[key] = make(at, x)
+        return self._made[key]
 
 
 def weight_key(view: ConstantView, transposed: bool) -> tuple[Any, ...]:

@@ -21,6 +21,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from .channels import MOST_LARGE, Channels, even_rows, fill_rows, is_raw, large_channels, without
 from .context import Context, weight_key
 from .graph.editor import Emitter
 from .graph.linear import Linear, added_bias, as_vector, match_linear
@@ -36,16 +37,22 @@ MOST_MERGED = 3
 MATRIX = 2
 # Below this the codes and their decoding outweigh the floats.
 SMALLEST_WEIGHT_BYTES = 1024
+# Errors of codes average out over a sum; of two or three coordinates each one counts, and there is nothing to gain.
+SHORTEST_SUM = 9
 
 
 @dataclass(frozen=True)
 class Product:
-    """A product with a constant weight, and the Add of a constant bias that follows it."""
+    """A product with a constant weight, and the Add of a constant bias that follows it.
+
+    `raw` tells whether its activation has rows as the graph's inputs bring them.
+    """
 
     scope: gs.Graph
     linear: Linear
     bias: NDArray[np.floating] | None
     add: gs.Node | None
+    raw: bool
 
     @property
     def node(self) -> gs.Node:
@@ -74,10 +81,15 @@ def match(scope: gs.Graph, node: gs.Node, context: Context) -> Product | Skip | 
         return Skip(f"its weight has {linear.weight.nbytes} bytes, fewer than {SMALLEST_WEIGHT_BYTES}")
     if linear.batch and context.lowering.name != "dense":
         return Skip(f"its weight of shape {list(linear.weight.shape)} is a batch of matrices")
-    if linear.k == 1:
-        return Skip("an outer product: nothing is summed")
+    if is_short(linear):
+        return Skip(f"its sums have {linear.k} products, fewer than {SHORTEST_SUM}: too few to even out errors")
     bias, add = _bias(context, scope, linear)
-    return Product(scope, linear, bias, add)
+    return Product(scope, linear, bias, add, is_raw(linear.x, linear.k))
+
+
+def is_short(linear: Linear) -> bool:
+    """Tell whether a product sums up too few numbers to be computed with codes: its weight stays as it is."""
+    return linear.k < SHORTEST_SUM
 
 
 def groups(matches: list[Product]) -> list[list[Product]]:
@@ -97,22 +109,30 @@ def replace(context: Context, matches: list[Product]) -> Skip | None:
     linears = [product.linear for product in matches]
     first, keys = linears[0], [weight_key(linear.weight, linear.transpose_weight) for linear in linears]
     several = len(linears) > 1
+    matrix = np.hstack([linear.matrix() for linear in linears]) if several else first.matrix()
+    channels = _channels(context, matches[0], matrix)
+    if isinstance(channels, Skip):
+        return channels
+    scaled = channels is not None and not len(channels.apart)
+    key = tuple(keys) if several else keys[0]
     weight = context.store(
-        tuple(keys) if several else keys[0],
+        (*key, "even") if scaled else key,
         [linear.weight.source for linear in linears],
-        lambda: np.hstack([linear.matrix() for linear in linears]) if several else first.matrix(),
-        activation=first.x.name,
+        lambda: channels.rows(matrix) if channels else matrix,
+        activation=None if channels else first.x.name,
     )
     if isinstance(weight, Skip):
         return weight
     at = context.editor.before(matches[0].scope, first.node)
-    x = context.as_float(at, first.x, first.weight.dtype)
-    name = weight.name
-    if first.transpose_x:
-        x = at.op("Transpose", x, name=f"{first.x.name}.transposed", perm=[1, 0])
+    x, name = _activation(context, at, matches[0]), weight.name
+    floor = least_value(first.x, context.is_output)
     if first.batch:
         weight = _batched(at, weight, first, name)
-    y = context.lowering.multiply(at, x, weight, name, least_value(first.x, context.is_output))
+    if channels:
+        y = context.lowering.multiply(at, channels.scale(at, x), weight, name)
+        y = channels.add_apart(at, y, x, matrix, name)
+    else:
+        y = context.lowering.multiply(at, x, weight, name, floor)
     if several:
         _split(at, matches, y, name)
     else:
@@ -127,6 +147,26 @@ def _bias(context: Context, scope: gs.Graph, linear: Linear) -> tuple[NDArray[np
     added = None if context.is_output(linear.node.outputs[0]) else added_bias(linear)
     inside = added is not None and any(node is added[1] for node in scope.nodes)
     return added if added is not None and inside else (None, None)
+
+
+def _channels(context: Context, product: Product, matrix: NDArray[np.floating]) -> Channels | Skip | None:
+    """Return what is done about the channels of a product's activation, or why it stays float."""
+    linear = product.linear
+    if product.raw:
+        return even_rows(matrix)
+    large = large_channels(linear.x, linear.k, context.is_output)
+    if len(large) > MOST_LARGE * linear.k or (len(large) and linear.batch):
+        return Skip(f"{len(large)} of its activation's {linear.k} channels are many times as large as the others")
+    return without(large, linear.k)
+
+
+def _activation(context: Context, at: Emitter, product: Product) -> gs.Tensor:
+    """Return a product's activation as float32 [..., k], with NaN and infinity such that codes do not lose them."""
+    linear = product.linear
+    x = context.as_float(at, linear.x, linear.weight.dtype)
+    if linear.transpose_x:
+        x = at.op("Transpose", x, name=f"{linear.x.name}.transposed", perm=[1, 0])
+    return context.once("filled", at, x, fill_rows) if product.raw else x
 
 
 def _batched(at: Emitter, weight: StoredWeight, linear: Linear, name: str) -> StoredWeight:

@@ -82,7 +82,7 @@ class BlockTensor:
         k: rows of the weight, without padding.
         codes: int8 [blocks, block rows, n]; rows past k are zero.
         exponents: uint8 [blocks, n].
-        column_scale: float16 [n], positive.
+        column_scale: float16 [n], positive; float32 where columns differ by more than float16 has bits for.
         tensor_scale: a power of two that keeps column_scale within float16's range.
         noise: sum of squared errors against the encoded weight.
         signal: sum of squares of the encoded weight.
@@ -92,7 +92,7 @@ class BlockTensor:
     k: int
     codes: Codes
     exponents: NDArray[np.uint8]
-    column_scale: NDArray[np.float16]
+    column_scale: NDArray[np.floating]
     tensor_scale: float
     noise: float
     signal: float
@@ -105,7 +105,7 @@ class BlockTensor:
     @cached_property
     def scale(self) -> Floats:
         """Float scale of each column, [n], without the block's exponent."""
-        return self.column_scale.astype(np.float32) * np.float32(self.tensor_scale)
+        return np.asarray(self.column_scale, np.float32) * np.float32(self.tensor_scale)
 
     @property
     def block_scale(self) -> Floats:

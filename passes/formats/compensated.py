@@ -89,13 +89,13 @@ def _round_in_turn(weight: Floats, damped: NDArray[np.float64], start: BlockTens
 
 
 def _rescale(tensor: BlockTensor, weight: Floats, gram: Floats) -> BlockTensor:
-    """Give each column the scale that is best for its codes; keep one that is not positive or not a float16."""
+    """Give each column the scale that is best for its codes; keep one that is not positive or beyond its type."""
     steps = tensor.codes * exponent_scale(tensor.exponents, tensor.format)[:, None, :]
     steps = steps.reshape(-1, tensor.n)[: tensor.k]
     seen = gram @ steps
     size = np.einsum("kn,kn->n", seen, steps)
     best = np.einsum("kn,kn->n", seen, weight) / np.maximum(size, TINY)
     with np.errstate(over="ignore", under="ignore"):
-        scale = (best / tensor.tensor_scale).astype(np.float16)
+        scale = (best / tensor.tensor_scale).astype(tensor.column_scale.dtype)
     usable = (size > 0) & (scale >= np.finfo(np.float16).smallest_normal) & np.isfinite(scale)
     return replace(tensor, column_scale=np.where(usable, scale, tensor.column_scale))

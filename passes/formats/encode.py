@@ -29,8 +29,8 @@ CLIPPED_STEPS = {1: (0, 1), 4: (0, 1, 2)}
 WIDEST_CLIPPED = 7
 # Smallest normal float32: scale of a column of zeros.
 TINY = float(np.finfo(np.float32).tiny)
-# Smallest scale in float16.
-SMALLEST_SCALE = np.float16(2**-24)
+# Smallest scale in float16, and the smallest with all its bits: below that, scales are float32.
+SMALLEST_SCALE, SMALLEST_WHOLE_SCALE = np.float16(2**-24), 2.0**-14
 
 
 def encode(
@@ -49,22 +49,23 @@ def encode(
     """
     k, n = weight.shape
     blocks, rows = fmt.blocks(k)
-    largest = _largest_scale(weight, fmt, workers)
+    largest, empty = _largest_scale(weight, fmt, workers)
     # In units of this power of two, squares of the tiniest and the hugest weights are within float32's range.
     tensor_scale = np.exp2(np.floor(np.log2(largest.max(initial=TINY))))
     largest /= tensor_scale
+    kind: type[np.floating] = np.float32 if np.any(largest < SMALLEST_WHOLE_SCALE, where=~empty) else np.float16
     transposed = weight.strides[0] < weight.strides[1]
     codes = np.empty((n, blocks * rows) if transposed else (blocks * rows, n), np.int8)
     codes = codes.T if transposed else codes
     exponents = np.zeros((blocks, n), np.uint8)
-    column_scale = np.empty(n, np.float16)
+    column_scale: NDArray[np.floating] = np.empty(n, kind)
     # Where all blocks have the same scale, short ones will do.
     length = rows if fmt.max_exponent else SHORTEST_BLOCK
     rows_weight = None if importance is None else _rows_weight(importance, blocks * rows, length)
 
     def encode_columns(columns: slice) -> tuple[float, float]:
         part = _Columns(weight[:, columns], 1 / tensor_scale, blocks * rows // length, length)
-        found, column_scale[columns] = _search(part, fmt, largest[columns], rows_weight)
+        found, column_scale[columns] = _search(part, fmt, largest[columns], kind, rows_weight)
         block_scale: Floats = exponent_scale(found, fmt) * column_scale[columns].astype(np.float32)
         noise = signal = 0.0
         for piece, values, scratch in part.pieces():
@@ -87,10 +88,15 @@ def encode(
 
 
 def is_finite(weight: NDArray[np.floating], workers: int = 1) -> bool:
-    """Tell whether a [k, n] weight holds neither NaN nor infinity."""
+    """Tell whether a [k, n] weight holds neither NaN nor infinity nor what float32 cannot hold."""
     rows = weight if weight.strides[0] > weight.strides[1] else weight.T
     step = max(1, READ_ELEMENTS // max(rows.shape[1], 1))
-    return all(over_ranges(lambda part: bool(np.isfinite(rows[part]).all()), len(rows), step, workers))
+
+    def read(part: slice) -> bool:
+        with np.errstate(over="ignore"):
+            return bool(np.isfinite(rows[part].astype(np.float32, copy=False)).all())
+
+    return all(over_ranges(read, len(rows), step, workers))
 
 
 class _Scratch(NamedTuple):
@@ -123,8 +129,11 @@ class _Columns:
             yield slice(start, start + size), values[:size], _Scratch(scaled[:size], codes[:size])
 
 
-def _largest_scale(weight: NDArray[np.floating], fmt: BlockFormat, workers: int) -> Floats:
-    """Return per column the scale, [n], with which its largest value needs the largest exponent and code."""
+def _largest_scale(weight: NDArray[np.floating], fmt: BlockFormat, workers: int) -> tuple[Floats, NDArray[np.bool_]]:
+    """Return per column the scale, [n], with which its largest value needs the largest exponent and code.
+
+    Second, which columns are all zeros: any scale does for those.
+    """
     k, n = weight.shape
     peak = np.empty(n, np.float32)
 
@@ -135,11 +144,13 @@ def _largest_scale(weight: NDArray[np.floating], fmt: BlockFormat, workers: int)
     over_ranges(read, n, max(COLUMNS, READ_ELEMENTS // max(k, 1)), workers)
     top = np.float32(2.0 ** (fmt.max_exponent / fmt.steps))
     scale: Floats = np.maximum(peak / (fmt.high * top), TINY)
-    return np.exp2(np.ceil(np.log2(scale))) if fmt.powers else scale
+    return np.exp2(np.ceil(np.log2(scale))) if fmt.powers else scale, peak == 0
 
 
-def _float16(scale: Floats) -> NDArray[np.float16]:
-    """Round scales to float16, up where it has so few bits that rounding down would clip half a code."""
+def _rounded(scale: Floats, kind: type[np.floating]) -> NDArray[np.floating]:
+    """Round scales to float16, if that is the kind, up where rounding down to so few bits would clip half a code."""
+    if kind is np.float32:
+        return scale
     rounded = np.maximum(scale.astype(np.float16), SMALLEST_SCALE)
     return np.where(rounded < scale * np.float32(1 - 2**-10), np.nextafter(rounded, np.float16(np.inf)), rounded)
 
@@ -152,13 +163,13 @@ def _rows_weight(importance: NDArray[np.floating], padded: int, rows: int) -> Fl
 
 
 def _search(
-    columns: _Columns, fmt: BlockFormat, largest: Floats, rows_weight: Floats | None
-) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
+    columns: _Columns, fmt: BlockFormat, largest: Floats, kind: type[np.floating], rows_weight: Floats | None
+) -> tuple[NDArray[np.uint8], NDArray[np.floating]]:
     """Return the best exponents, [blocks, columns], and column scales, [columns], over the candidate column scales."""
-    scales16 = np.stack([_float16(largest * np.float32(2.0**-fraction)) for fraction in _candidates(fmt)])
-    if len(scales16) == 1 and not fmt.max_exponent:
-        return np.zeros((columns.blocks, len(largest)), np.uint8), scales16[0]
-    scales = scales16.astype(np.float32)
+    stored = np.stack([_rounded(largest * np.float32(2.0**-fraction), kind) for fraction in _candidates(fmt)])
+    if len(stored) == 1 and not fmt.max_exponent:
+        return np.zeros((columns.blocks, len(largest)), np.uint8), stored[0]
+    scales = stored.astype(np.float32)
     exponents = np.empty((len(scales), columns.blocks, len(largest)), np.uint8)
     errors = np.zeros(scales.shape, np.float32)
     for piece, values, scratch in columns.pieces():
@@ -166,7 +177,7 @@ def _search(
         exponents[:, piece], error = _best_exponents(values, scales, fmt, scratch, weight)
         errors += error
     best = errors.argmin(axis=0)
-    return np.take_along_axis(exponents, best[None, None], 0)[0], np.take_along_axis(scales16, best[None], 0)[0]
+    return np.take_along_axis(exponents, best[None, None], 0)[0], np.take_along_axis(stored, best[None], 0)[0]
 
 
 def _candidates(fmt: BlockFormat) -> NDArray[np.float64]:

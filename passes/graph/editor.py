@@ -148,6 +148,12 @@ class Emitter:
         """Return an initializer with these values."""
         return self._editor.constant(values, name)
 
+    def exact(self, values: NDArray[Any], name: str) -> gs.Constant:
+        """Return an initializer that no later pass stores otherwise."""
+        constant = self._editor.named_constant(name, self._editor.keep(np.ascontiguousarray(values)))
+        self._editor.exact.add(id(constant))
+        return constant
+
     def packed(self, packed: NDArray[np.uint8], kind: int, shape: Sequence[int], name: str) -> gs.Constant:
         """Return an initializer of a packed type (onnx.TensorProto.INT4 or UINT4) from its bytes."""
         return self._editor.named_constant(name, PackedValues(kind, shape, self._editor.keep(packed)))
@@ -161,6 +167,7 @@ class Editor:
         keep: see there.
         workers: threads that constants are made with.
         shapes: of the input model's tensors, or None where no pass asked for them.
+        exact: ids of constants that stay as they are.
     """
 
     def __init__(self, graph: gs.Graph, keep: Keep = lambda array: array, workers: int = 1) -> None:
@@ -169,6 +176,7 @@ class Editor:
         self.keep = keep
         self.workers = workers
         self.shapes: Shapes | None = None
+        self.exact: set[int] = set()
         self._names = {tensor.name for scope in scopes(graph) for tensor in scope.tensors().values()}
         self._shared: dict[tuple[str, tuple[int, ...], bytes], gs.Constant] = {}
         self._load: list[gs.Node] = []

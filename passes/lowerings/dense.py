@@ -3,10 +3,13 @@
 codes, shifts -- unpack, BitShift, Cast(int8), Reshape -> int8 [k, n]          (once, at load)
 x [..., k] -- RowQuantizer -> q, r                                            (shared by all readers of x)
 q -- MatMulIntegerToFloat(int8 [k, n], column scale [n]) -- Mul(r) -> [..., n]
+
+Sums longer than an int32 holds are computed in parts of k, which are added up as floats.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,8 +18,9 @@ import onnx_graphsurgeon as gs
 from ..formats.block import BlockFormat, BlockTensor, round_up
 from ..graph.editor import Emitter
 from .base import StoredWeight
-from .operators import FLOAT, OPSET_INT4, OPSET_QUANTIZE, cast, keep_first, reshape
-from .rowwise import RowQuantizer
+from .operators import FLOAT, OPSET_INT4, OPSET_QUANTIZE, cast, keep_between, keep_first, reshape
+from .rowwise import LONGEST_SUM, RowQuantizer
+from .scales import float_scale
 from .unpack import as_int8, opset_for, shift_blocks, unpack
 
 
@@ -48,11 +52,10 @@ class Dense:
     def store(self, load: Emitter, tensor: BlockTensor, name: str, by_rows: bool) -> StoredWeight:
         """Write the codes and their decoding to int8 [k, n], or [n, k] when stored by rows."""
         values, size = self._values(load, tensor, name, by_rows)
-        scale = load.constant(tensor.column_scale, f"{name}.scale16")
         return StoredWeight(
             name=name,
             values=values,
-            scale=cast(load, scale, FLOAT, f"{name}.scale"),
+            scale=float_scale(load, tensor.column_scale, f"{name}.scale16", f"{name}.scale"),
             format=tensor.format,
             k=tensor.k,
             n=tensor.n,
@@ -66,16 +69,21 @@ class Dense:
     ) -> gs.Variable:
         """Write the integer multiplication of a row-wise quantized x."""
         rows = self._quantizer.quantize(at, x, weight.k, floor)
-        product = at.op(
-            "MatMulIntegerToFloat",
-            rows.q,
-            self._columns(at, weight),
-            at.constant(np.array(weight.tensor_scale, np.float32), "tensor_scale"),
-            weight.scale,
-            rows.zero_point,
-            name=f"{name}.product",
-            domain="com.microsoft",
-        )
+        columns = self._columns(at, weight)
+        products = [
+            at.op(
+                "MatMulIntegerToFloat",
+                part(at, rows.q, -1),
+                part(at.at_load(), columns, -2),
+                at.constant(np.array(weight.tensor_scale, np.float32), "tensor_scale"),
+                weight.scale,
+                rows.zero_point,
+                name=f"{name}.product",
+                domain="com.microsoft",
+            )
+            for part in _parts(weight.k)
+        ]
+        product = products[0] if len(products) == 1 else at.op("Sum", *products, name=f"{name}.sum")
         return at.op("Mul", product, rows.scale, name=f"{name}.scaled", dtype=np.float32)
 
     def lookup(self, at: Emitter, table: StoredWeight, indices: gs.Tensor, name: str) -> gs.Variable:
@@ -117,3 +125,15 @@ class Dense:
         if name not in self._transposed:
             self._transposed[name] = at.at_load().op("Transpose", weight.values, name=f"{name}.columns", perm=[1, 0])
         return self._transposed[name]
+
+
+def _parts(k: int) -> list[Callable[[Emitter, gs.Tensor, int], gs.Tensor]]:
+    """Return what takes each part, along an axis of length k, whose sums an int32 holds."""
+    if k <= LONGEST_SUM:
+        return [lambda at, x, axis: x]  # noqa: ARG005 (the whole)
+    return [
+        lambda at, x, axis, start=start: keep_between(  # type: ignore[misc]
+            at, x, axis, start, min(start + LONGEST_SUM, k), f"{x.name}.part"
+        )
+        for start in range(0, k, LONGEST_SUM)
+    ]

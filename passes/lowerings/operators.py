@@ -37,9 +37,15 @@ def reduce_last(at: Emitter, op: str, x: gs.Tensor, name: str) -> gs.Variable:
 
 def keep_first(at: Emitter, x: gs.Tensor, axis: int, stop: int, name: str) -> gs.Variable:
     """Write Slice that keeps the first `stop` entries of an axis."""
+    return keep_between(at, x, axis, 0, stop, name)
+
+
+def keep_between(at: Emitter, x: gs.Tensor, axis: int, start: int, stop: int, name: str) -> gs.Variable:
+    """Write Slice that keeps the entries of an axis from `start` to before `stop`."""
     if at.opset < 10:
-        return at.op("Slice", x, name=name, axes=[axis], starts=[0], ends=[stop])
-    bounds = [at.constant(np.array([v], np.int64), n) for v, n in ((0, "zero"), (stop, "stop"), (axis, "axis"))]
+        return at.op("Slice", x, name=name, axes=[axis], starts=[start], ends=[stop])
+    named = (start, "start" if start else "zero"), (stop, "stop"), (axis, "axis")
+    bounds = [at.constant(np.array([value], np.int64), bound) for value, bound in named]
     return at.op("Slice", x, *bounds, name=name)
 
 

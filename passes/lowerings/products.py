@@ -16,8 +16,6 @@ from .operators import FLOAT, cast
 # A row of zeros is divided by this, not by zero.
 SMALLEST_PEAK = 1e-30
 LARGEST_CODE = 127
-# Longest sum of products of codes, at most 255 * 127 each, that an int32 holds.
-LONGEST_SUM = (2**31 - 1) // (255 * LARGEST_CODE)
 
 
 def product_bound(k: int) -> float:
@@ -30,7 +28,7 @@ def product_bound(k: int) -> float:
 
 
 def multiply_activations(at: Emitter, a: gs.Tensor, b: gs.Tensor, name: str, fused: bool) -> gs.Variable:
-    """Write a [..., m, k] times b [..., k, n], both float32, within `product_bound(k)`; k up to LONGEST_SUM.
+    """Write a [..., m, k] times b [..., k, n], both float32, within `product_bound(k)`; k up to rowwise.LONGEST_SUM.
 
     `fused`: with ONNX Runtime's MatMulIntegerToFloat, several times faster than the standard operators.
     """

@@ -29,6 +29,9 @@ SMALLEST_SCALE = 1e-30
 HUGE = 1e38
 # Codes of uint8, those below the middle, and those below zero where there is a floor.
 CODES, MIDDLE, BELOW_ZERO = 255, 128, 32
+# Longest sum of products of a uint8 and an int8 that an int32 holds, whatever they are, and so any correction for zero
+# points: no kernel that adds up codes is given more.
+LONGEST_SUM = (2**31 - 1) // (CODES * 128)
 
 
 class Rows(NamedTuple):

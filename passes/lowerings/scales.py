@@ -20,7 +20,7 @@ LARGEST_NIBBLE = 15
 def expand_scales(
     load: Emitter,
     exponents: NDArray[np.uint8],
-    column_scale: NDArray[np.float16],
+    column_scale: NDArray[np.floating],
     tensor_scale: float,
     fmt: BlockFormat,
     name: str,
@@ -29,7 +29,7 @@ def expand_scales(
 
     `column_scale` broadcasts against `exponents`.
     """
-    scale = cast(load, load.constant(column_scale, f"{name}.scale16"), FLOAT, f"{name}.column_scale")
+    scale = float_scale(load, column_scale, f"{name}.scale16", f"{name}.column_scale")
     scale = load.op("Mul", scale, _number(load, tensor_scale, "tensor_scale"), name=f"{name}.scale")
     small, stored = _exponents(load, exponents, fmt, name)
     octaves = cast(load, small, FLOAT, f"{name}.octaves")
@@ -37,6 +37,13 @@ def expand_scales(
         octaves = load.op("Mul", octaves, _number(load, 1 / fmt.steps, "step"), name=f"{name}.octaves")
     powers = load.op("Pow", _number(load, 2.0, "two"), octaves, name=f"{name}.powers")
     return load.op("Mul", powers, scale, name=f"{name}.block_scale", dtype=np.float32), stored + column_scale.nbytes
+
+
+def float_scale(load: Emitter, column_scale: NDArray[np.floating], stored: str, name: str) -> gs.Tensor:
+    """Write scales that are kept as float16, or float32, as float32."""
+    if column_scale.dtype == np.float32:
+        return load.exact(column_scale, name)
+    return cast(load, load.constant(column_scale, stored), FLOAT, name)
 
 
 def _exponents(load: Emitter, exponents: NDArray[np.uint8], fmt: BlockFormat, name: str) -> tuple[gs.Tensor, int]:

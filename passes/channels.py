@@ -1,0 +1,164 @@
+"""Channels of an activation that one scale a row does not suit: which they are, and what is done about them.
+
+raw        rows that a graph's input brings, mixed by no product or normalization: their channels have units of their
+           own, and the weight's rows tell which, as small values meet large rows. Each channel is multiplied with a
+           power of two, and its row divided by it, so that all rows are of one size: x @ W = (x * f) @ (W / f).
+large      channels that a normalization's own scale and bias make many times the others: their few rows of the weight
+           stay float, x @ W = (x * f) @ W + x[large] @ W[large], where f is 0 for them and 1 for the others.
+NaN        or infinity in one place of a row: integers would lose it. A row that is NaN as a whole has a scale of NaN,
+           and so its product; what is raw is filled, x + sum(|x - x|), which adds 0 to every other row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from .graph.constants import FLOATS, resolve
+from .graph.editor import Emitter, is_standard
+from .graph.linear import Linear, match_linear
+from .graph.types import element_type
+from .lowerings.operators import reduce_last
+from .patterns.normalization import Normalization, match_normalization
+from .patterns.region import IsOutput
+
+# Rows of a raw activation's weight are brought to one size where the largest is this many times the smallest.
+# Trained layers further in reach thousands with units that died, whose values are as small: they are left alone.
+WIDEST_ROWS = 64
+# A channel is large from this many times the median on. Trained normalizations (BERT, Whisper, Llama) reach 14.
+LARGE = 16
+# At most this part of the channels is multiplied in float; beyond, the whole product is.
+MOST_LARGE = 1 / 8
+# Powers of two that factors stay between, far within float32.
+LEAST_POWER = -60
+# Operators whose every output value depends on the whole row that it comes from: NaN in one place is then everywhere.
+NORMALIZATIONS = frozenset({"LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"})
+MIXERS = NORMALIZATIONS | {
+    *("Attention", "GroupQueryAttention", "MatMul", "MultiHeadAttention", "Softmax"),
+    *("SkipLayerNormalization", "SkipSimplifiedLayerNormalization"),
+}
+SIZES = frozenset({"Shape", "Size"})
+STATISTICS = frozenset({"ReduceL2", "ReduceMean", "ReduceSum", "ReduceSumSquare"})
+# Between a row's statistic and the row that it normalizes.
+AFTER_STATISTICS = frozenset({"Add", "Clip", "Div", "Max", "Pow", "Reciprocal", "Sqrt"})
+
+
+@dataclass(frozen=True)
+class Channels:
+    """What is done about the channels of one activation.
+
+    Attributes:
+        factor: powers of two, or zeros for channels apart, float32 [k].
+        apart: channels whose product is float, [few].
+    """
+
+    factor: NDArray[np.float32]
+    apart: NDArray[np.int64]
+
+    def rows(self, matrix: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return the weight [k, n] that the scaled activation is multiplied with."""
+        return matrix if len(self.apart) else matrix / self.factor[:, None]
+
+    def scale(self, at: Emitter, x: gs.Tensor) -> gs.Variable:
+        """Write the activation [..., k] with its channels scaled."""
+        return at.op("Mul", x, at.exact(self.factor, f"{x.name}.factors"), name=f"{x.name}.even", dtype=np.float32)
+
+    def add_apart(
+        self, at: Emitter, y: gs.Variable, x: gs.Tensor, matrix: NDArray[np.floating], name: str
+    ) -> gs.Variable:
+        """Write y [..., n] with the product of the channels apart, of `x` as it was."""
+        if not len(self.apart):
+            return y
+        large = at.op("Gather", x, at.constant(self.apart, f"{name}.large"), name=f"{x.name}.large", axis=-1)
+        rows = at.exact(matrix[self.apart].astype(np.float32), f"{name}.large_rows")
+        product = at.op("MatMul", large, rows, name=f"{name}.large_product")
+        return at.op("Add", y, product, name=f"{name}.whole", dtype=np.float32)
+
+
+def even_rows(matrix: NDArray[np.floating]) -> Channels | None:
+    """Return the factors that bring the rows of a raw activation's weight, [k, n], to one size; None where they are.
+
+    Rows of zeros, whose channels do not matter, get the smallest factor.
+    """
+    size = np.abs(matrix).max(axis=1).astype(np.float64)
+    largest, smallest = size.max(), np.min(size, where=size > 0, initial=np.inf)
+    if not largest or not np.isfinite(largest) or largest < WIDEST_ROWS * smallest:
+        return None
+    powers = np.floor(np.log2(np.where(size > 0, size, smallest) / largest))
+    return Channels(np.exp2(np.maximum(powers, LEAST_POWER)).astype(np.float32), np.zeros(0, np.int64))
+
+
+def large_channels(x: gs.Tensor, k: int, is_output: IsOutput) -> NDArray[np.int64]:
+    """Return the channels, [few], that the normalization which makes x, [..., k], makes many times the others."""
+    form = match_normalization(x.inputs[0], is_output) if x.inputs else None
+    if not isinstance(form, Normalization) or form.width != k:
+        return np.zeros(0, np.int64)
+    size = np.hypot(form.scale, 0 if form.bias is None else form.bias)
+    median = np.median(size[size > 0]) if size.any() else 1.0
+    return np.flatnonzero(size > LARGE * median)
+
+
+def without(large: NDArray[np.int64], k: int) -> Channels | None:
+    """Return how `large` of k channels are multiplied apart, or None for none of them."""
+    factor = np.ones(k, np.float32)
+    factor[large] = 0
+    return Channels(factor, large) if len(large) else None
+
+
+def is_raw(x: gs.Tensor, k: int) -> bool:
+    """Tell whether a graph's float input reaches x, [..., k], before anything mixes the values of its rows."""
+    seen, new = {id(x)}, [x]
+    while new:
+        tensor = new.pop()
+        if isinstance(tensor, gs.Constant) or not tensor.name:
+            continue
+        if not tensor.inputs:
+            if element_type(tensor) in (None, *FLOATS):
+                return True
+            continue
+        node = tensor.inputs[0]
+        if node.op in SIZES or _mixes(node, k):
+            continue
+        # What is looked up is data, not the indices.
+        read = node.inputs[:1] if node.op == "Gather" else node.inputs
+        for each in read:
+            if id(each) not in seen:
+                seen.add(id(each))
+                new.append(each)
+    return False
+
+
+def fill_rows(at: Emitter, x: gs.Tensor) -> gs.Variable:
+    """Write float32 x [..., k] with rows that hold NaN or infinity all NaN, and the others as they are."""
+    nothing = at.op("Sub", x, x, name=f"{x.name}.nothing", dtype=np.float32)
+    poison = reduce_last(at, "ReduceL1", nothing, f"{x.name}.poison")
+    # Not Add, which is taken for a reader of floats: what reads this are quantizers.
+    return at.op("Sum", x, poison, name=f"{x.name}.filled", dtype=np.float32)
+
+
+def _mixes(node: gs.Node, k: int) -> bool:
+    """Tell whether what a node makes has NaN in all of a row of k values, or in none."""
+    linear = match_linear(node)
+    if isinstance(linear, Linear):
+        return linear.n >= k  # flattened, rows are of several
+    if node.op in MIXERS or node.op == "Gemm":
+        scale = resolve(node.inputs[1]) if node.op in NORMALIZATIONS else None
+        return scale is None or scale.shape == () or scale.shape[-1] >= k
+    # (x - mean(x)), x / root(mean(x^2)): normalizations in parts
+    return is_standard(node) and node.op in ("Div", "Mul", "Sub") and any(map(_is_statistic, node.inputs))
+
+
+def _is_statistic(tensor: gs.Tensor) -> bool:
+    """Tell whether a tensor is made of one sum over rows, and constants."""
+    while tensor.inputs:
+        node = tensor.inputs[0]
+        if node.op in STATISTICS:
+            return True
+        variables = [each for each in node.inputs if each.name and resolve(each) is None]
+        if node.op not in AFTER_STATISTICS or len(variables) != 1:
+            return False
+        tensor = variables[0]
+    return False
