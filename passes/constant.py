@@ -1,35 +1,38 @@
 """Float constants that no other pass takes: codes or float16 in the file, floats once the session is made.
 
 Before: constant float [*shape] -- any reader
-After:  codes (8 bits; the requested width for the weight of a Conv and its kin), block scales
-        -- decoded at load -> float [*shape] -- the same readers
+After:  what the first of these rules says -- decoded at load -> float [*shape] -- the same readers
 
-Vectors and other small constants become float16 -- Cast at load, when float16 holds them to half an ulp.
+1. What angles, steps or sums of a few products are made of: as is.
+2. Few different values (masks, position biases, one-hot rows), whole numbers: indices or int16, bit for bit.
+3. What rises or falls at every step: positions or frequencies, as is.
+4. Small ones, and what is divided by or rooted: float16, where it holds them to half an ulp.
+5. A mask of one huge value in the same constant as others: the mask as in 2, the others as in 6, and their sum.
+6. Codes of 8 bits in blocks with scales (the requested width for the weight of a Conv and its kin). Each value comes
+   back within WORST of the peak of its row and of its column, whichever is smaller; where no order of blocks gives
+   that, as float16, or as is.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from dataclasses import replace as with_changes
 
 import numpy as np
-import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from .context import Context
-from .formats.block import BlockFormat
-from .formats.encode import encode
+from .formats.numbers import is_ramp, is_whole, split_mask
 from .graph.constants import ConstantView, resolve
 from .graph.editor import redirect
-from .lowerings.stored import store_codes, store_half
-from .lowerings.unpack import opset_for
+from .graph.linear import Linear, match_linear
+from .matmul import is_short
 from .report import Skip, TensorReport
+from .written import BLOCK_SIZE, Writer, Written
 
 # Operators whose constant is a trained weight that averages many products: it bears the requested width.
 WEIGHT_READERS = frozenset({"Attention", "Conv", "ConvTranspose", "Einsum", "GRU", "Gemm", "LSTM", "MatMul", "RNN"})
-# Other constants are added or multiplied and go straight to the result.
-OTHER_BITS = 8
 # Readers that come with codes and scales of their own.
 QUANTIZED_READERS = frozenset(
     {
@@ -42,13 +45,21 @@ QUANTIZED_READERS = frozenset(
         "QuantizeLinear",
     }
 )
-BLOCK_SIZE = 32
-# Rows shorter than this would each carry a scale: the values are taken as one row.
-SHORTEST_ROW = 64
 # From here on codes, below it float16; under the smallest the Cast weighs more than it saves.
 SMALLEST_CODED_BYTES, SMALLEST_HALF_BYTES = 4096, 256
 # Larger magnitudes are masks (the lowest float, 1e9, ...), not numbers that a scale can stand for.
 LARGEST_MAGNITUDE = 65504.0
+# What is small beside its neighbours counts here, too.
+PRECISE_READERS = frozenset({"BatchNormalization", "Div", "Log", "Pow", "Reciprocal", "Sqrt"})
+# What makes angles and steps of numbers: an error that is small beside the number is not small beside a turn or a step.
+TURNS = frozenset({"Ceil", "Cos", "Floor", "Round", "Sin", "Tan"})
+CARRIERS = frozenset(
+    {
+        *("Add", "Cast", "Concat", "Div", "Expand", "Identity", "MatMul", "Mul", "Reshape", "Squeeze", "Sub"),
+        *("Transpose", "Unsqueeze"),
+    }
+)
+FURTHEST = 6
 
 
 @dataclass(frozen=True)
@@ -82,69 +93,106 @@ def replace(context: Context, matches: list[Constants]) -> Skip | None:
     return Skip("; ".join(filter(None, reasons))) if all(reasons) else None
 
 
+RAMP = "is a ramp: positions or frequencies are kept exact"
+NOT_FINITE = "holds NaN or infinity"
+
+
 def _replace(context: Context, constant: ConstantView) -> str | None:
     """Store one constant; return why not."""
-    source, values = constant.source, constant.values()
+    source, readers = constant.source, list(constant.source.outputs)
     if kept := context.kept_constant(source):
         return f"{source.name} is read by a node kept by the pattern {kept!r}"
-    if not np.isfinite(values).all():
-        return f"{source.name} holds NaN or infinity"
-    if np.abs(values).max(initial=0) > LARGEST_MAGNITUDE:
-        return f"{source.name} holds values beyond {LARGEST_MAGNITUDE:g}: a mask"
-    if values.size > 2 and (np.all(np.diff(values.reshape(-1)) > 0) or np.all(np.diff(values.reshape(-1)) < 0)):
-        return f"{source.name} is a ramp: positions or frequencies are kept exact"
-    to = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(constant.dtype))
-    load, readers, name = context.editor.at_load(), list(source.outputs), f"c{len(context.report.tensors)}"
-    if values.nbytes < SMALLEST_CODED_BYTES:
-        restored, size = store_half(load, values, to, name)
-        bits, lowering, noise = 16, "half", float(np.square(values - values.astype(np.float16)).sum())
-        signal = float(np.square(values).sum())
-        sqnr = 10 * math.log10(signal / noise) if noise and signal else math.inf
-    else:
-        weight = any(reader.op in WEIGHT_READERS for reader in readers) and values.ndim > 1
-        bits = context.options.bits_for.get(source.name, context.options.bits if weight else OTHER_BITS)
-        lowering = "stored"
-        if context.editor.opset < opset_for(bits):
-            bits = OTHER_BITS
-        fine = context.options.scales == "fine"
-        fmt = BlockFormat.fine(bits, BLOCK_SIZE) if fine else BlockFormat.shifts_only(bits, BLOCK_SIZE)
-        columns = None if weight else as_columns(values)
-        tensor = encode(as_rows(values).T if columns is None else columns, fmt, context.options.workers)
-        restored, size = store_codes(load, tensor, values.shape, to, name, by_columns=columns is not None)
-        sqnr = tensor.sqnr_db
-    redirect(source, restored, readers)
+    if needed := _needed_exactly(source):
+        return f"{source.name} {needed}"
+    values = constant.values()
+    writer = Writer(context.editor.at_load(), context.options, f"c{len(context.report.tensors)}")
+    written = _write(context, writer, source, values)
+    if isinstance(written, str):
+        return f"{source.name} {written}"
+    redirect(source, written.restored, readers)
     context.report.tensors.append(
         TensorReport(
             name=source.name,
             shape=tuple(values.shape),
-            bits=bits,
-            block_size=BLOCK_SIZE if lowering == "stored" else 0,
-            lowering=lowering,
+            bits=written.bits,
+            block_size=BLOCK_SIZE if written.lowering == "stored" else 0,
+            lowering=written.lowering,
             bytes_before=constant.nbytes,
-            bytes_after=size,
-            sqnr_db=sqnr,
+            bytes_after=written.bytes,
+            sqnr_db=written.sqnr_db,
         )
     )
     return None
 
 
-def as_rows(values: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Return the values as [n, k]: an output channel or a last axis a row, or all in one row when those are short."""
-    for rows in (values.reshape(len(values), -1), values.reshape(-1, values.shape[-1])):
-        if values.ndim > 1 and rows.shape[1] >= SHORTEST_ROW:
-            return rows
-    return values.reshape(1, -1)
+def _write(context: Context, writer: Writer, source: gs.Constant, values: NDArray[np.floating]) -> Written | str:
+    """Write a constant as the first rule says that fits, or return why it stays."""
+    readers = {reader.op for reader in source.outputs}
+    precise = bool(readers & PRECISE_READERS)
+    if values.nbytes < SMALLEST_CODED_BYTES:
+        return _small(writer, values, precise)
+    weight = values.ndim > 1 and bool(readers & WEIGHT_READERS)
+    bits = context.options.bits_for.get(source.name, context.options.bits)
+    whole = is_whole(values)
+    exact = writer.table(values, writer.MOST_BITS if whole or not weight else bits) or writer.whole(values)
+    if exact or whole:
+        return exact or "holds whole numbers beyond 16 bits"
+    if precise:
+        return writer.half(values, each=True) or "is divided by or rooted"
+    if weight:
+        return _unfit(values) or writer.weight(values, bits)
+    return _masked(writer, values)
 
 
-def as_columns(values: NDArray[np.floating]) -> NDArray[np.floating] | None:
-    """Return the values as [k, n], a place on the last axis a column, or None where columns are short.
+def _small(writer: Writer, values: NDArray[np.floating], precise: bool) -> Written | str:
+    if not np.isfinite(values).all():
+        return NOT_FINITE
+    if is_ramp(values):
+        return RAMP
+    return writer.half(values, each=precise or is_whole(values)) or "holds numbers that float16 does not"
 
-    Channels of a table of positions may differ in size by hundreds: a scale for neighbours in one row, which the
-    largest of them sets, leaves nothing of the small ones.
-    """
-    if values.ndim < 2 or values.size < SHORTEST_ROW * values.shape[-1]:
-        return None
-    return values.reshape(-1, values.shape[-1])
+
+def _masked(writer: Writer, values: NDArray[np.floating]) -> Written | str:
+    """Write numbers, perhaps beside a mask."""
+    if is_ramp(values):
+        return RAMP
+    masked = split_mask(values)
+    rest = masked.rest if masked else values
+    if unfit := _unfit(rest):
+        return unfit
+    written = writer.near(rest)
+    if written is None:
+        return "holds numbers of sizes that neither codes nor float16 stand for"
+    if masked is None:
+        return written
+    mask = writer.table(np.where(masked.places, masked.value, values.dtype.type(0)), writer.MOST_BITS)
+    assert mask is not None
+    total = writer.load.op("Add", mask.restored, written.restored, name=f"{writer.name}.sum", dtype=values.dtype)
+    return with_changes(written, restored=total, bytes=written.bytes + mask.bytes)
+
+
+def _unfit(values: NDArray[np.floating]) -> str | None:
+    """Return why no scale stands for values."""
+    if not np.isfinite(values).all():
+        return NOT_FINITE
+    beyond = np.abs(values).max(initial=0) > LARGEST_MAGNITUDE
+    return f"holds values beyond {LARGEST_MAGNITUDE:g}: a mask" if beyond else None
+
+
+def _needed_exactly(source: gs.Constant) -> str | None:
+    """Return what a constant is read by that its last digits matter to."""
+    new, seen = [(reader, FURTHEST) for reader in source.outputs], set()
+    while new:
+        node, left = new.pop()
+        linear = match_linear(node) if node.op in ("Gemm", "MatMul") else None
+        if isinstance(linear, Linear) and linear.weight.source is source and is_short(linear):
+            return f"is multiplied in sums of {linear.k}"
+        if node.op in TURNS:
+            return f"is what {node.op} is taken of"
+        if node.op in CARRIERS and left and id(node) not in seen:
+            seen.add(id(node))
+            new += [(reader, left - 1) for output in node.outputs for reader in output.outputs]
+    return None
 
 
 def _is_quantized(node: gs.Node) -> bool:

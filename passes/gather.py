@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import onnx_graphsurgeon as gs
 
 from .context import Context, weight_key
+from .formats.numbers import is_whole
 from .graph.constants import ConstantView, resolve
 from .graph.editor import is_standard
 from .report import Skip
@@ -54,6 +55,8 @@ def match(scope: gs.Graph, node: gs.Node, _: Context) -> Lookup | Skip | None:
 def replace(context: Context, matches: list[Lookup]) -> Skip | None:
     """Rewrite one lookup."""
     lookup = matches[0]
+    if is_whole(lookup.table.values()):
+        return Skip("its table holds whole numbers, which are kept exact")
     table = context.store(
         weight_key(lookup.table, transposed=True),
         [lookup.table.source],

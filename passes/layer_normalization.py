@@ -17,7 +17,6 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from .base import Rewrite
-from .constant import BLOCK_SIZE, OTHER_BITS
 from .context import Context
 from .formats.block import BlockFormat
 from .formats.encode import encode
@@ -28,6 +27,7 @@ from .lowerings.operators import FLOAT, OPSET_INT4
 from .lowerings.stored import store_codes
 from .patterns.normalization import Normalization, match_normalization
 from .report import TOGETHER, Skip, TensorReport
+from .written import BLOCK_SIZE, OTHER_BITS
 
 OPSET = OPSET_INT4
 

@@ -17,11 +17,12 @@ from bct_onnx.arrays import Array, Feed
 from bct_onnx.search.work import nominal_seconds
 from bct_onnx.session import Session
 from passes import LOWERINGS, Options
-from passes.constant import BLOCK_SIZE, LARGEST_MAGNITUDE, SMALLEST_CODED_BYTES, WEIGHT_READERS, as_rows
+from passes.constant import LARGEST_MAGNITUDE, SMALLEST_CODED_BYTES, WEIGHT_READERS
 from passes.formats.block import BlockFormat, BlockTensor
 from passes.graph.constants import load
 from passes.graph.editor import Emitter, walk
 from passes.lowerings.base import StoredWeight
+from passes.written import BLOCK_SIZE, as_rows
 
 # The passes that store weights through the lowering; the rest stays as the input model has it.
 STORING = frozenset({"tied", "gather", "matmul"})

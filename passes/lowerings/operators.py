@@ -10,6 +10,7 @@ from ..graph.editor import Emitter
 
 FLOAT, FLOAT16 = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 INT8, UINT8, BOOL = onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.BOOL
+INT32 = onnx.TensorProto.INT32
 INT4, UINT4 = onnx.TensorProto.INT4, onnx.TensorProto.UINT4
 # Sub-byte types, and blockwise QuantizeLinear and DequantizeLinear.
 OPSET_INT4 = 21

@@ -135,3 +135,14 @@ def test_a_negative_axis_is_that_of_rows(tmp_path):
 def test_integer_tables_are_none(tmp_path):
     source = model(LOOKUP.replace("float", "int64"), t=np.arange(ROWS * K).reshape(ROWS, K))
     assert rewrite(source, tmp_path).reports["gather"].skipped == []
+
+
+def test_a_table_of_whole_numbers_is_exact(tmp_path):
+    """Looked up, cast and used as indices: 0.9997 would be another row."""
+    table = np.random.default_rng(0).integers(0, 700, (300, 40)).astype(np.float32)
+    source = model("g (int64[m] i) => (int64[m, 40] y) { f = Gather(t, i) y = Cast<to = 7>(f) }", t=table)
+    result = rewrite(source, tmp_path)
+    assert "whole numbers" in result.skips("gather")["Gather"]
+    indices = np.arange(300)
+    np.testing.assert_array_equal(run(result.proto, i=indices)[0], table.astype(np.int64))
+    assert len(result.proto.SerializeToString()) < 0.6 * len(source.SerializeToString())
