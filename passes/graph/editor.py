@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -92,6 +93,12 @@ class Emitter:
         """Return the sizes of the axes of one of the input model's tensors, or None where they are not known."""
         return self._editor.shapes.shape(tensor) if self._editor.shapes else None
 
+    def proven_shape(self, tensor: gs.Tensor) -> Shape | None:
+        """Return `shape`, or None where sizes have a name that several inputs have: no run makes these equal."""
+        shape = self.shape(tensor)
+        names = {name for size in shape or () for product, _ in size.terms for name in product}
+        return None if names & self._editor.shared_names else shape
+
     def at_load(self) -> Emitter:
         """Return the emitter for nodes with constant inputs only, which a session computes once."""
         return self._editor.at_load()
@@ -168,6 +175,7 @@ class Editor:
         workers: threads that constants are made with.
         shapes: of the input model's tensors, or None where no pass asked for them.
         exact: ids of constants that stay as they are.
+        shared_names: names of axes that several inputs have.
     """
 
     def __init__(self, graph: gs.Graph, keep: Keep = lambda array: array, workers: int = 1) -> None:
@@ -177,6 +185,10 @@ class Editor:
         self.workers = workers
         self.shapes: Shapes | None = None
         self.exact: set[int] = set()
+        dims = [
+            {part for dim in x.shape or () if isinstance(dim, str) for part in dim.split(" + ")} for x in graph.inputs
+        ]
+        self.shared_names = {name for name, count in Counter(chain.from_iterable(dims)).items() if count > 1}
         self._names = {tensor.name for scope in scopes(graph) for tensor in scope.tensors().values()}
         self._shared: dict[tuple[str, tuple[int, ...], bytes], gs.Constant] = {}
         self._load: list[gs.Node] = []

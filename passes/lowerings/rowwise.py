@@ -21,6 +21,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from ..graph.editor import Emitter
+from ..graph.origin import Origins
 from .operators import OPSET_INT4, reduce_last
 
 # A row of zeros is divided by this, not by zero.
@@ -49,6 +50,7 @@ class RowQuantizer:
         """Begin with nothing written."""
         self._rows: dict[tuple[str, int], Rows] = {}
         self._zeros: dict[tuple[object, ...], gs.Variable] = {}
+        self._origins = Origins()
 
     def quantize(self, at: Emitter, x: gs.Tensor, k: int, floor: float | None) -> Rows:
         """Write the quantization of a float activation [..., k], which is never below `floor`, over its last axis."""
@@ -77,9 +79,12 @@ class RowQuantizer:
     def _zero_points(
         self, at: Emitter, x: gs.Tensor, scale: gs.Variable, zero_point: gs.Constant, name: str
     ) -> gs.Variable:
-        """Return one zero point a row, all of them the same: QuantizeLinear wants as many as it has scales."""
-        shape = at.shape(x)
-        key = (name if shape is None else shape[:-1], zero_point.name, at.scope)
+        """Return one zero point a row, all of them the same: QuantizeLinear wants as many as it has scales.
+
+        Written once for activations that have the same rows in every run.
+        """
+        shape = at.proven_shape(x)
+        key = (self._origins.find(x).name if shape is None else shape[:-1], zero_point.name, at.scope)
         if key not in self._zeros:
             huge = _number(at, HUGE, "huge")
             self._zeros[key] = at.op("QuantizeLinear", scale, huge, zero_point, name=f"{name}.zeros")
