@@ -19,6 +19,7 @@ from . import (
     layer_normalization,
     matmul,
     open_attention,
+    quantized_weights,
     softmax,
     tied,
     unread_rows,
@@ -60,6 +61,7 @@ CHAIN: tuple[Pass, ...] = (
     absorb,  # behind biases, which move into normalizations what is then absorbed
     unread_rows,  # behind absorb, which has to see all that reads a normalization
     fuse_gelu,  # behind absorb, which takes away what the session knows a Gelu by
+    quantized_weights,  # before the pass for products of activations, which such weights look like
     matmul,
     activation_matmul,
     softmax,

@@ -17,9 +17,10 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from .graph.constants import FLOATS, resolve
+from .graph.constants import FLOATS, resolve, small_values
 from .graph.editor import Emitter, is_standard
-from .graph.linear import Linear, match_linear
+from .graph.linear import Linear, added_bias, as_vector, match_linear
+from .graph.shapes import rank
 from .graph.types import element_type
 from .lowerings.operators import reduce_last
 from .patterns.normalization import Normalization, match_normalization
@@ -38,6 +39,7 @@ LEAST_POWER = -60
 NORMALIZATIONS = frozenset({"LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"})
 MIXERS = NORMALIZATIONS | {
     *("Attention", "GroupQueryAttention", "MatMul", "MultiHeadAttention", "Softmax"),
+    *("DynamicQuantizeMatMul", "MatMulInteger", "MatMulIntegerToFloat", "MatMulNBits", "QLinearMatMul"),
     *("SkipLayerNormalization", "SkipSimplifiedLayerNormalization"),
 }
 SIZES = frozenset({"Shape", "Size"})
@@ -101,6 +103,33 @@ def large_channels(x: gs.Tensor, k: int, is_output: IsOutput) -> NDArray[np.int6
     return np.flatnonzero(size > LARGE * median)
 
 
+def usual_peak(x: gs.Tensor, is_output: IsOutput) -> float:
+    """Return what rows of a product of a normalization usually reach: n normal numbers reach sqrt(2 ln n) deviations.
+
+    0 where x is no such product (and perhaps a bias): nothing is known of its size.
+    """
+    node = x.inputs[0] if x.inputs else None
+    bias: NDArray[np.floating] | float = 0.0
+    if node is not None and node.op == "Add":
+        product = next((each.inputs[0] for each in node.inputs if each.inputs and each.inputs[0].op == "MatMul"), None)
+        linear = match_linear(product) if product is not None else None
+        added = added_bias(linear) if isinstance(linear, Linear) else None
+        bias, node = (added[0], product) if added is not None and added[1] is node else (0.0, None)
+    linear = match_linear(node) if node is not None else None
+    if not isinstance(linear, Linear) or linear.batch or not linear.x.inputs:
+        return 0.0
+    form = match_normalization(linear.x.inputs[0], is_output)
+    if not isinstance(form, Normalization) or form.width != linear.k:
+        return 0.0
+    matrix = linear.matrix().astype(np.float32, copy=False)
+    spread = np.sqrt(np.square(form.scale) @ np.square(matrix))
+    offset = (0.0 if form.bias is None else form.bias @ matrix) + bias
+    if linear.bias is not None:
+        gemm = as_vector(linear.bias, linear.n)
+        offset = offset + (0.0 if gemm is None else gemm)
+    return float(np.max(offset + np.sqrt(2 * np.log(linear.n)) * spread, initial=0))
+
+
 def without(large: NDArray[np.int64], k: int) -> Channels | None:
     """Return how `large` of k channels are multiplied apart, or None for none of them."""
     factor = np.ones(k, np.float32)
@@ -147,8 +176,17 @@ def _mixes(node: gs.Node, k: int) -> bool:
     if node.op in MIXERS or node.op == "Gemm":
         scale = resolve(node.inputs[1]) if node.op in NORMALIZATIONS else None
         return scale is None or scale.shape == () or scale.shape[-1] >= k
+    if node.op.startswith("Reduce") and _reduced_axes(node) == [-1]:
+        return True  # one value for all of a row
     # (x - mean(x)), x / root(mean(x^2)): normalizations in parts
     return is_standard(node) and node.op in ("Div", "Mul", "Sub") and any(map(_is_statistic, node.inputs))
+
+
+def _reduced_axes(node: gs.Node) -> list[int] | None:
+    """Return the axes that a reduction takes, counted from the end, or None where they are not known."""
+    axes = node.attrs.get("axes", small_values(node.inputs[1]) if len(node.inputs) > 1 else None)
+    count = rank(node.inputs[0])
+    return None if axes is None else [int(axis) if axis < 0 or not count else int(axis) - count for axis in axes]
 
 
 def _is_statistic(tensor: gs.Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from .formats.block import BlockFormat, BlockTensor
-from .formats.encode import encode, is_finite
+from .formats.encode import encode, largest_size
 from .graph import constants
 from .graph.activations import Activations
 from .graph.constants import ConstantView, resolve
@@ -23,6 +24,8 @@ from .lowerings.operators import FLOAT, cast
 from .options import Options
 from .report import TOGETHER, PassReport, Skip, TensorReport
 
+# Weights whose scales, and sums of codes up to 2^31 times these, are normal float32.
+SMALLEST_WEIGHT, LARGEST_WEIGHT = 2.0**-100, 2.0**100
 # Makes the codes of a float [k, n] weight: (weight, format, name of the activation it is multiplied with, threads).
 Coder = Callable[[NDArray[np.floating], BlockFormat, str | None, int], BlockTensor]
 
@@ -112,9 +115,12 @@ class Context:
         """
         if key not in self.stored:
             matrix = load()
-            if not is_finite(matrix, self.options.workers):
+            size = largest_size(matrix, self.options.workers)
+            if not math.isfinite(size):
                 self.report.not_finite += [s.name for s in sources if not np.isfinite(constants.load(s)).all()]
                 return Skip("its weight holds NaN or infinity")
+            if size and not SMALLEST_WEIGHT <= size <= LARGEST_WEIGHT:
+                return Skip(f"its weight reaches {size:.2g}: sums of codes times its scales are beyond float32")
             name = TOGETHER.join(source.name for source in sources)
             fmt = self.lowering.format(self.options.width(name), self.options.block_size, matrix.shape[0])
             recorded = self.rows_of.get(activation, activation) if activation else None

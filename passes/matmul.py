@@ -21,14 +21,15 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from .channels import MOST_LARGE, Channels, even_rows, fill_rows, is_raw, large_channels, without
+from .channels import MOST_LARGE, Channels, even_rows, fill_rows, is_raw, large_channels, usual_peak, without
 from .context import Context, weight_key
 from .graph.editor import Emitter
 from .graph.linear import Linear, added_bias, as_vector, match_linear
 from .graph.shapes import rank
 from .lowerings.base import StoredWeight
 from .lowerings.operators import reshape, split_last
-from .patterns.floor import least_value
+from .lowerings.rowwise import least_peak
+from .patterns.floor import lowest
 from .report import Skip
 
 # Query, key and value, or gate and up. More readers of one tensor (the cross-attentions of a whole decoder) stay apart:
@@ -45,7 +46,8 @@ SHORTEST_SUM = 9
 class Product:
     """A product with a constant weight, and the Add of a constant bias that follows it.
 
-    `raw` tells whether its activation has rows as the graph's inputs bring them.
+    `raw` tells whether its activation has rows as the graph's inputs bring them, `floor` how low these fall at most,
+    where that is of use.
     """
 
     scope: gs.Graph
@@ -53,6 +55,7 @@ class Product:
     bias: NDArray[np.floating] | None
     add: gs.Node | None
     raw: bool
+    floor: float | None
 
     @property
     def node(self) -> gs.Node:
@@ -84,7 +87,7 @@ def match(scope: gs.Graph, node: gs.Node, context: Context) -> Product | Skip | 
     if is_short(linear):
         return Skip(f"its sums have {linear.k} products, fewer than {SHORTEST_SUM}: too few to even out errors")
     bias, add = _bias(context, scope, linear)
-    return Product(scope, linear, bias, add, is_raw(linear.x, linear.k))
+    return Product(scope, linear, bias, add, is_raw(linear.x, linear.k), _floor(context, linear))
 
 
 def is_short(linear: Linear) -> bool:
@@ -125,14 +128,13 @@ def replace(context: Context, matches: list[Product]) -> Skip | None:
         return weight
     at = context.editor.before(matches[0].scope, first.node)
     x, name = _activation(context, at, matches[0]), weight.name
-    floor = least_value(first.x, context.is_output)
     if first.batch:
         weight = _batched(at, weight, first, name)
     if channels:
         y = context.lowering.multiply(at, channels.scale(at, x), weight, name)
         y = channels.add_apart(at, y, x, matrix, name)
     else:
-        y = context.lowering.multiply(at, x, weight, name, floor)
+        y = context.lowering.multiply(at, x, weight, name, matches[0].floor)
     if several:
         _split(at, matches, y, name)
     else:
@@ -167,6 +169,17 @@ def _activation(context: Context, at: Emitter, product: Product) -> gs.Tensor:
     if linear.transpose_x:
         x = at.op("Transpose", x, name=f"{linear.x.name}.transposed", perm=[1, 0])
     return context.once("filled", at, x, fill_rows) if product.raw else x
+
+
+def _floor(context: Context, linear: Linear) -> float | None:
+    """Return a value that no element of an activation is below, where its rows reach up to as many codes as it wants.
+
+    A step is then the same for all rows that stay low: where all do, their values would be lost in it.
+    """
+    found = lowest(linear.x, context.is_output)
+    if found is None or not found.floor:
+        return None if found is None else found.floor
+    return found.floor if usual_peak(found.x, context.is_output) >= least_peak(found.floor) else None
 
 
 def _batched(at: Emitter, weight: StoredWeight, linear: Linear, name: str) -> StoredWeight:

@@ -11,7 +11,10 @@ from .report import TOGETHER
 
 # The passes that run unless told otherwise.
 DEFAULT_OPERATORS = frozenset(
-    {"tied", "gather", "attention", "biases", "absorb", "unread_rows", "fuse_gelu", "matmul", "constant"}
+    {
+        *("tied", "gather", "attention", "biases", "absorb", "unread_rows", "fuse_gelu"),
+        *("quantized_weights", "matmul", "constant"),
+    }
 )
 ACTIVATIONS = ("int8", "int4", "float8e4m3")
 

@@ -87,16 +87,15 @@ def encode(
     return BlockTensor(fmt, k, blockwise, exponents, column_scale, unit, float(noise), float(signal))
 
 
-def is_finite(weight: NDArray[np.floating], workers: int = 1) -> bool:
-    """Tell whether a [k, n] weight holds neither NaN nor infinity nor what float32 cannot hold."""
+def largest_size(weight: NDArray[np.floating], workers: int = 1) -> float:
+    """Return the largest magnitude in a [k, n] weight: NaN or infinity where it holds one, 0 where it is empty."""
     rows = weight if weight.strides[0] > weight.strides[1] else weight.T
     step = max(1, READ_ELEMENTS // max(rows.shape[1], 1))
 
-    def read(part: slice) -> bool:
-        with np.errstate(over="ignore"):
-            return bool(np.isfinite(rows[part].astype(np.float32, copy=False)).all())
+    def read(part: slice) -> float:
+        return float(np.maximum(rows[part].max(initial=0), -rows[part].min(initial=0)))
 
-    return all(over_ranges(read, len(rows), step, workers))
+    return float(np.max(over_ranges(read, len(rows), step, workers), initial=0))
 
 
 class _Scratch(NamedTuple):

@@ -4,8 +4,8 @@
     x -- QuantizeLinear(scale, zero point 128, block_size k) -> q [..., k] uint8
 
 An element errs by at most half its row's scale, max|x| / 254. Two reductions are cheaper than Abs and one, and a
-blockwise QuantizeLinear with the row as its block than Div and a scalar one: it needs opset 21. Below, Div takes its
-place.
+blockwise QuantizeLinear with the row as its block than Div and a scalar one: it needs opset 21, and more than one axis.
+Below, and where the number of axes is not known, Div takes its place.
 
 Where x cannot fall below a small floor (-0.17 after Gelu), few codes are kept for what is negative, the scale is finer
 by 1.75 (2 for a floor of zero) and ReduceMin is spared:
@@ -22,6 +22,7 @@ import onnx_graphsurgeon as gs
 
 from ..graph.editor import Emitter
 from ..graph.origin import Origins
+from ..graph.shapes import rank
 from .operators import OPSET_INT4, reduce_last
 
 # A row of zeros is divided by this, not by zero.
@@ -33,6 +34,11 @@ CODES, MIDDLE, BELOW_ZERO = 255, 128, 32
 # Longest sum of products of a uint8 and an int8 that an int32 holds, whatever they are, and so any correction for zero
 # points: no kernel that adds up codes is given more.
 LONGEST_SUM = (2**31 - 1) // (CODES * 128)
+
+
+def least_peak(floor: float) -> float:
+    """Return the peak that rows with a negative floor are taken to have at least: below, codes for it would be few."""
+    return -floor / BELOW_ZERO * (CODES - BELOW_ZERO)
 
 
 class Rows(NamedTuple):
@@ -68,7 +74,8 @@ class RowQuantizer:
         peak = at.op("Max", *peaks, name=f"{name}.peak")
         scale = at.op("Mul", peak, _number(at, 1 / (CODES - below), "step"), name=f"{name}.scale")
         zero_point = at.constant(np.array(below, np.uint8), "zero_point")
-        if at.opset < OPSET_INT4:
+        # A vector has no axis of rows to give a scale each.
+        if at.opset < OPSET_INT4 or rank(x) is None:
             steps = at.op("Div", x, scale, name=f"{name}.quotient")
             q = at.op("QuantizeLinear", steps, _number(at, 1, "one"), zero_point, name=f"{name}.q")
             return Rows(q, scale, zero_point)

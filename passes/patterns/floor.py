@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import onnx_graphsurgeon as gs
 
 from .activation import Activation, match_activation
@@ -12,12 +14,19 @@ FLOORS = {"gelu": -0.1701, "gelu_tanh": -0.1701, "quick_gelu": -0.1637, "silu": 
 NOT_NEGATIVE = frozenset({"Relu", "Sigmoid", "Softmax"})
 
 
-def least_value(x: gs.Tensor, is_output: IsOutput) -> float | None:
+class Lowest(NamedTuple):
+    """A bound that no value of an activation is below, and the tensor that the activation is a function of."""
+
+    floor: float
+    x: gs.Tensor
+
+
+def lowest(x: gs.Tensor, is_output: IsOutput) -> Lowest | None:
     """Return a bound that no value of an activation is below, or None where none is known."""
     if not x.inputs:
         return None
     node = x.inputs[0]
     if node.op in NOT_NEGATIVE:
-        return 0.0
+        return Lowest(0.0, node.inputs[0])
     activation = match_activation(node, is_output)
-    return FLOORS[activation.kind] if isinstance(activation, Activation) else None
+    return Lowest(FLOORS[activation.kind], activation.x) if isinstance(activation, Activation) else None

@@ -87,7 +87,7 @@ def _one_node(node: gs.Node, is_output: IsOutput) -> Normalization | Skip:
         return Skip(f"its axis is {axis}, not known to be the last one")
     if _used(node, slice(1, None), is_output):
         return Skip("its statistics are used elsewhere")
-    parameters = _parameters(node.inputs[1], *node.inputs[2:3])
+    parameters = _parameters(x, node.inputs[1], *node.inputs[2:3])
     if isinstance(parameters, Skip):
         return parameters
     return Normalization(
@@ -109,7 +109,7 @@ def _with_residual(node: gs.Node, is_output: IsOutput) -> Normalization | Skip:
         return Skip("its statistics are used elsewhere")
     x, residual, scale, *rest = inputs
     bias, addend = (rest[0], rest[1]) if centered else (None, rest[0])
-    parameters = _parameters(scale, *([bias] if bias is not None else []))
+    parameters = _parameters(x, scale, *([bias] if bias is not None else []))
     if isinstance(parameters, Skip):
         return parameters
     return Normalization(
@@ -132,8 +132,8 @@ class _Parameters(NamedTuple):
     sources: tuple[gs.Constant, ...]
 
 
-def _parameters(*tensors: gs.Tensor) -> _Parameters | Skip:
-    """Return a node's constant scale and (where present) bias."""
+def _parameters(x: gs.Tensor, *tensors: gs.Tensor) -> _Parameters | Skip:
+    """Return a node's constant scale and (where present) bias, as long as the rows of x where each is one number."""
     views = [resolve(tensor) for tensor in tensors if tensor.name]
     known = [view for view in views if view is not None]
     if len(known) < len(views):
@@ -141,6 +141,12 @@ def _parameters(*tensors: gs.Tensor) -> _Parameters | Skip:
     scale, *rest = [np.asarray(view.values(), np.float64) for view in known]
     if scale.ndim == 0 or scale.size != scale.shape[-1] or any(bias.size != scale.size for bias in rest):
         return Skip(f"its scale has shape {list(scale.shape)}: rows along the last axis are normalized, nothing else")
+    width = x.shape[-1] if x.shape else None
+    if scale.size == 1 and width != 1:
+        # One number for all of a row, however long.
+        if not isinstance(width, int):
+            return Skip("its scale is one number, and the length of its rows is not known")
+        scale, rest = np.full(width, scale.item()), [np.full(width, bias.item()) for bias in rest]
     bias = rest[0].reshape(-1) if rest else None
     return _Parameters(scale.reshape(-1), bias, tuple(view.source for view in known))
 

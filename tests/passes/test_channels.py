@@ -162,3 +162,35 @@ def test_columns_of_very_different_size_in_one_product(tmp_path):
     x = random(20, K, seed=3)
     for y, expected in zip(run(result.proto, x=x), run(source, x=x), strict=True):
         assert relative_error(y, expected) < EVEN
+
+
+@pytest.mark.parametrize("size", [1e-3, 1e-2, 1, 30])
+def test_rows_after_a_gelu_keep_their_digits_whatever_their_size(tmp_path, size):
+    """A least step that suits the usual size of a normalized network's rows would leave nothing of small ones."""
+    text = "g (float[m, 64] x) => (float[m, 48] y) { p = MatMul(x, v) a = Gelu(p) y = MatMul(a, w) }"
+    source = model(text, w=W, v=V)
+    x = random(50, K, seed=3) * np.float32(size * 8)
+    (y,), (expected,) = run(rewrite(source, tmp_path, **EIGHT).proto, x=x), run(source, x=x)
+    assert relative_error(y, expected) < EVEN
+
+
+@pytest.mark.parametrize("gain", [0.01, 8])
+def test_a_floor_is_of_use_where_a_normalization_makes_rows_large_enough(tmp_path, gain):
+    text = """g (float[m, 64] x) => (float[m, 48] y)
+    { n = LayerNormalization(x, g) q = MatMul(n, v) p = Add(q, c) a = Gelu(p) y = MatMul(a, w) }"""
+    weights = {"w": W, "v": V, "g": np.full(K, gain, np.float32), "c": np.full(K, 0.01 * gain, np.float32)}
+    source = model(text, **weights)
+    result = rewrite(source, tmp_path, operators=frozenset({"matmul"}), **EIGHT)
+    assert operators(result.proto).count("ReduceMin") == (1 if gain > 1 else 2)
+    x = random(50, K, seed=3)
+    assert relative_error(run(result.proto, x=x)[0], run(source, x=x)[0]) < EVEN
+
+
+def test_a_vector_whose_rank_is_not_known(tmp_path):
+    source = model("g (float[a, b] x) => (float[c] y) { v = Squeeze(x) y = MatMul(v, w) }", w=W)
+    result = rewrite(source, tmp_path, **EIGHT)
+    x = random(1, K, seed=3)
+    for optimize in (False, True):
+        (y,), (expected,) = run(result.proto, optimize, x=x), run(source, x=x)
+        assert y.shape == expected.shape == (48,)
+        assert relative_error(y, expected) < EVEN

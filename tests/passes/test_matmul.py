@@ -112,6 +112,7 @@ def test_a_weight_that_numbers_move_is_left(tmp_path):
     assert "matmul" not in rewrite(source, tmp_path).replaced
 
 
+TINY = np.full((K, N), 1e-35, np.float32)
 SKIPS = {
     "both inputs are activations": ("g (float[3, 40] x) => (float[3, 3] y) { t = Transpose(x) y = MatMul(x, t) }", {}),
     "its constant is on the left": ("g (float[24, m] x) => (float[40, m] y) { y = MatMul(w, x) }", {"w": W}),
@@ -142,6 +143,15 @@ SKIPS = {
     "its sums have 2 products, fewer than 9: too few to even out errors": (
         "g (float[m, 2] x) => (float[m, 512] y) { y = MatMul(x, w) }",
         {"w": random(2, 512)},
+    ),
+    "its weight reaches 1e-35: sums of codes times its scales are beyond float32": (PRODUCT, {"w": TINY}),
+    "its weight reaches 1e+35: sums of codes times its scales are beyond float32": (
+        PRODUCT,
+        {"w": np.full((K, N), 1e35, np.float32)},
+    ),
+    "its weight reaches 1e+200: sums of codes times its scales are beyond float32": (
+        PRODUCT.replace("float[", "double["),
+        {"w": np.full((K, N), 1e200)},
     ),
     "its weight holds NaN or infinity": (PRODUCT, {"w": np.full((K, N), np.nan, np.float32)}),
     "kept by the pattern '^dense/'": (PRODUCT, {"w": W}),

@@ -126,12 +126,22 @@ _KEEP = (
     ),
     *("Log", "Neg", "Not", "Pad", "Pow", "Reciprocal", "Relu", "RMSNormalization", "Sigmoid", "Slice", "Softmax"),
     *("SimplifiedLayerNormalization", "SkipLayerNormalization", "Split", "Sqrt", "Tanh", "Tile", "Transpose"),
+    # What passes write, and the runtime's own.
+    *(
+        "Attention",
+        "BiasGelu",
+        "DequantizeLinear",
+        "MatMulIntegerToFloat",
+        "MatMulNBits",
+        "QuantizeLinear",
+        "QuickGelu",
+    ),
 )
-_JOIN = ("Add", "And", "Div", "Equal", "Greater", "Less", "MatMul", "Max", "Min", "Mul", "Or", "Sub", "Where")
+_JOIN = ("Add", "And", "Div", "Equal", "Greater", "Less", "MatMul", "Max", "Min", "Mul", "Or", "Sub", "Sum", "Where")
 _RANKS: dict[str, Callable[[gs.Node, _Of], Rank]] = {
     **dict.fromkeys(_KEEP, _first),
     **dict.fromkeys(_JOIN, _largest),
-    **dict.fromkeys(("ReduceMax", "ReduceMean", "ReduceSum"), _reduced),
+    **dict.fromkeys(("ReduceL1", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"), _reduced),
     "ConstantOfShape": lambda node, of: _length(node.inputs[0], of),
     "Expand": _expanded,
     "Gather": _gathered,

@@ -21,8 +21,7 @@ def test_zero_points_are_shared_by_rows_of_one_origin(tmp_path, name):
     {{ {TEXTS[name]} }}"""
     result = rewrite(model(text, w=W), tmp_path, bits=8, block_size=0)
     shared = operators(result.proto).count("QuantizeLinear") - 2
-    # The activation may fall anywhere, or no lower than the function's floor: zero points of their own.
-    assert shared == ZEROS[name] + (name == "one origin")
+    assert shared == ZEROS[name]
 
 
 @pytest.mark.parametrize("lowering", ["dense", "packed", "qdq"])
