@@ -5,6 +5,8 @@ raw        rows that a graph's input brings, mixed by no product or normalizatio
            power of two, and its row divided by it, so that all rows are of one size: x @ W = (x * f) @ (W / f).
 large      channels that a normalization's own scale and bias make many times the others: their few rows of the weight
            stay float, x @ W = (x * f) @ W + x[large] @ W[large], where f is 0 for them and 1 for the others.
+table      columns of a table that are many times the others, as some channels of embeddings are: what is looked up is
+           multiplied with their powers of two.
 NaN        or infinity in one place of a row: integers would lose it. A row that is NaN as a whole has a scale of NaN,
            and so its product; what is raw is filled, x + sum(|x - x|), which adds 0 to every other row.
 """
@@ -91,6 +93,20 @@ def even_rows(matrix: NDArray[np.floating]) -> Channels | None:
         return None
     powers = np.floor(np.log2(np.where(size > 0, size, smallest) / largest))
     return Channels(np.exp2(np.maximum(powers, LEAST_POWER)).astype(np.float32), np.zeros(0, np.int64))
+
+
+def even_large_rows(matrix: NDArray[np.floating]) -> Channels | None:
+    """Return the factors that bring the few large rows of a matrix, [k, n], to the size of most; None where none are.
+
+    `rows(matrix)` then has them even, and what is looked up in it is multiplied with the factors.
+    """
+    size = np.abs(matrix).max(axis=1).astype(np.float64)
+    median = np.median(size[size > 0]) if size.any() else 1.0
+    large = size > LARGE * median
+    if not large.any() or not np.isfinite(size).all():
+        return None
+    powers = np.where(large, np.floor(np.log2(np.maximum(size, median) / median)), 0)
+    return Channels(np.exp2(np.minimum(powers, -LEAST_POWER)).astype(np.float32), np.zeros(0, np.int64))
 
 
 def large_channels(x: gs.Tensor, k: int, is_output: IsOutput) -> NDArray[np.int64]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
+from .channels import even_large_rows
 from .context import Context, weight_key
 from .formats.numbers import is_whole
 from .graph.constants import ConstantView, resolve
@@ -57,10 +58,14 @@ def replace(context: Context, matches: list[Lookup]) -> Skip | None:
     lookup = matches[0]
     if is_whole(lookup.table.values()):
         return Skip("its table holds whole numbers, which are kept exact")
+    # A product with the same table would need the other factors.
+    alone = all(reader.op == "Gather" for reader in lookup.table.source.outputs)
+    matrix, key = lookup.table.values().T, weight_key(lookup.table, transposed=True)
+    channels = even_large_rows(matrix) if alone else None
     table = context.store(
-        weight_key(lookup.table, transposed=True),
+        (*key, "even") if channels else key,
         [lookup.table.source],
-        lambda: lookup.table.values().T,
+        lambda: channels.rows(matrix) if channels else matrix,
         by_rows=True,
     )
     if isinstance(table, Skip):
@@ -68,5 +73,6 @@ def replace(context: Context, matches: list[Lookup]) -> Skip | None:
     at = context.editor.before(lookup.scope, lookup.node)
     name = table.name
     rows = context.lowering.lookup(at, table, lookup.indices, name)
+    rows = channels.scale(at, rows) if channels else rows
     at.deliver(at.as_type(rows, lookup.table.dtype, name), lookup.node)
     return None

@@ -146,3 +146,16 @@ def test_a_table_of_whole_numbers_is_exact(tmp_path):
     indices = np.arange(300)
     np.testing.assert_array_equal(run(result.proto, i=indices)[0], table.astype(np.int64))
     assert len(result.proto.SerializeToString()) < 0.6 * len(source.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("lowering", "bits", "block"), [("dense", 8, 0), ("dense", 4, 8), ("packed", 8, 32), ("qdq", 8, 32)]
+)
+@pytest.mark.parametrize("large", [20, 300, 1e6])
+def test_large_columns_leave_the_digits_of_the_others(tmp_path, large, lowering, bits, block):
+    table = random(200, 64, seed=3)
+    table[:, [5, 40]] *= np.float32(large)
+    source = model("g (int64[m] i) => (float[m, 64] y) { y = Gather(t, i) }", t=table)
+    (answer,) = run(rewrite(source, tmp_path, lowering=lowering, bits=bits, block_size=block).proto, i=np.arange(200))
+    columns = np.linalg.norm(answer - table, axis=0) / np.linalg.norm(table, axis=0)
+    assert columns.max() < (0.02 if bits == 8 else 0.25)
