@@ -11,20 +11,23 @@ Scales and biases of all normalizations of one width are stored as one matrix an
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace as with_changes
 
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from .base import Rewrite
+from .channels import even_large_rows
 from .context import Context
 from .formats.block import BlockFormat
 from .formats.encode import encode
+from .formats.numbers import half_holds
 from .graph.constants import FLOATS, constant_bytes, resolve
 from .graph.editor import Emitter
 from .lowerings.normalization import WIDEST, Rows, normalize
 from .lowerings.operators import FLOAT, OPSET_INT4
-from .lowerings.stored import store_codes
+from .lowerings.stored import store_codes, store_half
 from .patterns.normalization import Normalization, match_normalization
 from .report import TOGETHER, Skip, TensorReport
 from .written import BLOCK_SIZE, OTHER_BITS
@@ -83,26 +86,33 @@ def _key(vector: NDArray[np.float64]) -> bytes:
 def _store(context: Context, forms: list[Normalization]) -> dict[bytes, gs.Variable]:
     """Store the scales and biases as codes, equal ones once, and return them decoded, [1, k] each, by `_key`."""
     distinct = {_key(vector): vector for form in forms for vector in _vectors(form)}
-    matrix = np.stack(list(distinct.values()), axis=1)
+    matrix = np.stack(list(distinct.values()), axis=1).astype(np.float32)
     width, count = matrix.shape
+    sources = {id(source): source for form in forms for source in form.sources}
     fine = context.options.scales == "fine"
     fmt = BlockFormat.fine(OTHER_BITS, BLOCK_SIZE) if fine else BlockFormat.shifts_only(OTHER_BITS, BLOCK_SIZE)
-    tensor = encode(matrix.astype(np.float32), fmt, context.options.workers)
+    tensor = encode(matrix, fmt, context.options.workers)
     load, name = context.editor.at_load(), f"norms{len(context.report.tensors)}"
-    restored, size = store_codes(load, tensor, (count, width), FLOAT, name)
-    sources = {id(source): source for form in forms for source in form.sources}
-    context.report.tensors.append(
-        TensorReport(
-            name=TOGETHER.join(source.name for source in sources.values()),
-            shape=(width, count),
-            bits=OTHER_BITS,
-            block_size=BLOCK_SIZE,
-            lowering="stored",
-            bytes_before=sum(map(constant_bytes, sources.values())),
-            bytes_after=size,
-            sqnr_db=tensor.sqnr_db,
-        )
+    codes = TensorReport(
+        name=TOGETHER.join(source.name for source in sources.values()),
+        shape=(width, count),
+        bits=OTHER_BITS,
+        block_size=BLOCK_SIZE,
+        lowering="stored",
+        bytes_before=sum(map(constant_bytes, sources.values())),
+        bytes_after=0,
+        sqnr_db=tensor.sqnr_db,
     )
+    restored: gs.Tensor
+    # The codes of a block would leave nothing of the channels beside a large one.
+    if even_large_rows(matrix) is None:
+        restored, size = store_codes(load, tensor, (count, width), FLOAT, name)
+        context.report.tensors.append(with_changes(codes, bytes_after=size))
+    elif half_holds(matrix, each=False):
+        restored, size = store_half(load, matrix.T, FLOAT, name)
+        context.report.tensors.append(with_changes(codes, bits=16, block_size=0, lowering="half", bytes_after=size))
+    else:
+        restored = load.exact(matrix.T, name)
     outputs = [context.editor.variable(f"{name}.{number}", np.float32) for number in range(count)]
     if count > 1:
         load.node("Split", [restored], outputs, axis=0, num_outputs=count)

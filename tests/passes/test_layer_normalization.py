@@ -141,3 +141,29 @@ def test_what_it_leaves_has_a_reason(tmp_path, text, reason):
     weights = {"gain": np.ones(8, np.float32), "bad": np.full(8, np.inf, np.float32), "c": np.ones((2, 8), np.float32)}
     source = model(f"g (float[a, 8] x) => (float[a, 8] y) {{ {text} }}", **weights)
     assert list(rewrite(source, tmp_path, **OPERATORS).skips("layer_normalization").values()) == [reason]
+
+
+@pytest.mark.parametrize("large", [100, 1e6])
+def test_large_channels_leave_the_digits_of_the_others(tmp_path, large):
+    gain, offset = np.ones(64, np.float32), np.full(64, 0.5, np.float32)
+    gain[7] = large
+    text = "g (float[a, 64] x) => (float[a, 64] y) { y = LayerNormalization(x, gain, offset) }"
+    source = model(text, gain=gain, offset=offset)
+    result = rewrite(source, tmp_path, **OPERATORS)
+    assert result.replaced == {"layer_normalization": 1}
+    x = np.random.default_rng(4).standard_normal((50, 64)).astype(np.float32)
+    error, expected = (run(m, x=x)[0] / gain for m in (result.proto, source))
+    assert np.abs(error - expected).max() < 0.05
+
+
+@pytest.mark.parametrize("op", ["LayerNormalization", "RMSNormalization"])
+def test_a_scale_of_one_number_stands_for_a_whole_row(tmp_path, op):
+    text = f"g (float[a, 64] x) => (float[a, 64] y) {{ y = {op}(x, gain) }}"
+    source = model(text, opset=23, gain=np.array([1.5], np.float32))
+    result = rewrite(source, tmp_path, **OPERATORS)
+    assert result.replaced == {"layer_normalization": 1}
+    x = np.random.default_rng(4).standard_normal((50, 64)).astype(np.float32)
+    assert np.abs(run(result.proto, x=x)[0] - run(source, x=x)[0]).max() < 0.05
+    unknown = "g (float[a, b] x) => (float[a, b] y) { y = LayerNormalization(x, gain) }"
+    left = rewrite(model(unknown, gain=np.array([1.5], np.float32)), tmp_path, **OPERATORS)
+    assert "one number" in left.skips("layer_normalization")["LayerNormalization"]
