@@ -3,6 +3,7 @@
 raw        rows that a graph's input brings, mixed by no product or normalization: their channels have units of their
            own, and the weight's rows tell which, as small values meet large rows. Each channel is multiplied with a
            power of two, and its row divided by it, so that all rows are of one size: x @ W = (x * f) @ (W / f).
+           So is what another product makes in such units.
 large      channels that a normalization's own scale and bias make many times the others: their few rows of the weight
            stay float, x @ W = (x * f) @ W + x[large] @ W[large], where f is 0 for them and 1 for the others.
 table      columns of a table that are many times the others, as some channels of embeddings are: what is looked up is
@@ -14,6 +15,7 @@ NaN        or infinity in one place of a row: integers would lose it. A row that
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -38,6 +40,8 @@ MOST_LARGE = 1 / 8
 # Powers of two that factors stay between, far within float32.
 LEAST_POWER = -60
 # Operators whose every output value depends on the whole row that it comes from: NaN in one place is then everywhere.
+# Between two products, what leaves channels about as large as they were.
+BETWEEN = frozenset({"Add", "Cast", "Dropout", "Gelu", "Identity", "LeakyRelu", "Mul", "Relu", "Sub"})
 NORMALIZATIONS = frozenset({"LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"})
 MIXERS = NORMALIZATIONS | {
     *("Attention", "GroupQueryAttention", "MatMul", "MultiHeadAttention", "Softmax"),
@@ -88,10 +92,9 @@ def even_rows(matrix: NDArray[np.floating]) -> Channels | None:
     Rows of zeros, whose channels do not matter, get the smallest factor.
     """
     size = np.abs(matrix).max(axis=1).astype(np.float64)
-    largest, smallest = size.max(), np.min(size, where=size > 0, initial=np.inf)
-    if not largest or not np.isfinite(largest) or largest < WIDEST_ROWS * smallest:
+    if _spread(size) < WIDEST_ROWS:
         return None
-    powers = np.floor(np.log2(np.where(size > 0, size, smallest) / largest))
+    powers = np.floor(np.log2(np.where(size > 0, size, size[size > 0].min()) / size.max()))
     return Channels(np.exp2(np.maximum(powers, LEAST_POWER)).astype(np.float32), np.zeros(0, np.int64))
 
 
@@ -153,16 +156,23 @@ def without(large: NDArray[np.int64], k: int) -> Channels | None:
     return Channels(factor, large) if len(large) else None
 
 
-def is_raw(x: gs.Tensor, k: int) -> bool:
-    """Tell whether a graph's float input reaches x, [..., k], before anything mixes the values of its rows."""
-    seen, new = {id(x)}, [x]
+class Origin(NamedTuple):
+    """What an activation is made of before anything mixes its rows: floats, or whole numbers, that inputs bring."""
+
+    floats: bool
+    integers: bool
+
+
+def raw_origin(x: gs.Tensor, k: int) -> Origin:
+    """Return which of a graph's inputs reach x, [..., k], before anything mixes the values of its rows."""
+    seen, new, floats, integers = {id(x)}, [x], False, False
     while new:
         tensor = new.pop()
         if isinstance(tensor, gs.Constant) or not tensor.name:
             continue
         if not tensor.inputs:
-            if element_type(tensor) in (None, *FLOATS):
-                return True
+            is_float = element_type(tensor) in (None, *FLOATS)
+            floats, integers = floats or is_float, integers or not is_float
             continue
         node = tensor.inputs[0]
         if node.op in SIZES or _mixes(node, k):
@@ -173,7 +183,23 @@ def is_raw(x: gs.Tensor, k: int) -> bool:
             if id(each) not in seen:
                 seen.add(id(each))
                 new.append(each)
-    return False
+    return Origin(floats, integers)
+
+
+def has_units(linear: Linear) -> bool:
+    """Tell whether a product's activation is another product whose columns are large where its own rows are small."""
+    node = linear.x.inputs[0] if linear.x.inputs else None
+    while node is not None and node.op in BETWEEN:
+        behind = [each for each in node.inputs if each.inputs and resolve(each) is None]
+        node = behind[0].inputs[0] if len(behind) == 1 else None
+    before = match_linear(node) if node is not None else None
+    if not isinstance(before, Linear) or before.batch or before.n != linear.k:
+        return False
+    rows = np.abs(linear.matrix()).max(axis=1).astype(np.float64)
+    if _spread(rows) < WIDEST_ROWS:
+        return False
+    columns = np.abs(before.matrix()).max(axis=0).astype(np.float64)
+    return bool(_spread(rows * columns) * np.sqrt(WIDEST_ROWS) <= _spread(rows))
 
 
 def fill_rows(at: Emitter, x: gs.Tensor) -> gs.Variable:
@@ -182,6 +208,12 @@ def fill_rows(at: Emitter, x: gs.Tensor) -> gs.Variable:
     poison = reduce_last(at, "ReduceL1", nothing, f"{x.name}.poison")
     # Not Add, which is taken for a reader of floats: what reads this are quantizers.
     return at.op("Sum", x, poison, name=f"{x.name}.filled", dtype=np.float32)
+
+
+def _spread(sizes: NDArray[np.float64]) -> float:
+    """Return how many times the smallest size that is not 0 the largest is; 1 where one is no number, or all are 0."""
+    found = sizes[sizes > 0]
+    return float(found.max() / found.min()) if found.size and np.isfinite(sizes).all() else 1.0
 
 
 def _mixes(node: gs.Node, k: int) -> bool:

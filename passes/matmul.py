@@ -21,7 +21,17 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from .channels import MOST_LARGE, Channels, even_rows, fill_rows, is_raw, large_channels, usual_peak, without
+from .channels import (
+    MOST_LARGE,
+    Channels,
+    even_rows,
+    fill_rows,
+    has_units,
+    large_channels,
+    raw_origin,
+    usual_peak,
+    without,
+)
 from .context import Context, weight_key
 from .graph.editor import Emitter
 from .graph.linear import Linear, added_bias, as_vector, match_linear
@@ -46,8 +56,14 @@ SHORTEST_SUM = 9
 class Product:
     """A product with a constant weight, and the Add of a constant bias that follows it.
 
-    `raw` tells whether its activation has rows as the graph's inputs bring them, `floor` how low these fall at most,
-    where that is of use.
+    Attributes:
+        scope: the graph or body.
+        linear: the product.
+        bias: the constant that is added, [n], or None.
+        add: the node that adds it, or None.
+        raw: whether its activation has floats as the graph's inputs bring them.
+        units: whether its activation's channels have units of their own.
+        floor: how low its activation falls at most, where that is of use, or None.
     """
 
     scope: gs.Graph
@@ -55,6 +71,7 @@ class Product:
     bias: NDArray[np.floating] | None
     add: gs.Node | None
     raw: bool
+    units: bool
     floor: float | None
 
     @property
@@ -87,7 +104,9 @@ def match(scope: gs.Graph, node: gs.Node, context: Context) -> Product | Skip | 
     if is_short(linear):
         return Skip(f"its sums have {linear.k} products, fewer than {SHORTEST_SUM}: too few to even out errors")
     bias, add = _bias(context, scope, linear)
-    return Product(scope, linear, bias, add, is_raw(linear.x, linear.k), _floor(context, linear))
+    origin = raw_origin(linear.x, linear.k)
+    units = any(origin) or has_units(linear)
+    return Product(scope, linear, bias, add, origin.floats, units, _floor(context, linear))
 
 
 def is_short(linear: Linear) -> bool:
@@ -154,7 +173,7 @@ def _bias(context: Context, scope: gs.Graph, linear: Linear) -> tuple[NDArray[np
 def _channels(context: Context, product: Product, matrix: NDArray[np.floating]) -> Channels | Skip | None:
     """Return what is done about the channels of a product's activation, or why it stays float."""
     linear = product.linear
-    if product.raw:
+    if product.units:
         return even_rows(matrix)
     large = large_channels(linear.x, linear.k, context.is_output)
     if len(large) > MOST_LARGE * linear.k or (len(large) and linear.batch):

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from .channels import fill_rows, is_raw
+from .channels import fill_rows, raw_origin
 from .context import Context
 from .formats.block import BlockFormat
 from .graph.constants import resolve
@@ -71,7 +71,7 @@ def replace(context: Context, matches: list[Quantized]) -> Skip | None:
         fmt = BlockFormat.shifted(8, 0)
         context.stored[key] = StoredWeight(name, codes, scale, fmt, k, n, by_rows=False, tensor_scale=1.0, bytes=size)
     weight = context.stored[key]
-    if is_raw(x, k):
+    if raw_origin(x, k).floats:
         x = context.once("filled", at, x, fill_rows)
     y = context.lowering.multiply(at, x, weight, weight.name)
     if len(node.inputs) > MATRIX and node.inputs[MATRIX].name:

@@ -14,6 +14,8 @@ MOST_VALUES, REPEATED = 1 << 12, 16
 BYTE_VALUES = 1 << 8
 # A mask's value is this many times all that it does not mask, and what it is added to at most that rest's size.
 MASKED, MASKED_PART = 32, 0.5
+# Fewer elements than this part are no mask but broken values.
+LEAST_MASKED = 1 / 64
 # Largest part that float16's rounding takes of a number, and what it may take of a tensor's largest.
 HALF_ULP, NEGLIGIBLE = 2.0**-11, 2.0**-20
 
@@ -62,7 +64,12 @@ def split_mask(values: Array) -> Masked | None:
     largest = size.max(initial=0)
     places = size >= largest / 2 if np.isfinite(largest) else ~np.isfinite(values)
     masked, others = values[places], size[~places]
-    if not masked.size or np.isnan(masked).any() or not others.any() or largest < MASKED * others.max():
+    if (
+        masked.size < LEAST_MASKED * values.size
+        or np.isnan(masked).any()
+        or not others.any()
+        or largest < MASKED * others.max()
+    ):
         return None
     found, counts = np.unique(masked, return_counts=True)
     value = found[counts.argmax()]

@@ -51,6 +51,25 @@ def test_features_in_units_of_their_own(tmp_path, spread, form):
         assert relative_error(y, expected) < (EVEN if bits > 4 else EVEN_4)
 
 
+@pytest.mark.parametrize("between", ["a = Identity(p)", "a = Relu(p)", "a = Add(p, c)"])
+def test_a_product_in_units_of_their_own(tmp_path, between):
+    units = (10.0 ** np.random.default_rng(0).integers(-3, 4, K)).astype(np.float32)
+    text = f"g (float[m, 64] x) => (float[m, 48] y) {{ p = MatMul(x, v) {between} y = MatMul(a, w) }}"
+    weights = {"w": W / units[:, None], "v": V * units} | ({"c": 0.1 * units} if "c" in between.split("(")[1] else {})
+    source, x = model(text, **weights), random(50, K, seed=3)
+    result = rewrite(source, tmp_path, **EIGHT)
+    assert relative_error(run(result.proto, x=x)[0], run(source, x=x)[0]) < EVEN
+
+
+def test_whole_numbers_in_units_of_their_own(tmp_path):
+    units = np.repeat([1, 10_000], K // 2)
+    text = "g (int64[m, 64] i) => (float[m, 48] y) { x = Cast<to = 1>(i) y = MatMul(x, w) }"
+    source = model(text, w=(W / units[:, None]).astype(np.float32))
+    i = np.random.default_rng(0).integers(1, 100, (50, K)) * units
+    result = rewrite(source, tmp_path, **EIGHT)
+    assert relative_error(run(result.proto, i=i)[0], run(source, i=i)[0]) < EVEN
+
+
 def test_factors_are_powers_of_two_and_only_where_rows_differ():
     even = np.full((K, 4), 3.0, np.float32)
     assert even_rows(even) is None
