@@ -83,7 +83,9 @@ def split_mask(values: Array) -> Masked | None:
 
 
 def half_holds(values: Array, each: bool) -> bool:
-    """Tell whether float16 holds values to half an ulp: `each` of them, or what counts beside the largest."""
+    """Tell whether float16 holds values, finite, to half an ulp: `each` of them, or what counts beside the largest."""
+    if not np.isfinite(values).all():
+        return False
     with np.errstate(over="ignore"):
         half = values.astype(np.float16).astype(np.float64)
     size = np.abs(values.astype(np.float64))
