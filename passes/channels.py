@@ -68,7 +68,8 @@ class Channels:
 
     def rows(self, matrix: NDArray[np.floating]) -> NDArray[np.floating]:
         """Return the weight [k, n] that the scaled activation is multiplied with."""
-        return matrix if len(self.apart) else matrix / self.factor[:, None]
+        with np.errstate(over="ignore"):  # what becomes infinite is refused where weights are stored
+            return matrix if len(self.apart) else matrix / self.factor[:, None]
 
     def scale(self, at: Emitter, x: gs.Tensor) -> gs.Variable:
         """Write the activation [..., k] with its channels scaled."""
@@ -141,12 +142,15 @@ def usual_peak(x: gs.Tensor, is_output: IsOutput) -> float:
     if not isinstance(form, Normalization) or form.width != linear.k:
         return 0.0
     matrix = linear.matrix().astype(np.float32, copy=False)
-    spread = np.sqrt(np.square(form.scale) @ np.square(matrix))
-    offset = (0.0 if form.bias is None else form.bias @ matrix) + bias
-    if linear.bias is not None:
-        gemm = as_vector(linear.bias, linear.n)
-        offset = offset + (0.0 if gemm is None else gemm)
-    return float(np.max(offset + np.sqrt(2 * np.log(linear.n)) * spread, initial=0))
+    # Sizes beyond float32 come out as infinity or NaN: neither is a reason to rely on.
+    with np.errstate(over="ignore", invalid="ignore"):
+        spread = np.sqrt(np.square(form.scale) @ np.square(matrix))
+        offset = (0.0 if form.bias is None else form.bias @ matrix) + bias
+        if linear.bias is not None:
+            gemm = as_vector(linear.bias, linear.n)
+            offset = offset + (0.0 if gemm is None else gemm)
+        peak = float(np.max(offset + np.sqrt(2 * np.log(linear.n)) * spread, initial=0))
+    return peak if np.isfinite(peak) else 0.0
 
 
 def without(large: NDArray[np.int64], k: int) -> Channels | None:

@@ -181,14 +181,21 @@ def _unfit(values: NDArray[np.floating]) -> str | None:
 
 def _needed_exactly(source: gs.Constant) -> str | None:
     """Return what a constant is read by that its last digits matter to."""
-    new, seen = [(reader, FURTHEST) for reader in source.outputs], set()
-    while new:
-        node, left = new.pop()
-        linear = match_linear(node) if node.op in ("Gemm", "MatMul") else None
+    for node in source.outputs:
+        linear = match_linear(node)
         if isinstance(linear, Linear) and linear.weight.source is source and is_short(linear):
             return f"is multiplied in sums of {linear.k}"
+    turn = turned_by(source)
+    return f"is what {turn} is taken of" if turn else None
+
+
+def turned_by(tensor: gs.Tensor) -> str | None:
+    """Return the operator that makes angles or steps of a tensor, at most FURTHEST operators further, or None."""
+    new, seen = [(reader, FURTHEST) for reader in tensor.outputs], set()
+    while new:
+        node, left = new.pop()
         if node.op in TURNS:
-            return f"is what {node.op} is taken of"
+            return str(node.op)
         if node.op in CARRIERS and left and id(node) not in seen:
             seen.add(id(node))
             new += [(reader, left - 1) for output in node.outputs for reader in output.outputs]

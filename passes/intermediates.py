@@ -4,7 +4,7 @@ Before: node -> x [..., k] -- readers
 After:  node -> x -- lowerings.blockwise -> x in blocks [..., k] -- readers
 
 Left alone, each with its reason: what the readers quantize themselves (codes already), what only moves codes, what
-holds a mask's huge values, and what leaves the graph.
+holds a mask's huge values, what angles are made of, and what leaves the graph.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
+from .constant import turned_by
 from .context import Context
 from .graph.activations import MOVERS, SHAPES, find_activations
 from .graph.editor import redirect
@@ -93,6 +94,8 @@ def _decide(tensor: gs.Tensor, node: gs.Node, context: Context) -> tuple[str, st
         return LEFT, "a single number: no block", ()
     if node.op == "DequantizeLinear" or (node.op in MOVERS and _carries(node, context)):
         return MOVED, "moves values that are codes already", ()
+    if turn := turned_by(tensor):
+        return LEFT, f"{turn} is taken of it, whose digits count behind the turns", ()
     takes = [(reader, _takes(reader, context)) for reader in _distinct(tensor)]
     kinds: set[str] = set().union(*(kinds for _, kinds in takes))
     if tensor.name in context.activations.masked:

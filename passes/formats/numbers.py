@@ -60,6 +60,11 @@ def is_ramp(values: Array) -> bool:
 
 def split_mask(values: Array) -> Masked | None:
     """Return a mask of one value far from all others and what is added to it, or None where there is none."""
+    with np.errstate(over="ignore"):
+        return _split_mask(values)
+
+
+def _split_mask(values: Array) -> Masked | None:
     size = np.abs(values)
     largest = size.max(initial=0)
     places = size >= largest / 2 if np.isfinite(largest) else ~np.isfinite(values)

@@ -201,3 +201,12 @@ def test_a_single_number_of_unknown_rank_is_a_block(tmp_path):
         feeds["shape"] = np.array(shape, np.int64)
         (expected,), (y,) = run(source, **feeds), run(result.proto, **feeds)
         np.testing.assert_allclose(y, expected, rtol=2 * CODE_TYPES["int8"].bound)
+
+
+def test_what_angles_are_made_of_is_left(tmp_path):
+    text = "g (float[m, 64] x) => (float[m, 64] y) { h = MatMul(x, w) a = Mul(h, t) s = Sin(a) y = Neg(s) }"
+    source, x = model(text, w=W, t=np.array(500, np.float32)), random(5, 64, seed=2)
+    result = rewrite(source, tmp_path, **ONLY)
+    assert {name: how for name, (how, _) in edges(result).items()} == {"h": "left", "a": "left", "s": "coded"}
+    bound = CODE_TYPES["int8"].bound
+    assert np.abs(run(result.proto, x=x)[0] - run(source, x=x)[0]).max() <= bound * 1.01
