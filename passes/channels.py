@@ -3,6 +3,7 @@
 raw        rows that a graph's input brings, mixed by no product or normalization: their channels have units of their
            own, and the weight's rows tell which, as small values meet large rows. Each channel is multiplied with a
            power of two, and its row divided by it, so that all rows are of one size: x @ W = (x * f) @ (W / f).
+           A few large rows are multiplied apart, as below.
            So is what another product makes in such units.
 large      channels that a normalization's own scale and bias make many times the others: their few rows of the weight
            stay float, x @ W = (x * f) @ W + x[large] @ W[large], where f is 0 for them and 1 for the others.
@@ -60,16 +61,23 @@ class Channels:
 
     Attributes:
         factor: powers of two, or zeros for channels apart, float32 [k].
+        divisor: what the rows of the weight are divided by, float32 [k]: infinity where they are left out.
         apart: channels whose product is float, [few].
     """
 
     factor: NDArray[np.float32]
+    divisor: NDArray[np.float32]
     apart: NDArray[np.int64]
+
+    @property
+    def scaled(self) -> bool:
+        """Tell whether the weight is another one than without factors."""
+        return bool(np.any(self.divisor != 1))
 
     def rows(self, matrix: NDArray[np.floating]) -> NDArray[np.floating]:
         """Return the weight [k, n] that the scaled activation is multiplied with."""
         with np.errstate(over="ignore"):  # what becomes infinite is refused where weights are stored
-            return matrix if len(self.apart) else matrix / self.factor[:, None]
+            return matrix / self.divisor[:, None] if self.scaled else matrix
 
     def scale(self, at: Emitter, x: gs.Tensor) -> gs.Variable:
         """Write the activation [..., k] with its channels scaled."""
@@ -87,16 +95,25 @@ class Channels:
         return at.op("Add", y, product, name=f"{name}.whole", dtype=np.float32)
 
 
-def even_rows(matrix: NDArray[np.floating]) -> Channels | None:
+def even_rows(matrix: NDArray[np.floating], most_apart: float) -> Channels | None:
     """Return the factors that bring the rows of a raw activation's weight, [k, n], to one size; None where they are.
 
-    Rows of zeros, whose channels do not matter, get the smallest factor.
+    A few large rows, at most `most_apart`, are multiplied apart: should their values be no smaller than the others, the
+    steps that these ask for would be too large for all rows. Rows of zeros, whose channels do not matter, get the
+    smallest factor.
     """
-    size = np.abs(matrix).max(axis=1).astype(np.float64)
+    size = _sizes(matrix, axis=1)
     if _spread(size) < WIDEST_ROWS:
         return None
-    powers = np.floor(np.log2(np.where(size > 0, size, size[size > 0].min()) / size.max()))
-    return Channels(np.exp2(np.maximum(powers, LEAST_POWER)).astype(np.float32), np.zeros(0, np.int64))
+    large = size > LARGE * np.median(size[size > 0])
+    large &= large.sum() <= most_apart
+    rest = size[~large]
+    powers = np.zeros(len(size))
+    if _spread(rest) >= WIDEST_ROWS:
+        powers[~large] = np.floor(np.log2(np.where(rest > 0, rest, rest[rest > 0].min()) / rest.max()))
+    factor = np.exp2(np.maximum(powers, LEAST_POWER)).astype(np.float32)
+    found = Channels(np.where(large, 0, factor), np.where(large, np.inf, factor), np.flatnonzero(large))
+    return found if found.scaled else None
 
 
 def even_large_rows(matrix: NDArray[np.floating]) -> Channels | None:
@@ -104,13 +121,14 @@ def even_large_rows(matrix: NDArray[np.floating]) -> Channels | None:
 
     `rows(matrix)` then has them even, and what is looked up in it is multiplied with the factors.
     """
-    size = np.abs(matrix).max(axis=1).astype(np.float64)
+    size = _sizes(matrix, axis=1)
     median = np.median(size[size > 0]) if size.any() else 1.0
     large = size > LARGE * median
     if not large.any() or not np.isfinite(size).all():
         return None
     powers = np.where(large, np.floor(np.log2(np.maximum(size, median) / median)), 0)
-    return Channels(np.exp2(np.minimum(powers, -LEAST_POWER)).astype(np.float32), np.zeros(0, np.int64))
+    factor = np.exp2(np.minimum(powers, -LEAST_POWER)).astype(np.float32)
+    return Channels(factor, factor, np.zeros(0, np.int64))
 
 
 def large_channels(x: gs.Tensor, k: int, is_output: IsOutput) -> NDArray[np.int64]:
@@ -155,9 +173,10 @@ def usual_peak(x: gs.Tensor, is_output: IsOutput) -> float:
 
 def without(large: NDArray[np.int64], k: int) -> Channels | None:
     """Return how `large` of k channels are multiplied apart, or None for none of them."""
-    factor = np.ones(k, np.float32)
+    factor, whole = np.ones(k, np.float32), np.ones(k, np.float32)
     factor[large] = 0
-    return Channels(factor, large) if len(large) else None
+    # Their rows stay in the weight, which may be that of other products, too: it is as even as it was.
+    return Channels(factor, whole, large) if len(large) else None
 
 
 class Origin(NamedTuple):
@@ -199,10 +218,10 @@ def has_units(linear: Linear) -> bool:
     before = match_linear(node) if node is not None else None
     if not isinstance(before, Linear) or before.batch or before.n != linear.k:
         return False
-    rows = np.abs(linear.matrix()).max(axis=1).astype(np.float64)
+    rows = _sizes(linear.matrix(), axis=1)
     if _spread(rows) < WIDEST_ROWS:
         return False
-    columns = np.abs(before.matrix()).max(axis=0).astype(np.float64)
+    columns = _sizes(before.matrix(), axis=0)
     return bool(_spread(rows * columns) * np.sqrt(WIDEST_ROWS) <= _spread(rows))
 
 
@@ -212,6 +231,11 @@ def fill_rows(at: Emitter, x: gs.Tensor) -> gs.Variable:
     poison = reduce_last(at, "ReduceL1", nothing, f"{x.name}.poison")
     # Not Add, which is taken for a reader of floats: what reads this are quantizers.
     return at.op("Sum", x, poison, name=f"{x.name}.filled", dtype=np.float32)
+
+
+def _sizes(matrix: NDArray[np.floating], axis: int) -> NDArray[np.float64]:
+    """Return the largest magnitudes along an axis, without a copy of the matrix."""
+    return np.maximum(matrix.max(axis=axis), -matrix.min(axis=axis)).astype(np.float64)
 
 
 def _spread(sizes: NDArray[np.float64]) -> float:

@@ -135,10 +135,9 @@ def replace(context: Context, matches: list[Product]) -> Skip | None:
     channels = _channels(context, matches[0], matrix)
     if isinstance(channels, Skip):
         return channels
-    scaled = channels is not None and not len(channels.apart)
     key = tuple(keys) if several else keys[0]
     weight = context.store(
-        (*key, "even") if scaled else key,
+        (*key, channels.divisor.tobytes()) if channels and channels.scaled else key,
         [linear.weight.source for linear in linears],
         lambda: channels.rows(matrix) if channels else matrix,
         activation=None if channels else first.x.name,
@@ -174,7 +173,7 @@ def _channels(context: Context, product: Product, matrix: NDArray[np.floating]) 
     """Return what is done about the channels of a product's activation, or why it stays float."""
     linear = product.linear
     if product.units:
-        return even_rows(matrix)
+        return even_rows(matrix, 0 if linear.batch else MOST_LARGE * linear.k)
     large = large_channels(linear.x, linear.k, context.is_output)
     if len(large) > MOST_LARGE * linear.k or (len(large) and linear.batch):
         return Skip(f"{len(large)} of its activation's {linear.k} channels are many times as large as the others")

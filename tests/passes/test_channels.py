@@ -72,14 +72,28 @@ def test_whole_numbers_in_units_of_their_own(tmp_path):
 
 def test_factors_are_powers_of_two_and_only_where_rows_differ():
     even = np.full((K, 4), 3.0, np.float32)
-    assert even_rows(even) is None
-    assert even_rows(np.zeros((K, 4), np.float32)) is None
+    assert even_rows(even, K) is None
+    assert even_rows(np.zeros((K, 4), np.float32), K) is None
     even[5] /= WIDEST_ROWS
     even[7] = 0
-    found = even_rows(even)
+    found = even_rows(even, K)
     assert found.factor[[0, 5, 7]].tolist() == [1, 1 / WIDEST_ROWS, 1 / WIDEST_ROWS]
     np.testing.assert_array_equal(found.rows(even) * found.factor[:, None], even)
     assert np.abs(found.rows(even)[[0, 5]]).max(axis=1).tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("small", [1, 1e-4])
+def test_a_large_row_is_multiplied_apart_whatever_its_values(tmp_path, small):
+    """Where its values are no smaller than the others, one step for all would be too large."""
+    weight = W.copy()
+    weight[9] *= 1000
+    source, x = model(PLAIN, w=weight), random(50, K, seed=3)
+    x[:, 9] *= np.float32(small)
+    result = rewrite(source, tmp_path, **EIGHT)
+    assert operators(result.proto).count("MatMul") == 1
+    error = run(result.proto, x=x)[0] - run(source, x=x)[0]
+    x[:, 9] = 0
+    assert np.linalg.norm(error) < EVEN * np.linalg.norm(x @ weight) + 1e-3
 
 
 def test_rows_that_died_further_in_cost_nothing(tmp_path):
