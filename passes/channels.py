@@ -235,7 +235,8 @@ def fill_rows(at: Emitter, x: gs.Tensor) -> gs.Variable:
 
 def _sizes(matrix: NDArray[np.floating], axis: int) -> NDArray[np.float64]:
     """Return the largest magnitudes along an axis, without a copy of the matrix."""
-    return np.maximum(matrix.max(axis=axis), -matrix.min(axis=axis)).astype(np.float64)
+    size: NDArray[np.float64] = np.maximum(matrix.max(axis=axis), -matrix.min(axis=axis)).astype(np.float64)
+    return size
 
 
 def _spread(sizes: NDArray[np.float64]) -> float:
