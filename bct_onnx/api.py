@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import passes
-from passes import Options, Progress
+from passes import Progress
 
 from . import files
 from .attempt import MARK, Attempt, Result
-from .errors import BctError, VerificationError
+from .errors import BctError, InaccurateError, VerificationError
 from .memory import available_bytes, means_for
 from .opset import ConversionError, operators_of, opset_of, raise_opset
 from .presets import DEFAULT_PRESET, Request
 from .report import InputRecord, OutputRecord, Report
 from .runtimes import min_onnxruntime
-from .search import DEFAULT_DROP, DEFAULT_SECONDS, DEFAULT_SLACK, Goal
-from .verify import Bound, default_bound, run_reference
+from .search import DEFAULT_DROP, DEFAULT_SECONDS, Goal
+from .verify import run_reference
 
 
 def compress(
@@ -61,7 +61,7 @@ def compress(
             does not allow is not done and said in the notes.
         feeds: an .npz file to compare on, instead of feeds made from the model's inputs; codes of fewer than 8 bits are
             fitted to them, so give samples like those to come.
-        max_rel_error: largest relative error (L2) of an output, instead of the default bound on its cosine.
+        max_rel_error: largest error of an output, as `measure.outputs` defines it, instead of the default bound.
         max_drop: choose the bits of every weight by measurement: the smallest file whose outputs have at most this
             relative error.
         target_ratio: or the file this many times smaller with the least error.
@@ -93,13 +93,8 @@ def compress(
     say("running the input model", 0, 0)
     reference = run_reference(source, model.proto, feeds, thrift=means.thrift) if verify and means.thrift else None
     with files.staged(target) as stage:
-        attempt = Attempt(stage.path, reference, feeds is not None, means, goal, external_data, say)
+        attempt = Attempt(stage.path, reference, feeds is not None, means, goal, external_data, say, max_rel_error)
         result = _at_the_right_opset(request, model, attempt)
-        if result.verification:
-            # Bits that nobody asked for are no reason for a lower bound.
-            widths = {result.options.bits} if goal is not None and not goal.asked else result.options.widths
-            bound = default_bound(min(widths)) if max_rel_error is None else Bound(None, max_rel_error)
-            result.verification.check(bound)
         oldest = min_onnxruntime(files.read(stage.path).proto)
         stage.commit()
     written = result.written
@@ -125,7 +120,7 @@ def goal_for(request: Request, verify: bool, goals: Sequence[float | None], seco
         plain = request.preset != DEFAULT_PRESET or request.bits is not None or request.lowering != "auto"
         if plain or not verify:
             return None
-        return Goal(DEFAULT_DROP, seconds=seconds, slack=DEFAULT_SLACK, asked=False)
+        return Goal(DEFAULT_DROP, seconds=seconds, asked=False)
     if request.bits is not None:
         raise BctError("bits are chosen by measurement: leave out --bits, or the goal")
     if not verify:
@@ -141,7 +136,7 @@ def _tell_nobody(*_: object) -> None:
 def _at_the_right_opset(
     request: Request,
     model: files.ModelFile,
-    attempt: Callable[[files.ModelFile, Options, list[str]], Result],
+    attempt: Attempt,
 ) -> Result:
     """Attempt with the best opset for the codes; where that cannot be had or does not run, with the model's own."""
     options, notes = request.options(model.proto)
@@ -149,7 +144,11 @@ def _at_the_right_opset(
     better = [opset for opset in passes.preferred_opsets(options, operators_of(model.proto)) if opset > has]
     for opset in better:
         try:
-            return attempt(replace(model, proto=raise_opset(model.proto, opset)), options, notes)
+            raised = replace(model, proto=raise_opset(model.proto, opset))
+            attempt.check_raised(raised)
+            return attempt(raised, options, notes)
+        except InaccurateError:
+            raise
         except (ConversionError, VerificationError) as error:
             notes.append(f"opset {has} cannot be raised to {opset}: {error}")
     if passes.required_opset(options) > has:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,9 +17,12 @@ from passes.context import plain_codes
 from passes.graph.editor import walk
 
 from . import files, search
+from .blame import candidates, culprits, keep_patterns
 from .coverage import Coverage, count, measure_sizes
-from .errors import BctError, VerificationError
+from .errors import BctError, InaccurateError, VerificationError
+from .measure import errors_of
 from .memory import Means
+from .opset import ConversionError
 from .search import Goal, Grams, SearchRecord
 from .search.grams import product_inputs
 from .session import OrtError, Session, Thrift
@@ -32,6 +35,11 @@ MARK = "bct_onnx"
 LARGEST_SEARCHED = 1 << 30
 # Models with these are searched only for a goal that was asked for.
 LOOPS = frozenset({"Loop", "Scan"})
+# Weights to blame are looked for where that takes no more than so many bytes of models, and kept in float by
+# themselves where they are at most this part of the model.
+MOST_BLAME_BYTES, LARGEST_MENDED = 4 << 30, 0.05
+# What the order of additions may change.
+SAME = 1e-3
 # Width of codes that need no making up for.
 EXACT_BITS = 8
 _LATE = "the clock stopped the search long after its time: another run may give another file"
@@ -62,6 +70,7 @@ class Attempt:
         goal: what bits are chosen for, or None for the same bits everywhere.
         external_data: whether weights go to a file of their own.
         progress: told of every stage.
+        max_error: what outputs may err by instead of the default bounds, or None.
     """
 
     path: Path
@@ -71,8 +80,85 @@ class Attempt:
     goal: Goal | None
     external_data: files.ExternalData
     progress: Progress
+    max_error: float | None = None
 
     def __call__(self, model: files.ModelFile, options: Options, notes: list[str]) -> Result:
+        """Write, verify and mend what can be; raises VerificationError where the result does not answer like the input.
+
+        A few small weights whose codes do the harm are kept in float. Where they are large, the error names them.
+        """
+        result = self._once(model, options, notes)
+        try:
+            self._check(result)
+        except VerificationError as error:
+            return self._mended(model, options, result, error)
+        return result
+
+    def bound(self, result: Result) -> Bound:
+        """Return what the outputs of a result have to keep to."""
+        if self.max_error is not None:
+            return Bound(self.max_error)
+        # Bits that nobody asked for are no reason for a lower bound.
+        chosen = self.goal is not None and not self.goal.asked
+        bound = default_bound(result.options.bits if chosen else min(result.options.widths))
+        drop = self.goal.max_drop if self.goal else None
+        return bound if drop is None else replace(bound, max_error=min(drop, bound.max_error or drop))
+
+    def check_raised(self, model: files.ModelFile) -> None:
+        """Raise ConversionError unless a model whose opset was raised answers as it did before."""
+        if self.reference is None or self.means.thrift is not Thrift.NONE or self.reference.seeded:
+            return
+        self.progress("comparing with the raised opset", 0, 0)
+        try:
+            files.write(model.graph(), model, self.path, external_data=self.external_data)
+            session = Session(self.path)
+            errors, mismatches = errors_of(self.reference.answers, list(map(session.run, self.reference.feeds)))
+        except OrtError as error:
+            raise ConversionError(f"ONNX Runtime does not run what the converter makes: {error}") from error
+        finally:
+            self._remove()
+        wrong = [name for name, error in errors.items() if (error.error or 0.0) > SAME or (error.same or 1.0) < 1]
+        if changed := [*mismatches, *wrong]:
+            raise ConversionError(f"the converter changes the values of output {changed[0]!r}")
+
+    def _check(self, result: Result) -> None:
+        if result.verification:
+            result.verification.check(self.bound(result))
+
+    def _mended(self, model: files.ModelFile, options: Options, result: Result, error: VerificationError) -> Result:
+        """Return a result that keeps its bound with a few weights in float, or raise the error with what is known."""
+        advice = "keep more bits (--preset fast), verify on real inputs (--feeds), or relax the bound (--max-rel-error)"
+        tensors = [tensor for report in result.passes for tensor in report.tensors if tensor.bytes_after]
+        sizes = candidates(tensors)
+        if self.max_error == 0 or model.bytes * len(sizes).bit_length() > MOST_BLAME_BYTES:
+            raise InaccurateError(f"{error}; {advice}") from error
+        bound, coder = self.bound(result), search.remembering(self._coder(model, options))
+        # What a search would choose for is not known yet: the most bits there are.
+        plain = replace(options, bits=EXACT_BITS if self.goal else options.bits, bits_for={})
+
+        def mends(names: Sequence[str]) -> bool:
+            self.progress("finding the weights to blame", 0, 0)
+            kept = replace(plain, keep=(*plain.keep, *keep_patterns(names)))
+            try:
+                found = self._write(model, kept, [], coder).verification
+            except VerificationError:
+                return False
+            return found is not None and found.keeps(bound)
+
+        found = culprits(list(sizes), mends)
+        if not found:
+            raise InaccurateError(f"{error}; no few weights are to blame: {advice}") from error
+        taken, names = sum(sizes[name] for name in found), ", ".join(found)
+        if taken > LARGEST_MENDED * model.bytes:
+            options_said = " ".join(f"--keep '{pattern}'" for pattern in keep_patterns(found))
+            raise InaccurateError(f"{error}; {names} in float ({taken:,} bytes) mend it: {options_said}") from error
+        note = f"kept in float, since their codes harm the answers ({error}): {names}"
+        kept = replace(options, keep=(*options.keep, *keep_patterns(found)))
+        mended = self._once(model, kept, [*result.notes, note])
+        self._check(mended)
+        return mended
+
+    def _once(self, model: files.ModelFile, options: Options, notes: list[str]) -> Result:
         """Write and verify; raises VerificationError where the result does not run."""
         goal, small = self.goal, self._is_small(model)
         if goal is None or self.reference is None or not (goal.asked or options.lowering == "dense"):
@@ -121,11 +207,8 @@ class Attempt:
             choice, met = search.within_bytes(measured.curve, limit, lambda bits: put(bits).bytes)
         else:
             assert goal.max_drop is not None
-            choice, met = search.within_error(measured.curve, goal.max_drop, error_of, goal.slack)
+            choice, met = search.within_error(measured.curve, goal.max_drop, error_of)
         result = self._write(model, replace(options, bits_for=choice.bits), notes, coder)
-        if not goal.asked and not _keeps(result.verification, default_bound(options.bits)):
-            notes.append(f"an output errs more than the others: {options.bits} bits everywhere")
-            return self._write(model, options, notes, coder)
         error = measured.error(Session(result.written.path).run)
         record = SearchRecord(goal, measured.curve, choice, error, met, measured.measured, measured.seconds)
         said = [_missed(goal, error, result.written.bytes)] if not met else []
@@ -170,23 +253,17 @@ class Attempt:
             self.progress("writing", 0, 0)
             return self._put(graph, model), reports
 
+    def _remove(self) -> None:
+        """Remove what an earlier attempt left."""
+        for path in (self.path, *self.path.parent.glob(f"{self.path.name}.*.data")):
+            path.unlink(missing_ok=True)
+
     def _put(self, graph: gs.Graph, model: files.ModelFile) -> files.WrittenFile:
         """Write the graph, marked, in place of what an earlier attempt left."""
         if not any(entry.key == MARK for entry in model.proto.metadata_props):
             model.proto.metadata_props.append(onnx.StringStringEntryProto(key=MARK, value=__version__))
-        for path in (self.path, *self.path.parent.glob(f"{self.path.name}.*.data")):
-            path.unlink(missing_ok=True)
+        self._remove()
         return files.write(graph, model, self.path, external_data=self.external_data)
-
-
-def _keeps(verification: Verification | None, bound: Bound) -> bool:
-    """Tell whether all outputs keep to a bound."""
-    try:
-        if verification:
-            verification.check(bound)
-    except VerificationError:
-        return False
-    return True
 
 
 def _missed(goal: Goal, error: float, size: int) -> str:

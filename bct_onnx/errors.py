@@ -13,3 +13,7 @@ class VerificationError(BctError):
     """The compressed model does not answer like the input model; nothing was written (exit code 1)."""
 
     exit_code: ClassVar[int] = 1
+
+
+class InaccurateError(VerificationError):
+    """The compressed model runs, but its answers are too far from the input model's."""

@@ -13,6 +13,8 @@ from .files.importer import OVERRIDABLE_IR
 # Where operators hide that the converter does not know, such as LayerNormalization before opset 17, which ONNX
 # Runtime runs all the same.
 _HIDDEN = "bct.hidden"
+# Newest opset whose Resize and Upsample divide a pixel's place by the scale, and nothing else.
+LAST_ASYMMETRIC = 10
 
 
 class ConversionError(Exception):
@@ -54,8 +56,20 @@ def raise_opset(model: onnx.ModelProto, target: int) -> onnx.ModelProto:
     for node in _nodes(converted.graph):
         if node.domain == _HIDDEN:
             node.domain = ""
+    _mend_resize(converted.graph, opset_of(model))
     _give_weights_back(converted.graph, weights, inputs)
     return _with_header(model, converted, target)
+
+
+def _mend_resize(graph: onnx.GraphProto, before: int) -> None:
+    """Let Resize, and what was Upsample, place pixels as before opset 11; the converter leaves that to defaults."""
+    if before > LAST_ASYMMETRIC:
+        return
+    for node in _nodes(graph):
+        if node.op_type == "Resize" and not node.domain:
+            named = {attribute.name for attribute in node.attribute}
+            old = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+            node.attribute.extend(onnx.helper.make_attribute(k, v) for k, v in old.items() if k not in named)
 
 
 def _drop_defaults(graph: onnx.GraphProto) -> None:

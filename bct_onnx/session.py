@@ -60,8 +60,8 @@ class Thrift(enum.Enum):
 class Session:
     """A model loaded on the CPU with default threads."""
 
-    def __init__(self, path: str | Path, thrift: Thrift = Thrift.NONE) -> None:
-        """Load a file; OrtError when ONNX Runtime does not."""
+    def __init__(self, model: str | Path | bytes, thrift: Thrift = Thrift.NONE) -> None:
+        """Load a file, or a model as its bytes; OrtError when ONNX Runtime does not."""
         options = ort.SessionOptions()
         options.log_severity_level = _FATAL
         if thrift is not Thrift.NONE:
@@ -71,9 +71,8 @@ class Session:
             options.add_session_config_entry("session.disable_prepacking", "1")
         try:
             # Without its fallback ONNX Runtime neither prints nor loads a second time.
-            self._session = ort.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
-            )
+            given = model if isinstance(model, bytes) else str(model)
+            self._session = ort.InferenceSession(given, options, providers=["CPUExecutionProvider"], enable_fallback=0)
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise OrtError(essential_words(error)) from error
         self._types = {value.name: value.type for value in self._session.get_inputs()}

@@ -132,19 +132,26 @@ def _verification(report: Report) -> Table:
         shapes = ", ".join(f"{name} {list(shape)}" for name, shape in verification.timed_shapes.items())
         caption = f"{before:.1f} ms before, {after:.1f} ms after: {before / after:.2f}x as fast ({shapes})"
     table = Table(
-        title=f"Verified on {verification.feeds} feeds in ONNX Runtime",
+        title=f"Verified on {len(verification.feeds)} feeds in ONNX Runtime",
         caption=caption,
         title_justify="left",
         caption_justify="left",
     )
     table.add_column("output")
-    for column in ("largest error", "relative error", "cosine", "same argmax"):
+    for column in ("error", "means", "same decisions", "largest difference"):
         table.add_column(column, justify="right")
+    table.add_column("worst on", overflow="fold")
     for name, error in verification.outputs.items():
-        figures = (error.max_abs, error.rel_l2, error.cosine)
-        shown = ["" if figure is None else f"{figure:.4g}" for figure in figures]
-        same = error.same_argmax if error.same_argmax is not None else error.same
-        table.add_row(escape(name), *shown, "" if same is None else f"{same:.1%}")
+        means = f"perplexity +{error.perplexity:.1%}" if error.perplexity is not None else error.kind
+        same = error.decisions if error.decisions is not None else error.same
+        table.add_row(
+            escape(name),
+            "" if error.error is None else f"{error.error:.3g}",
+            means,
+            "" if same is None else f"{same:.1%}",
+            "" if error.max_abs is None else f"{error.max_abs:.3g}",
+            Text("" if error.worst is None else verification.feeds[error.worst]),
+        )
     return table
 
 

@@ -2,7 +2,8 @@
 
 import math
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,51 +13,81 @@ from bct_onnx.arrays import Array, Feed
 from bct_onnx.errors import BctError
 from bct_onnx.inputs.flow import flatten
 from bct_onnx.inputs.roles import ModelInput, find_inputs
+from bct_onnx.inputs.scale import Values, with_scales
 from bct_onnx.inputs.sizes import PLANS, axis_kinds, complete, concrete_shape, fallbacks
-from bct_onnx.inputs.values import make_value, numpy_type, redraw
+from bct_onnx.inputs.values import make_value, numpy_type
 
 # Elements of an input beyond which numpy cannot even count bytes.
 _MOST_ELEMENTS = 1 << 48
 
 
-def candidate_feeds(model: ModelProto, seed: int) -> Iterator[Iterator[Feed]]:
-    """Yield groups of feeds, the likeliest group first; take from the first group in which any runs.
+@dataclass(frozen=True)
+class Plan:
+    """What a feed is made by: the model's inputs, and how many rows, tokens and so on they hold.
 
-    Each group has at most four feeds of different sizes, each made when asked for. The same seed
-    gives the same feeds. BctError when an input's type cannot be fed, MemoryError when its size cannot.
+    Attributes:
+        inputs: the inputs of the model.
+        counts: sizes by what they count, as `sizes.PLANS` has them.
+        seed: of what is drawn.
+        plain: no padding and small token numbers, for models that bear no more.
+    """
+
+    inputs: tuple[ModelInput, ...]
+    counts: Mapping[str, int]
+    seed: tuple[int, ...]
+    plain: bool
+
+    def sizes(self, **changes: int) -> dict[str, int]:
+        """Return the counts, some of them changed, with those that follow from them."""
+        return complete({**self.counts, **changes}, self.inputs)
+
+    def shapes(self, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every input."""
+        kinds = axis_kinds(self.inputs)
+        return {entry.name: concrete_shape(entry, kinds, sizes) for entry in self.inputs}
+
+    def feed(self, **changes: int) -> Feed:
+        """Make the feed, with some of the counts changed; MemoryError for one that no memory holds."""
+        sizes = self.sizes(**changes)
+        shapes = self.shapes(sizes)
+        if any(math.prod(shape) > _MOST_ELEMENTS for shape in shapes.values()):
+            raise MemoryError("an input is declared larger than any memory")
+        rng = np.random.default_rng(self.seed)
+        return {e.name: make_value(e, shapes[e.name], sizes, rng, self.plain) for e in self.inputs}
+
+
+def candidate_plans(model: ModelProto, seed: int, values: Values | None = None) -> Iterator[Iterator[Plan]]:
+    """Yield groups of plans, the likeliest group first; take from the first group in which any runs.
+
+    Each group has at most four plans of different sizes. `values` gives the values of initializers, from which the
+    scale of features follows; without, they are standard normal. BctError when an input's type cannot be fed.
     """
     flow = flatten(model)
-    inputs = find_inputs(model, flow)
-    kinds = axis_kinds(inputs)
+    inputs = with_scales(find_inputs(model, flow), flow, values)
     tried: set[object] = set()
 
-    def group(change: Mapping[str, int], plain: bool) -> Iterator[Feed]:
+    def group(change: Mapping[str, int], plain: bool) -> Iterator[Plan]:
         seen_before = frozenset(tried)
-        for number, plan in enumerate(PLANS):
-            sizes = complete({**plan, **change, "feed": number}, inputs)
-            shapes = {entry.name: concrete_shape(entry, kinds, sizes) for entry in inputs}
-            key = (plain, sizes["past"], *shapes.values())
-            if key in seen_before:
-                continue
-            if any(math.prod(shape) > _MOST_ELEMENTS for shape in shapes.values()):
-                raise MemoryError("an input is declared larger than any memory")
-            tried.add(key)
-            rng = np.random.default_rng([seed, number])
-            yield {e.name: make_value(e, shapes[e.name], sizes, rng, plain) for e in inputs}
+        for number, counts in enumerate(PLANS):
+            plan = Plan(inputs, {**counts, **change, "feed": number}, (seed, number), plain)
+            sizes = plan.sizes()
+            key = (plain, sizes["past"], *plan.shapes(sizes).values())
+            if key not in seen_before:
+                tried.add(key)
+                yield plan
 
     for change in fallbacks(inputs, flow):
         for plain in (False, True):
             yield group(change, plain)
 
 
-def redrawn(model: ModelProto, feeds: Sequence[Feed], seed: int) -> list[Feed]:
-    """Return feeds like those that `candidate_feeds` made for the model: what is drawn in them is drawn anew."""
-    inputs = find_inputs(model, flatten(model))
-    generators = [np.random.default_rng([seed, number]) for number in range(len(feeds))]
-    return [
-        {entry.name: redraw(entry, feed[entry.name], rng) for entry in inputs}
-        for feed, rng in zip(feeds, generators, strict=True)
-    ]
+def candidate_feeds(model: ModelProto, seed: int) -> Iterator[Iterator[Feed]]:
+    """Yield groups of feeds by `candidate_plans`, each made when asked for. The same seed gives the same feeds.
+
+    MemoryError when the size of an input cannot be fed.
+    """
+    for group in candidate_plans(model, seed):
+        yield (plan.feed() for plan in group)
 
 
 def load_feeds(path: str | Path, model: ModelProto) -> list[Feed]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from onnx import ModelProto
+from onnx import ModelProto, numpy_helper
 
 from bct_onnx.arrays import Array, Feed, Outputs, Run
 from bct_onnx.errors import BctError
-from bct_onnx.inputs.feeds import candidate_feeds
+from bct_onnx.inputs.feeds import Plan, candidate_plans
+from bct_onnx.inputs.scale import Values
+from bct_onnx.inputs.text import decoder_of
 from bct_onnx.session import OrtError, TooLongError
 
 
@@ -23,33 +25,74 @@ class Answered(NamedTuple):
     outputs: list[Outputs]
     kinds: list[str]
 
+    def add(self, feed: Feed, answer: Outputs, kind: str) -> None:
+        """Add one feed."""
+        for everything, one in zip(self, (feed, answer, kind), strict=True):
+            everything.append(one)  # type: ignore[attr-defined]
+
+    def or_refuse(self, path: str | Path, reason: str) -> Answered:
+        """Return this, or raise BctError where there is no feed."""
+        if not self.feeds:
+            raise BctError(f"{path}: no feed made for the model runs; give one with --feeds FILE.npz ({reason})")
+        return self
+
 
 def made_feeds(run: Run, path: str | Path, model: ModelProto, seed: int, budget_seconds: float) -> Answered:
-    """Return the feeds of the first group in which any runs, with their outputs; BctError where none does."""
-    start = time.monotonic()
-    first_error = ""
-    for group in candidate_feeds(model, seed):
-        feeds: list[Feed] = []
-        outputs: list[Outputs] = []
-        for feed in group:
+    """Return the feeds of the first group in which any runs, with their outputs; BctError where none does.
+
+    A language model reads text of its own, behind caches that it filled itself; what cannot be made so stays as drawn.
+    """
+    start, first_error = time.monotonic(), ""
+    for group in candidate_plans(model, seed, values_of(model, Path(path).parent)):
+        made = Answered([], [], [])
+        for plan in group:
+            feed, late = plan.feed(), time.monotonic() - start > budget_seconds
+            if late and (made.feeds or first_error):
+                return made.or_refuse(path, first_error)
             try:
                 answer = run(feed)
             except TooLongError as error:
                 raise BctError(f"{path}: {error}; give shorter inputs with --feeds FILE.npz") from error
             except OrtError as error:
                 first_error = first_error or str(error)
-            else:
-                if _says_something(answer):
-                    feeds.append(feed)
-                    outputs.append(answer)
-                first_error = first_error or "every output is empty, NaN or infinite"
-            if time.monotonic() - start > budget_seconds:
-                break
-        if feeds:
-            return Answered(feeds, outputs, [kind_of(feed) for feed in feeds])
-        if time.monotonic() - start > budget_seconds:
-            break
-    raise BctError(f"{path}: no feed made for the model runs; give one with --feeds FILE.npz ({first_error})")
+                continue
+            if _says_something(answer):
+                made.add(*((feed, answer, kind_of(feed)) if late else _plausible(run, plan, feed, answer)))
+            first_error = first_error or "every output is empty, NaN or infinite"
+        if made.feeds:
+            return made
+    return Answered([], [], []).or_refuse(path, first_error)
+
+
+def more_feeds(run: Run, path: str | Path, model: ModelProto, feeds: Sequence[Feed], count: int) -> list[Feed]:
+    """Return the feeds that were made for a model, and as many like them as are wanted."""
+    found, seed = list(feeds), 0
+    while len(found) < count:
+        seed += 1
+        found += made_feeds(run, path, model, seed, float("inf")).feeds
+    return found[:count]
+
+
+def values_of(model: ModelProto, folder: Path) -> Values:
+    """Return what reads an initializer of the main graph; its data may lie in files of the folder."""
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+
+    def values(name: str) -> Array | None:
+        return numpy_helper.to_array(tensors[name], base_dir=str(folder)) if name in tensors else None
+
+    return values
+
+
+def _plausible(run: Run, plan: Plan, feed: Feed, answer: Outputs) -> tuple[Feed, Outputs, str]:
+    """Return the feed of a language model with text and caches of its own, and its answer; others as they are."""
+    decoder = decoder_of(run, plan, feed, answer)
+    if decoder is None:
+        return feed, answer, kind_of(feed)
+    try:
+        better, kind = decoder.plausible(feed, np.random.default_rng((*plan.seed, 1)))
+        return better, run(better), kind
+    except OrtError:
+        return feed, answer, f"tokens and caches drawn at random, {kind_of(feed)}"
 
 
 def kind_of(feed: Feed) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto
 
+from bct_onnx.arrays import Array
 from bct_onnx.inputs.flow import Flow, Use
 
 Dim = int | str
@@ -38,7 +39,8 @@ class Role(enum.Enum):
 class ModelInput:
     """One input: name, ONNX element type, dims (int fixed, str symbolic), container, role, rows of the table.
 
-    `axis_sizes` are sizes that the weights demand, by negative axis.
+    `axis_sizes` are sizes that the weights demand, by negative axis. `mean` and `scale` are those of its numbers,
+    broadcast to its shape from the last axis (from the second where channels come first).
     """
 
     name: str
@@ -48,6 +50,8 @@ class ModelInput:
     role: Role
     rows: int | None = None
     axis_sizes: Mapping[int, int] = field(default_factory=dict)
+    mean: Array | None = field(default=None, compare=False)
+    scale: Array | None = field(default=None, compare=False)
 
 
 _INTEGERS = {TensorProto.INT32, TensorProto.INT64, TensorProto.UINT32, TensorProto.UINT64}
@@ -77,6 +81,10 @@ _MASK_USES = {
 _ADDITIVE_USES = {("Add", 0), ("Add", 1), ("Attention", 3), ("com.microsoft.Attention", 5)}
 _ADDITIVE_USES |= {("com.microsoft.MultiHeadAttention", 5)}
 _WEIGHT_USES = {("MatMul", 1), ("Gemm", 1), ("com.microsoft.Attention", 1)}
+
+_CACHE_USES = {("com.microsoft.GroupQueryAttention", 3), ("com.microsoft.GroupQueryAttention", 4)}
+# Nodes between a product and the attention that reads it.
+_MOST_STEPS = 8
 
 # Names of one-number inputs: pattern, the size they follow (None: none), what is added to it.
 CONTROLS: tuple[tuple[str, str | None, float], ...] = (
@@ -153,6 +161,8 @@ def _table_rows(uses: Sequence[Use], flow: Flow) -> int | None:
 def _axis_sizes(uses: Sequence[Use], flow: Flow) -> dict[int, int]:
     """Return the axis sizes that the first weight that meets the input demands."""
     for use in uses:
+        if (size := _head_size(use, flow)) is not None:
+            return {-1: size}
         if use.index != 0 or len(use.node.inputs) < 2:
             continue
         shape = flow.shape(use.node.inputs[1])
@@ -167,6 +177,32 @@ def _axis_sizes(uses: Sequence[Use], flow: Flow) -> dict[int, int]:
         if use.node.op == "LayerNormalization":
             return {-1: shape[-1]}
     return {}
+
+
+def _head_size(use: Use, flow: Flow) -> int | None:
+    """Return the width of a head where the input is a cache of an operator that knows how many heads there are."""
+    if (use.node.op, use.index) not in _CACHE_USES:
+        return None
+    heads, kv_heads = (use.node.integers(name) for name in ("num_heads", "kv_num_heads"))
+    parts = (*heads, *kv_heads, *kv_heads) if len(use.node.inputs) < 2 or not use.node.inputs[1] else heads
+    width = _width(use.node.inputs[0], flow)
+    return width // sum(parts) if width and parts else None
+
+
+def _width(name: str, flow: Flow) -> int | None:
+    """Return the columns of the product behind a value, seen through additions, rotations and reshapes."""
+    for _ in range(_MOST_STEPS):
+        node = flow.producers.get(name)
+        if node is None:
+            return None
+        if node.op == "com.microsoft.MatMulNBits":
+            return node.integers("N")[0]
+        shape = flow.shape(node.inputs[1]) if node.op in ("MatMul", "Gemm") else None
+        if shape:
+            return shape[-2 if node.integers("transB") == (1,) else -1]
+        behind_bias = node.op == "Add" and flow.shape(node.inputs[0]) is not None
+        name = node.inputs[1 if behind_bias else 0]
+    return None
 
 
 def _role(  # noqa: C901, PLR0911, PLR0912 - an ordered list of rules, one a line

@@ -1,39 +1,169 @@
-"""Token numbers on which a language model has something to say."""
+"""Text of a language model's own, and the caches that it filled while it read it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from bct_onnx.arrays import Feed, Run
-from bct_onnx.measure.answers import LOGITS, TOKENS_RANK
+from bct_onnx.arrays import Array, Feed, Outputs, Run
+from bct_onnx.inputs.feeds import Plan
+from bct_onnx.inputs.roles import ModelInput, Role
+from bct_onnx.session import OrtError
 
-# Rounds in which every token of a made text is drawn anew from what the model expects there.
+# Outputs of which a softmax is taken; those of every token are [batch, tokens, vocabulary].
+LOGITS = re.compile("logit", re.IGNORECASE)
+TOKENS_RANK, TEXT_RANK = 3, 2
+# Tokens that are drawn one after the other; longer texts are several of these side by side.
+PIECE = 32
+# Rounds in which every token is drawn anew from what the model expects there, where it has no cache.
 ROUNDS = 6
-TEXT_RANK = 2
+# Part of the distribution that a token is drawn from, the likeliest first: the tail, drawn as often as it stands there,
+# leads a small model astray (Holtzman et al., arXiv 1904.09751).
+NUCLEUS = 0.95
+# Names of what goes in, and of the same thing that comes out.
+_CACHE_WORDS = re.compile(r"past_key_values|present_key_values|past|present|cache|updated|output|input|new|_out$|_in$")
 
 
-def with_own_text(feeds: Sequence[Feed], run: Run, seed: int = 0) -> list[Feed]:
-    """Return the feeds with token numbers that a language model itself expects one after the other.
+@dataclass(frozen=True)
+class Decoder:
+    """A model that gives logits of every token.
 
-    All places are drawn at once from the logits of the place before, a few rounds of it. Feeds of models that do not
-    give logits [batch, tokens, vocabulary] for token numbers [batch, tokens] come back as they are.
+    Attributes:
+        run: runs it.
+        plan: makes its feeds.
+        tokens: name of the input of token numbers, [batch, tokens].
+        logits: name of the output, [batch, tokens, vocabulary].
+        caches: output that becomes each input of earlier keys and values.
     """
-    rng = np.random.default_rng(seed)
-    return [_own_text(feed, run, rng) for feed in feeds]
+
+    run: Run
+    plan: Plan
+    tokens: str
+    logits: str
+    caches: Mapping[str, str]
+
+    def plausible(self, feed: Feed, rng: np.random.Generator) -> tuple[Feed, str]:
+        """Return a feed with text and caches of the model's own in place of those drawn, and what it is in words."""
+        rows, count = np.shape(feed[self.tokens])
+        if not self.caches:
+            return self._drawn_in_rounds(feed, rng), f"text of its own, {rows} x {count} tokens"
+        past = self.plan.sizes()["past"] if _reads_cache(self.plan) else 0
+        text = self._text(feed, rows, past + count, rng)
+        tokens = np.asarray(text, np.asarray(feed[self.tokens]).dtype)
+        kind = f"text of its own, {rows} x {count} tokens"
+        if not past:
+            return {**feed, self.tokens: tokens}, kind
+        caches = self._after(feed, tokens[:, :past])
+        return {**feed, **caches, self.tokens: tokens[:, past:]}, f"{kind}, a cache of its own of {past}"
+
+    def _after(self, feed: Feed, tokens: Array) -> Feed:
+        """Return the caches that the model leaves behind tokens [batch, past] which nothing precedes."""
+        first = self._like(feed, self.plan.feed(sequence=tokens.shape[1], past=0))
+        for entry in self._masks():
+            first[entry.name] = np.asarray(feed[entry.name])[:, : np.shape(first[entry.name])[1]]
+        return self._kept({**first, self.tokens: tokens}, {})
+
+    def _text(self, feed: Feed, rows: int, length: int, rng: np.random.Generator) -> Array:
+        """Return token numbers [rows, length], in pieces that are drawn one token after the other."""
+        pieces = -(-length // PIECE)
+        size = -(-length // pieces)
+        start = self._like(feed, self.plan.feed(batch=rows * pieces, sequence=1, past=0))
+        tokens = np.asarray(start[self.tokens])
+        if tokens.shape != (rows * pieces, 1):
+            raise OrtError("the model's batch is fixed")
+        made: list[Array] = [tokens]
+        caches: Feed = {}
+        step: Feed = {**start, **self._unmasked(start)}
+        while len(made) < size:
+            answer = self.run(step)
+            made.append(_draw(answer[self.logits][:, -1], rng).astype(tokens.dtype)[:, None])
+            caches = self._taken(answer, caches)
+            following = self._like(feed, self.plan.feed(batch=rows * pieces, sequence=1, past=len(made) - 1))
+            step = {**following, **self._unmasked(following), **caches, self.tokens: made[-1]}
+        return np.concatenate(made, axis=1).reshape(rows, -1)[:, :length]
+
+    def _kept(self, feed: Feed, caches: Feed) -> Feed:
+        return self._taken(self.run(feed), caches)
+
+    def _taken(self, answer: Outputs, before: Feed) -> Feed:
+        """Return the caches in an answer; what a step does not give again, as of an encoder's output, stays."""
+        return {
+            name: before[name] if name in before and not answer[output].size else answer[output]
+            for name, output in self.caches.items()
+        }
+
+    def _like(self, feed: Feed, other: Feed) -> dict[str, Array]:
+        """Return another feed with what both have in the same shape, an encoder's output, say, taken from the first."""
+        own = {self.tokens, *self.caches, *(entry.name for entry in self._masks())}
+        drawn = {e.name for e in self.plan.inputs if e.role in (Role.NUMBERS, Role.MASK, Role.WEIGHT)} - own
+        return {
+            name: np.asarray(feed[name] if name in drawn and np.shape(feed[name]) == np.shape(value) else value)
+            for name, value in other.items()
+        }
+
+    def _masks(self) -> list[ModelInput]:
+        """Return the masks of the tokens and what precedes them."""
+        return [e for e in self.plan.inputs if e.role is Role.MASK and len(e.shape) == 2 and "encoder" not in e.name]
+
+    def _unmasked(self, feed: Feed) -> Feed:
+        return {entry.name: np.ones_like(np.asarray(feed[entry.name])) for entry in self._masks()}
+
+    def _drawn_in_rounds(self, feed: Feed, rng: np.random.Generator) -> Feed:
+        """Return the feed with all tokens drawn at once from the logits of the place before, a few rounds of it."""
+        for _ in range(ROUNDS):
+            tokens, logits = np.asarray(feed[self.tokens]), self.run(feed)[self.logits]
+            drawn = _draw(logits[:, :-1], rng).astype(tokens.dtype)
+            feed = {**feed, self.tokens: np.concatenate([tokens[:, :1], drawn], axis=1)}
+        return feed
 
 
-def _own_text(feed: Feed, run: Run, rng: np.random.Generator) -> Feed:
-    for _ in range(ROUNDS):
-        answer = run(feed)
-        logits = next((array for name, array in answer.items() if LOGITS.search(name)), None)
-        tokens = feed.get("input_ids")
-        if logits is None or not isinstance(tokens, np.ndarray) or tokens.ndim != TEXT_RANK:
-            return feed
-        if logits.ndim != TOKENS_RANK or logits.shape[:TEXT_RANK] != tokens.shape or not np.isfinite(logits).all():
-            return feed
-        # The largest of logits with Gumbel noise is a draw from their softmax.
-        drawn = (logits + rng.gumbel(size=logits.shape)).argmax(axis=-1).astype(tokens.dtype)
-        feed = {**feed, "input_ids": np.concatenate([tokens[:, :1], drawn[:, :-1]], axis=1)}
-    return feed
+def decoder_of(run: Run, plan: Plan, feed: Feed, answer: Outputs) -> Decoder | None:
+    """Return the language model that answers so to a feed, or None for a model of another kind."""
+    tokens = next((e.name for e in plan.inputs if e.role is Role.IDS and np.ndim(feed[e.name]) == TEXT_RANK), None)
+    logits = next((name for name, array in answer.items() if LOGITS.search(name) and array.ndim == TOKENS_RANK), None)
+    if tokens is None or logits is None:
+        return None
+    array = answer[logits]
+    if array.shape[:TEXT_RANK] != np.shape(feed[tokens]) or not np.isfinite(array).all():
+        return None
+    entry = next(e for e in plan.inputs if e.name == tokens)
+    if entry.rows is not None and array.shape[-1] < entry.rows:
+        return None  # classes of tokens, not tokens
+    caches = pair_caches([e.name for e in plan.inputs if e.role is Role.CACHE], list(answer))
+    return Decoder(run, plan, tokens, logits, caches)
+
+
+def pair_caches(inputs: Sequence[str], outputs: Iterable[str]) -> dict[str, str]:
+    """Return the output that holds what each cache input is fed with next; none where one of them has no output.
+
+    By their names without the words for earlier and later, `past_key_values.0.key` and `present.0.key`, say.
+    """
+    by_rest = {_rest(name): name for name in outputs}
+    pairs = {name: by_rest.get(_rest(name)) for name in inputs}
+    known = {name: output for name, output in pairs.items() if output is not None}
+    return known if len(known) == len(pairs) == len(set(known.values())) else {}
+
+
+def _rest(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "", _CACHE_WORDS.sub("", name.lower()))
+
+
+def _reads_cache(plan: Plan) -> bool:
+    """Tell whether the model reads the cache that it is given: a merged decoder has a flag for that."""
+    return bool(plan.sizes().get("cached", 1))
+
+
+def _draw(logits: Array, rng: np.random.Generator) -> Array:
+    """Return one number of each row's vocabulary, [...], drawn from the likeliest of logits [..., vocabulary]."""
+    logits = logits.astype(np.float64)
+    order = np.argsort(-logits, axis=-1)
+    ordered = np.take_along_axis(logits, order, -1)
+    odds = np.exp(ordered - ordered[..., :1])
+    odds /= odds.sum(axis=-1, keepdims=True)
+    inside = np.cumsum(odds, axis=-1) - odds < NUCLEUS
+    # The largest of logits with Gumbel noise is a draw from their softmax.
+    noisy = np.where(inside, ordered + rng.gumbel(size=ordered.shape), -np.inf)
+    return np.take_along_axis(order, noisy.argmax(axis=-1)[..., None], -1)[..., 0]

@@ -18,9 +18,12 @@ _UNFEEDABLE = "input {name!r} has element type {type}, which the Python interfac
 
 # Rows that token numbers for models that bear no more are of.
 _PLAIN_ROWS = 2
-# Roles of values that do not follow from sizes.
-_DRAWN = frozenset({Role.IDS, Role.TYPES, Role.INDICES, Role.BYTES, Role.TEXT, Role.WEIGHT, Role.CACHE, Role.NUMBERS})
 PICTURE_RANK, SMALLEST_PICTURE = 4, 8
+# Inputs that hold sound or its spectrum, samples that are alike, and those over which it swells.
+SOUND = re.compile("input_features|input_values|audio|wave|speech|mel|frames")
+NEIGHBOURS, SWELL = 4, 64
+# Tokens from which words repeat.
+_SHORTEST_TEXT = 4
 _LEAVES = 150
 
 
@@ -44,16 +47,6 @@ def make_value(
         value = _drawn(entry, shape, rng, plain)
     array = np.asarray(value, numpy_type(entry))
     return [array, array] if entry.container == "sequence" else array
-
-
-def redraw(entry: ModelInput, value: Value, rng: np.random.Generator) -> Value:
-    """Return values like those made for an input, drawn anew; those that follow from sizes alone stay."""
-    if entry.role not in _DRAWN:
-        return value
-    first = value[0] if isinstance(value, list) else value
-    plain = entry.role is Role.IDS and first.max(initial=0) < _PLAIN_ROWS
-    array = np.asarray(_drawn(entry, first.shape, rng, plain), numpy_type(entry))
-    return [array, array] if isinstance(value, list) else array
 
 
 def _counted(  # noqa: PLR0911 - a table by role
@@ -86,7 +79,7 @@ def _drawn(entry: ModelInput, shape: tuple[int, ...], rng: np.random.Generator, 
     match entry.role:
         case Role.IDS:
             rows = entry.rows or _UNKNOWN_ROWS
-            return rng.integers(0, min(_PLAIN_ROWS, rows) if plain else rows, shape)
+            return rng.integers(0, min(_PLAIN_ROWS, rows), shape) if plain else _words(rows, shape, rng)
         case Role.TYPES | Role.INDICES:
             return rng.integers(0, min(2, entry.rows or 2), shape)
         case Role.BYTES:
@@ -97,9 +90,50 @@ def _drawn(entry: ModelInput, shape: tuple[int, ...], rng: np.random.Generator, 
         case Role.WEIGHT:
             return np.asarray(rng.standard_normal(shape) / np.sqrt(shape[0]))
         case Role.NUMBERS if len(shape) == PICTURE_RANK and min(shape[-2:]) >= SMALLEST_PICTURE:
-            return _pictures(shape, rng)
+            return _at_scale(_pictures(shape, rng), entry)
+        case Role.NUMBERS if shape and SOUND.search(entry.name.lower()):
+            return _at_scale(_sound(shape, rng), entry)
         case _:
-            return np.asarray(rng.standard_normal(shape))
+            return _at_scale(np.asarray(rng.standard_normal(shape)), entry)
+
+
+def _words(rows: int, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """Return numbers of a table's rows in which words repeat as in a text: every row of the batch has its own few.
+
+    The n-th of them is drawn as often as 1 / n (Zipf). With all words different, rows that are averaged over their
+    tokens would hardly differ in their answers.
+    """
+    if not shape or shape[-1] < _SHORTEST_TEXT:
+        return rng.integers(0, rows, shape)
+    known = shape[-1] // 2
+    own = rng.integers(0, rows, (*shape[:-1], known))
+    often = 1 / np.arange(1, known + 1)
+    return np.take_along_axis(own, rng.choice(known, shape, p=often / often.sum()), axis=-1)
+
+
+def _at_scale(array: Array, entry: ModelInput) -> Array:
+    """Return standard numbers with the mean and scale that the model expects."""
+    if entry.mean is None or entry.scale is None:
+        return array
+    channels = max(entry.mean.size, entry.scale.size)
+    last = channels in (1, array.shape[-1] if array.ndim else 1)
+    if not last and (array.ndim < 2 or array.shape[1] != channels):
+        return array
+    turned = array if last else np.moveaxis(array, 1, -1)
+    turned = entry.mean.reshape(-1) + entry.scale.reshape(-1) * turned
+    return np.asarray(turned if last else np.moveaxis(turned, -1, 1))
+
+
+def _sound(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """Return noise of unit size that swells and fades and whose neighbours are alike, as in speech."""
+    length = shape[-1] + SWELL
+    noise = rng.standard_normal((*shape[:-1], length + NEIGHBOURS))
+    total = np.cumsum(noise, axis=-1)
+    alike = (total[..., NEIGHBOURS:] - total[..., :-NEIGHBOURS]) / np.sqrt(NEIGHBOURS)
+    total = np.cumsum(rng.standard_normal((*shape[:1], *[1] * (len(shape) - 2), length)), axis=-1)
+    swell = np.exp((total[..., SWELL:] - total[..., :-SWELL]) / np.sqrt(SWELL))
+    sound = alike[..., : shape[-1]] * swell
+    return np.asarray(sound / max(float(np.sqrt(np.square(sound).mean())), np.finfo(np.float32).tiny))
 
 
 def _pictures(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
@@ -111,11 +145,15 @@ def _pictures(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
     """
     n, channels, height, width = shape
     side = min(height, width)
+    # Pictures differ in how large things are, in contrast, and in colour, or their answers would hardly differ.
+    finest, contrast = side * 2.0 ** rng.uniform(-6, -1.5, n), 2.0 ** rng.uniform(-2, 0.5, (n, 1))
+    tint = rng.uniform(-0.8, 0.8, (n, 1)) + rng.uniform(-0.4, 0.4, (n, channels))
     # Sizes of which each octave covers the same area.
-    least, most = max(1.0, side / 64), side / 2
+    least, most = np.maximum(1.0, finest), side / 2
     radius = 1 / np.sqrt(least**-2 + rng.random((_LEAVES, n)) * (most**-2 - least**-2))
     y, x = rng.random((_LEAVES, n)) * height, rng.random((_LEAVES, n)) * width
-    brightness = rng.uniform(-1.2, 1.2, (_LEAVES, n, 1)) + 0.3 * rng.standard_normal((_LEAVES, n, channels))
+    brightness = rng.uniform(-1.2, 1.2, (_LEAVES, n, 1)) + 0.5 * rng.standard_normal((_LEAVES, n, channels))
+    brightness = tint + contrast * brightness
     pictures = np.zeros(shape, np.float32)
     rows, columns = np.arange(height)[:, None], np.arange(width)
     for leaf in range(_LEAVES):

@@ -1,53 +1,62 @@
-"""How far answers are apart, in one number."""
+"""How far all answers of a model are from another's, in one number."""
 
 from __future__ import annotations
 
 import math
-import re
-import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-import numpy as np
-
-from bct_onnx.arrays import Array, Outputs
-from bct_onnx.measure.outputs import find_mismatch, pool
-from bct_onnx.measure.outputs import measure as measure_output
-
-# Outputs of which a softmax is taken; those of every token are [batch, tokens, vocabulary].
-LOGITS = re.compile("logit", re.IGNORECASE)
-TOKENS_RANK = 3
+from bct_onnx.arrays import Array, Feed, Outputs
+from bct_onnx.measure.kinds import Kind
+from bct_onnx.measure.outputs import OutputError, find_mismatch, measure
 
 
-def error(expected: Sequence[Outputs], answered: Sequence[Outputs]) -> float:
-    """Return the error of the float outputs over all feeds, root mean square; infinite for a difference in kind.
+@dataclass(frozen=True)
+class Answers:
+    """What a model answers to feeds.
 
-    Of an output it is the distance between the two when both are scaled to length one, rows of 16 and more values
-    centred. Of the logits of tokens it is at least sqrt(KL / 2), with KL the divergence in nats of the distribution
-    answered from the one expected: 0.1 is 0.02 nats, or 2 % of perplexity. What counts of a class's logits is their
-    order.
+    Attributes:
+        feeds: the feeds.
+        outputs: the outputs by name, for each of them.
     """
-    squares = []
-    for name in expected[0]:
-        pairs = [(one[name], other[name]) for one, other in zip(expected, answered, strict=True)]
-        if any(find_mismatch(one, other) for one, other in pairs):
-            return math.inf
-        cosine = pool([measure_output(one, other) for one, other in pairs]).cosine
-        if cosine is None:
-            continue
-        square = max(0.0, 2 * (1 - cosine))
-        if LOGITS.search(name) and pairs[0][0].ndim == TOKENS_RANK:
-            square = max(square, statistics.fmean(_divergence(one, other) for one, other in pairs) / 2)
-        squares.append(square)
-    return math.sqrt(statistics.fmean(squares)) if squares else 0.0
+
+    feeds: Sequence[Feed]
+    outputs: Sequence[Outputs]
 
 
-def _divergence(expected: Array, answered: Array) -> float:
-    """Return the mean Kullback-Leibler divergence of softmax(answered) from softmax(expected), by rows."""
-    p, q = _log_softmax(expected), _log_softmax(answered)
-    weighed = np.where(np.isneginf(p), 0.0, np.exp(p) * np.nan_to_num(p - q, posinf=0.0, neginf=0.0))
-    return float(weighed.sum(axis=-1).mean()) if p.size else 0.0
+def errors_of(expected: Answers, answered: Sequence[Outputs]) -> tuple[dict[str, OutputError], dict[str, str]]:
+    """Return the error of every output, and what differs in kind, as sentences, of those where something does."""
+    errors, mismatches = {}, {}
+    everything = list(zip(expected.feeds, expected.outputs, answered, strict=True))
+    for name in dict.fromkeys(name for outputs in expected.outputs for name in outputs):
+        found = [(feed, one[name], other.get(name)) for feed, one, other in everything if name in one]
+        mismatch = next(filter(None, (_mismatch(one, other) for _, one, other in found)), None)
+        if mismatch:
+            mismatches[name] = mismatch
+        else:
+            feeds, ones, others = map(list, zip(*found, strict=True))
+            errors[name] = measure(name, ones, others, feeds)
+    return errors, mismatches
 
 
-def _log_softmax(logits: Array) -> Array:
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
+def _mismatch(expected: Array, answered: Array | None) -> str | None:
+    return "is missing" if answered is None else find_mismatch(expected, answered)
+
+
+def figure(errors: Mapping[str, OutputError], mismatches: Mapping[str, str], *, worst: bool) -> float:
+    """Return one error of all outputs: that of the worst output on its worst feed, or the root mean square of all.
+
+    Infinite for a difference in kind. Caches count only where a model gives nothing else.
+    """
+    if mismatches:
+        return math.inf
+    answers = list(_answers(errors.values()))
+    if worst:
+        return max((error.error for error in answers if error.error is not None), default=0.0)
+    squares = [error.mean**2 for error in answers if error.mean is not None]
+    return math.sqrt(sum(squares) / len(squares)) if squares else 0.0
+
+
+def _answers(errors: Iterable[OutputError]) -> list[OutputError]:
+    known = [error for error in errors if error.error is not None]
+    return [error for error in known if error.kind != Kind.CACHE.value] or known

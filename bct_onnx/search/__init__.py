@@ -1,8 +1,7 @@
 """Bits chosen by measurement: what each weight's codes do to the answers, and the smallest file under a goal."""
 
-from bct_onnx.measure.answers import error
 from bct_onnx.search.choice import Choice, Curve, Weight
-from bct_onnx.search.goal import DEFAULT_DROP, DEFAULT_SECONDS, DEFAULT_SLACK, Goal
+from bct_onnx.search.goal import DEFAULT_DROP, DEFAULT_SECONDS, Goal
 from bct_onnx.search.grams import Grams, compensating
 from bct_onnx.search.memory import remembering
 from bct_onnx.search.record import SearchRecord, plot
@@ -12,7 +11,6 @@ from bct_onnx.search.tune import within_bytes, within_error
 __all__ = [
     "DEFAULT_DROP",
     "DEFAULT_SECONDS",
-    "DEFAULT_SLACK",
     "Choice",
     "Curve",
     "Goal",
@@ -21,7 +19,6 @@ __all__ = [
     "Sensitivity",
     "Weight",
     "compensating",
-    "error",
     "measure",
     "plot",
     "remembering",

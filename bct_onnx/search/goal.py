@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from bct_onnx.errors import BctError
 
 DEFAULT_SECONDS = 60.0
-# What the default preset allows: 1.6 % of perplexity, or about 3 decisions in 100, mostly near ties; more only where 8
-# bits err by nearly as much, as what is left then is in the activations' codes.
-DEFAULT_DROP, DEFAULT_SLACK = 0.09, 1.25
+# What the default preset allows: 1.6 % of perplexity, or about 3 decisions in 100, mostly near ties.
+DEFAULT_DROP = 0.09
 
 
 @dataclass(frozen=True)
@@ -17,11 +16,10 @@ class Goal:
     """The smallest file with a bounded error, or the least error in a bounded file.
 
     Attributes:
-        max_drop: largest error of the outputs, as `answers.error` defines it.
+        max_drop: largest error of the outputs, as `measure.outputs` defines it.
         target_ratio: how many times smaller than the input the file is to be.
         target_bytes: bytes of the file.
         seconds: time for measurements at a nominal speed; what does not fit is taken from weights like it.
-        slack: error allowed in any case, as a multiple of that at the most bits.
         asked: whether somebody asked for it; if not it gives way to what stands against it.
     """
 
@@ -29,7 +27,6 @@ class Goal:
     target_ratio: float | None = None
     target_bytes: int | None = None
     seconds: float = DEFAULT_SECONDS
-    slack: float = 0.0
     asked: bool = True
 
     def __post_init__(self) -> None:

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from bct_onnx import files
 from bct_onnx.arrays import Feed, Outputs
-from bct_onnx.inputs.feeds import redrawn
-from bct_onnx.inputs.text import with_own_text
-from bct_onnx.measure import answers
+from bct_onnx.inputs.made import more_feeds
+from bct_onnx.measure import Answers, errors_of, figure
 from bct_onnx.search.choice import Curve, Weight
 from bct_onnx.search.switchable import Switch, Switchable, formats, stored_bytes
 from bct_onnx.search.work import plan
@@ -57,7 +56,8 @@ class Sensitivity:
 
     def error(self, run: Callable[[Feed], Outputs]) -> float:
         """Return the error of a model that `run` answers with."""
-        return rounded(answers.error(self.expected, [run(feed) for feed in self.feeds]))
+        answered = [run(feed) for feed in self.feeds]
+        return rounded(figure(*errors_of(Answers(self.feeds, self.expected), answered), worst=True))
 
 
 def measure(
@@ -83,7 +83,7 @@ def measure(
     planned = plan(costs, len(switchable.switches), seconds)
     if made:
         answered = max(planned.feeds, int((np.cumsum(costs) <= ANSWERS_SHARE * seconds).sum()))
-        feeds = with_own_text(_more(model, feeds, answered), switchable.run)
+        feeds = more_feeds(switchable.run, model.path, model.proto, feeds, answered)
     expected = [switchable.run(feed) for feed in feeds]
     switches = sorted(switchable.switches, key=lambda switch: -switch.matrix.size)
     probed: list[float | None] = []
@@ -108,14 +108,6 @@ def measure(
     return Sensitivity(Curve(weights), measured, measured < planned.weights, time.monotonic() - start, feeds, expected)
 
 
-def _more(model: files.ModelFile, feeds: Sequence[Feed], count: int) -> list[Feed]:
-    """Return the feeds made for the model, and as many like them as are wanted."""
-    found = list(feeds)
-    while len(found) < count:
-        found += redrawn(model.proto, feeds, seed=len(found))
-    return found[:count]
-
-
 def rounded(error: float) -> float:
     """Return an error with the digits that are the same on every run."""
     return float(f"{error:.{DIGITS}g}")
@@ -132,7 +124,8 @@ def _probe(
     available = formats(switch, options)
     fmt = available[_probe_bits(available)]
     coded = switch.laid_out(decode(encode(switch.matrix, fmt, options.workers)))
-    return rounded(answers.error(expected, [switchable.run(feed, {switch.tensor: coded}) for feed in feeds])) ** 2
+    answered = [switchable.run(feed, {switch.tensor: coded}) for feed in feeds]
+    return rounded(figure(*errors_of(Answers(feeds, expected), answered), worst=False)) ** 2
 
 
 def _probe_bits(widths: Mapping[int, object]) -> int:

@@ -44,12 +44,8 @@ def within_bytes(curve: Curve, limit: float, size_of: Callable[[Bits], int]) -> 
     return choice, size <= limit
 
 
-def within_error(
-    curve: Curve, limit: float, error_of: Callable[[Bits], float], slack: float = 0.0
-) -> tuple[Choice, bool]:
+def within_error(curve: Curve, limit: float, error_of: Callable[[Bits], float]) -> tuple[Choice, bool]:
     """Return the bits of the smallest file found that errs by at most `limit`, and whether any does.
-
-    With `slack` it may err by so many times what the most bits err by, if that is more.
 
     The most bits come first: they err by what the curve knows nothing of, the activations' codes. From there the
     squared error is taken to go in a straight line with the one expected, then in the line through the tries around
@@ -60,7 +56,6 @@ def within_error(
         return Try(at, float(curve.errors[at]) ** 2, error_of(curve.point(at).bits) ** 2)
 
     met, other = attempt(0), None
-    limit = max(limit, slack * math.sqrt(met.found))
     if met.found > limit**2:
         return curve.point(0), False
     most = len(curve.bytes) - 1

@@ -1,7 +1,7 @@
 """Verification: the compressed model must answer like the input model on the same feeds."""
 
 from bct_onnx.inputs.feeds import load_feeds
-from bct_onnx.measure.outputs import OutputError
+from bct_onnx.measure import OutputError
 from bct_onnx.session import Latency
 from bct_onnx.verify.comparison import Bound, Reference, Verification, compare, default_bound, run_reference
 

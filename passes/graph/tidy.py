@@ -11,9 +11,8 @@ from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from .constants import constant_bytes, load
 from .editor import SHARED_BYTES, has_body, output_names, redirect, scopes, walk
+from .random import RANDOM
 
-# Two runs of these need not give the same.
-RANDOM = frozenset({"Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform"})
 # Longer names of inner tensors become t0, t1, ...; the nodes keep theirs.
 LONGEST_NAME = 12
 

@@ -1,0 +1,48 @@
+"""Models that draw numbers: which outputs differ from run to run, and seeds with which they do not."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from bct_onnx.arrays import Array, Feed, Outputs
+from bct_onnx.session import Session
+from passes.graph.random import RANDOM
+
+# Threads that add in another order change less than this part of a value's size.
+ROUNDING = 1e-3
+
+
+def random_outputs(session: Session, feed: Feed, before: Outputs) -> tuple[str, ...]:
+    """Return the names of the float outputs that a second run of a feed gives other values."""
+    again = session.run(feed)
+    return tuple(name for name, array in before.items() if not _is_same(array, again.get(name)))
+
+
+def seeded(path: str | Path) -> bytes:
+    """Return a model of less than 2 GB whose operators that draw numbers have seeds, by their order."""
+    model = onnx.load_model(path)
+    for number, node in enumerate(_random_nodes(model.graph)):
+        kept = [attribute for attribute in node.attribute if attribute.name != "seed"]
+        del node.attribute[:]
+        node.attribute.extend([*kept, onnx.helper.make_attribute("seed", float(number + 1))])
+    return bytes(model.SerializeToString())
+
+
+def _random_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    found = []
+    for node in graph.node:
+        found += [node] if node.op_type in RANDOM else []
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                found += _random_nodes(body)
+    return found
+
+
+def _is_same(one: Array, other: Array | None) -> bool:
+    if other is None or one.shape != other.shape:
+        return False
+    if one.dtype.kind != "f":
+        return bool(np.array_equal(one, other))
+    size = np.abs(one[np.isfinite(one)]).max(initial=0.0)
+    return bool(np.allclose(one, other, rtol=0, atol=ROUNDING * float(size), equal_nan=True))
