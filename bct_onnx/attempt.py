@@ -90,7 +90,7 @@ class Attempt:
         result = self._once(model, options, notes)
         try:
             self._check(result)
-        except VerificationError as error:
+        except InaccurateError as error:
             return self._mended(model, options, result, error)
         return result
 
@@ -125,7 +125,7 @@ class Attempt:
         if result.verification:
             result.verification.check(self.bound(result))
 
-    def _mended(self, model: files.ModelFile, options: Options, result: Result, error: VerificationError) -> Result:
+    def _mended(self, model: files.ModelFile, options: Options, result: Result, error: InaccurateError) -> Result:
         """Return a result that keeps its bound with a few weights in float, or raise the error with what is known."""
         advice = "keep more bits (--preset fast), verify on real inputs (--feeds), or relax the bound (--max-rel-error)"
         tensors = [tensor for report in result.passes for tensor in report.tensors if tensor.bytes_after]
@@ -166,8 +166,9 @@ class Attempt:
         if not small:
             notes.append(f"the model is too large to measure its weights: {options.bits} bits everywhere")
             return self._write(model, options, notes, plain_codes)
-        if not goal.asked and any(node.op in LOOPS for _, node in walk(model.graph())):
-            notes.append(f"what a loop costs cannot be told beforehand: {options.bits} bits everywhere")
+        if not goal.asked and (self.reference.seeded or any(node.op in LOOPS for _, node in walk(model.graph()))):
+            what = "a model that draws numbers loses" if self.reference.seeded else "a loop costs"
+            notes.append(f"what {what} cannot be told beforehand: {options.bits} bits everywhere")
             return self._write(model, options, notes, self._coder(model, options))
         try:
             return self._search(goal, self.reference, model, options, notes)

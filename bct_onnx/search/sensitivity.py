@@ -44,6 +44,7 @@ class Sensitivity:
         late: whether the clock stopped it before all that was planned was run.
         seconds: time that took.
         feeds: the inputs on which files are measured; the weights were run on the first of them.
+        verified: how many of them verification uses, the first: their error counts by itself, too.
         expected: the input model's answers to them.
     """
 
@@ -52,12 +53,18 @@ class Sensitivity:
     late: bool
     seconds: float
     feeds: Sequence[Feed]
+    verified: int
     expected: Sequence[Outputs]
 
     def error(self, run: Callable[[Feed], Outputs]) -> float:
         """Return the error of a model that `run` answers with."""
         answered = [run(feed) for feed in self.feeds]
-        return rounded(figure(*errors_of(Answers(self.feeds, self.expected), answered), worst=True))
+        parts = (slice(None), slice(self.verified))
+        errors = [
+            figure(*errors_of(Answers(self.feeds[part], self.expected[part]), answered[part]), worst=True)
+            for part in parts
+        ]
+        return rounded(max(errors))
 
 
 def measure(
@@ -81,8 +88,9 @@ def measure(
     switchable = Switchable(model, options, path)
     costs = switchable.nominal_seconds(feeds) * (ROUNDS if made else 1)
     planned = plan(costs, len(switchable.switches), seconds)
+    verified = len(feeds)
     if made:
-        answered = max(planned.feeds, int((np.cumsum(costs) <= ANSWERS_SHARE * seconds).sum()))
+        answered = max(verified, planned.feeds, int((np.cumsum(costs) <= ANSWERS_SHARE * seconds).sum()))
         feeds = more_feeds(switchable.run, model.path, model.proto, feeds, answered)
     expected = [switchable.run(feed) for feed in feeds]
     switches = sorted(switchable.switches, key=lambda switch: -switch.matrix.size)
@@ -105,7 +113,8 @@ def measure(
         for switch, error, shape in zip(switches, probed, shapes, strict=True)
     ]
     measured = sum(weight.measured for weight in weights)
-    return Sensitivity(Curve(weights), measured, measured < planned.weights, time.monotonic() - start, feeds, expected)
+    took = time.monotonic() - start
+    return Sensitivity(Curve(weights), measured, measured < planned.weights, took, feeds, verified, expected)
 
 
 def rounded(error: float) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 from onnx import ModelProto
 
 from bct_onnx.arrays import Array, Feed, Outputs, Value
-from bct_onnx.errors import BctError, VerificationError
+from bct_onnx.errors import BctError, InaccurateError, VerificationError
 from bct_onnx.inputs.feeds import load_feeds
 from bct_onnx.inputs.made import Answered, made_feeds
 from bct_onnx.measure import Answers, Kind, OutputError, errors_of
@@ -91,9 +91,9 @@ class Verification:
     timed_shapes: Mapping[str, tuple[int, ...]]
 
     def check(self, bound: Bound) -> None:
-        """Raise VerificationError, naming output, kind of input, figure and bound, unless every output keeps to it."""
+        """Raise InaccurateError, naming output, kind of input, figure and bound, unless every output keeps to it."""
         for name, mismatch in self.mismatches.items():
-            raise VerificationError(f"output {name!r} of the compressed model {mismatch}")
+            raise InaccurateError(f"output {name!r} of the compressed model {mismatch}")
         only_exact = all(error.error is None for error in self.outputs.values())
         for name, error in sorted(self.outputs.items(), key=lambda item: -(item[1].error or 0.0)):
             most = bound.max_error
@@ -102,9 +102,9 @@ class Verification:
             if error.error is not None and most is not None and not error.error <= most:
                 where = f" (on {self.feeds[error.worst]})" if error.worst is not None else ""
                 said = "of the next token's distribution" if error.divergence is not None else "of its spread"
-                raise VerificationError(f"output {name!r}: errs by {error.error:.3g} {said}, above {most:.3g}{where}")
+                raise InaccurateError(f"output {name!r}: errs by {error.error:.3g} {said}, above {most:.3g}{where}")
             if only_exact and error.same is not None and bound.min_same is not None and error.same < bound.min_same:
-                raise VerificationError(
+                raise InaccurateError(
                     f"output {name!r}: {error.same:.1%} of its values are equal, below {bound.min_same:.1%}"
                 )
 
@@ -112,7 +112,7 @@ class Verification:
         """Tell whether every output keeps to a bound."""
         try:
             self.check(bound)
-        except VerificationError:
+        except InaccurateError:
             return False
         return True
 
