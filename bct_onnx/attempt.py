@@ -37,7 +37,7 @@ LARGEST_SEARCHED = 1 << 30
 LOOPS = frozenset({"Loop", "Scan"})
 # Weights to blame are looked for where that takes no more than so many bytes of models, and kept in float by
 # themselves where they are at most this part of the model.
-MOST_BLAME_BYTES, LARGEST_MENDED = 4 << 30, 0.05
+MOST_BLAME_BYTES, LARGEST_MENDED = 4 << 30, 0.1
 # What the order of additions may change.
 SAME = 1e-3
 # Width of codes that need no making up for.

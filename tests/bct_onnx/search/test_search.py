@@ -11,8 +11,7 @@ import onnx
 import pytest
 
 from bct_onnx import BctError, compress, files
-from bct_onnx.inputs.feeds import candidate_feeds, redrawn
-from bct_onnx.inputs.text import with_own_text
+from bct_onnx.measure import measure as measure_output
 from bct_onnx.presets import PRESETS
 from bct_onnx.search import (
     DEFAULT_DROP,
@@ -21,7 +20,6 @@ from bct_onnx.search import (
     Grams,
     Weight,
     compensating,
-    error,
     measure,
     plot,
     remembering,
@@ -129,15 +127,6 @@ def test_errors_that_jump_and_files_that_do_not_answer_in_kind_are_stepped_back_
     assert 200 <= sum(choice.bits.values()) <= 210
 
 
-def test_slack_is_a_part_more_than_the_most_bits_err_by() -> None:
-    curve = Curve([weight(f"w{number}", 1.0) for number in range(40)])
-    most = measured_error({f"w{number}": 8 for number in range(40)}, 0.2)
-    choice, met = within_error(curve, 0.1, lambda bits: measured_error(bits, 0.2), slack=1.25)
-    assert met
-    assert 1.2 * most <= measured_error(choice.bits, 0.2) <= 1.25 * most
-    assert not within_error(curve, 0.1, lambda bits: measured_error(bits, 0.2))[1]
-
-
 def test_bytes_besides_the_weights_are_counted() -> None:
     curve = Curve([weight(name, 1.0) for name in "abcdefgh"])
     choice, met = within_bytes(curve, 40_000, lambda bits: 700 + 1000 * sum(bits.values()))
@@ -204,7 +193,7 @@ def test_compress_meets_its_goals(source, tmp_path) -> None:
     assert report.search.met
     assert report.search.error <= 0.05
     (answer,) = run(tmp_path / "drop.onnx", x=x)
-    assert error([{"y": exact}], [{"y": answer}]) < 0.06
+    assert measure_output("y", [exact], [answer], [{}]).error < 0.06
     tensors = {t.name: t.bits for entry in report.passes for t in entry.tensors if t.bits}
     assert tensors == dict(report.search.choice.bits)
     size = compress(source, tmp_path / "size.onnx", target_bytes=report.output.bytes - 300, feeds=feeds)
@@ -251,35 +240,6 @@ def test_grams_are_of_the_activations_and_codes_rely_on_them(source) -> None:
     expected = compensate(v, Gram(grams.get("b").matrix, 300), fmt)
     np.testing.assert_array_equal(decode(coder(v, fmt, "b", 1)), decode(expected))
     np.testing.assert_array_equal(decode(coder(v, fmt, None, 1)), decode(encode(v, fmt)))
-
-
-def test_the_error_of_logits_is_their_divergence_too() -> None:
-    rng = np.random.default_rng(0)
-    logits = 10 * rng.standard_normal((4, 9, 50))
-    other = logits + 0.3 * rng.standard_normal(logits.shape)
-    p, q = (np.exp(z) / np.exp(z).sum(-1, keepdims=True) for z in (logits, other))
-    divergence = (p * np.log(p / q)).sum(-1).mean()
-    assert error([{"logits": logits}], [{"logits": other}]) == pytest.approx(math.sqrt(divergence / 2), rel=1e-6)
-    # Of classes the order counts; of other outputs nothing is known.
-    assert error([{"logits": logits[0]}], [{"logits": other[0]}]) == pytest.approx(0.03, rel=0.1)
-    plain = error([{"y": logits}], [{"y": other}])
-    assert plain == pytest.approx(0.03, rel=0.1)
-    assert error([{"y": logits}], [{"y": logits}]) == pytest.approx(0, abs=1e-7)
-    assert error([{"y": logits}], [{"y": logits[:2]}]) == math.inf
-
-
-def test_own_text_is_what_the_model_expects() -> None:
-    """A model that is sure of the next number: each one is followed by its successor."""
-
-    def sure(feed):
-        return {"logits": 50.0 * np.eye(20, dtype=np.float32)[(feed["input_ids"] + 1) % 20]}
-
-    feed = {"input_ids": np.random.default_rng(1).integers(0, 20, (3, 6)), "attention_mask": np.ones((3, 6))}
-    (made,) = with_own_text([feed], sure)
-    np.testing.assert_array_equal(made["input_ids"], (feed["input_ids"][:, :1] + np.arange(6)) % 20)
-    assert made["attention_mask"] is feed["attention_mask"]
-    (same,) = with_own_text([feed], lambda _: {"hidden": np.zeros((3, 6, 20), np.float32)})
-    assert same is feed
 
 
 @pytest.fixture
@@ -362,20 +322,6 @@ def test_the_default_is_searched_and_gives_way(source, tmp_path) -> None:
     assert report.output.bytes < six.output.bytes
     for number, options in enumerate(({"preset": "small"}, {"lowering": "packed"}, {"verify": False})):
         assert compress(source, tmp_path / f"{number}.onnx", **options).search is None
-
-
-def test_made_feeds_are_drawn_anew_but_for_what_follows_from_sizes() -> None:
-    text = "g (int64[b, s] input_ids, int64[b, s] attention_mask) => (float[b, s, 8] y) {"
-    text += " e = Gather(table, input_ids) c = Cast <to = 1> (attention_mask) a = Constant <value_ints = [-1]> ()"
-    proto = model(text + " u = Unsqueeze(c, a) y = Mul(e, u) }", opset=21, table=random(500, 8, seed=1))
-    feeds = list(next(candidate_feeds(proto, 0)))
-    again = redrawn(proto, feeds, 1)
-    for one, other, repeated in zip(feeds, again, redrawn(proto, feeds, 1), strict=True):
-        np.testing.assert_array_equal(one["attention_mask"], other["attention_mask"])
-        assert one["input_ids"].shape == other["input_ids"].shape
-        assert one["input_ids"].dtype == other["input_ids"].dtype
-        assert (one["input_ids"] != other["input_ids"]).any()
-        np.testing.assert_array_equal(other["input_ids"], repeated["input_ids"])
 
 
 LOOP = """g (float[m, 64] x) => (float[m, 64] y) {

@@ -184,13 +184,13 @@ def test_mask_is_as_long_as_cache_and_tokens(names: dict[str, str]) -> None:
 def test_plans_vary_batch_tokens_and_cache() -> None:
     sizes = [shapes(feed) for feed in first_group(renamed(DECODER))]
     assert len({size["ids"] for size in sizes}) == 4
-    assert {size["past_key"][2] for size in sizes} >= {0, 5}
+    assert {size["past_key"][2] for size in sizes} >= {0, 16}
     assert 1 in {size["ids"][1] for size in sizes}
 
 
 def test_fixed_offset_of_an_axis() -> None:
     proto = renamed(DECODER.replace("batch, seq", "batch, 1"), total="past + 1")
-    assert [shapes(feed)["attention_mask"][1] for feed in first_group(proto)] == [6, 1, 12, 1]
+    assert [shapes(feed)["attention_mask"][1] for feed in first_group(proto)] == [17, 1, 25, 1]
 
 
 def test_masks_hold_padding_at_the_end_of_some_rows() -> None:
@@ -199,13 +199,13 @@ def test_masks_hold_padding_at_the_end_of_some_rows() -> None:
         mask = np.asarray(feed["attention_mask"])
         assert (np.diff(mask, axis=1) <= 0).all()
         assert mask[:, 0].all()
-    assert np.asarray(feeds[0]["attention_mask"]).sum(axis=1).tolist() == [12, 9]
+    assert np.asarray(feeds[0]["attention_mask"]).sum(axis=1).tolist() == [28, 21, 28, 21]
 
 
 def test_positions_count_on_from_the_cache() -> None:
     text = DECODER.replace("ids,", "ids, int64[batch, seq] position_ids,", 1)
     feed = first_group(renamed(text))[0]
-    np.testing.assert_array_equal(feed["position_ids"], np.broadcast_to(np.arange(5, 12), (2, 7)))
+    np.testing.assert_array_equal(feed["position_ids"], np.broadcast_to(np.arange(16, 28), (4, 12)))
 
 
 def test_a_merged_decoder_reads_its_cache_one_token_at_a_time() -> None:
@@ -241,8 +241,8 @@ def test_picture_side_follows_from_the_position_table() -> None:
     )
     groups = candidate_feeds(proto, 0)
     sides = [shapes(feed)["x"] for group in (next(groups), next(groups), next(groups)) for feed in group]
-    assert (2, 3, 224, 224) in sides
-    assert (2, 3, 80, 80) in sides  # 26 positions: 5 x 5 patches of 16, and the class token
+    assert (4, 3, 224, 224) in sides
+    assert (4, 3, 80, 80) in sides  # 26 positions: 5 x 5 patches of 16, and the class token
 
 
 def test_control_inputs_steer_generation() -> None:
@@ -252,7 +252,7 @@ def test_control_inputs_steer_generation() -> None:
         t=(50, 4),
     )
     feed = first_group(proto)[0]
-    assert np.asarray(feed["max_length"]).tolist() == [7 + 8]
+    assert np.asarray(feed["max_length"]).tolist() == [12 + 8]
     assert np.asarray(feed["num_beams"]).tolist() == [2]
     assert np.asarray(feed["repetition_penalty"]).tolist() == [1.0]
 

@@ -1,0 +1,112 @@
+"""Language models read text and caches of their own."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx.parser import parse_model
+
+from bct_onnx.arrays import Feed, Outputs
+from bct_onnx.inputs.feeds import candidate_plans
+from bct_onnx.inputs.made import made_feeds, more_feeds
+from bct_onnx.inputs.text import Decoder, decoder_of, pair_caches
+
+WORDS = 100
+HEAD = '<ir_version: 8, opset_import: ["" : 18]>'
+PLAIN = "g (int64[batch, seq] input_ids) => (float[batch, seq, 100] logits) { logits = Gather(table, input_ids) }"
+CACHED = """g (int64[batch, seq] input_ids, int64[batch, total_seq] attention_mask,
+    float[batch, 2, past_seq, 4] past_key_0) => (float[batch, seq, 100] logits, float[batch, 2, t, 4] present_key_0) {
+    logits = Gather(table, input_ids) present_key_0 = Identity(past_key_0) }"""
+
+
+def model(text: str) -> onnx.ModelProto:
+    proto = parse_model(HEAD + text)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros((WORDS, WORDS), np.float32), "table"))
+    return proto
+
+
+def sure(feed: Feed) -> Outputs:
+    """Answer like a model that expects the next number, and whose cache holds the numbers that it read."""
+    ids = np.asarray(feed["input_ids"])
+    logits = 50.0 * np.eye(WORDS, dtype=np.float32)[(ids + 1) % WORDS]
+    if "past_key_0" not in feed:
+        return {"logits": logits}
+    keys = np.broadcast_to(ids[:, None, :, None], (len(ids), 2, ids.shape[1], 4)).astype(np.float32)
+    return {"logits": logits, "present_key_0": np.concatenate([feed["past_key_0"], keys], axis=2)}
+
+
+@pytest.mark.parametrize("text", [PLAIN, CACHED])
+def test_every_token_follows_from_the_one_before(text: str) -> None:
+    made = made_feeds(sure, "m.onnx", model(text), 0, 60.0)
+    assert all("text of its own" in kind for kind in made.kinds)
+    for feed in made.feeds:
+        ids = np.asarray(feed["input_ids"])
+        steps = (ids[:, 1:] - ids[:, :-1]) % WORDS
+        # Pieces of a long text begin anew; without a cache a few rounds write a few tokens.
+        assert (steps[:, :6] == 1).all()
+        assert text is PLAIN or not steps.size or (steps == 1).mean() > 0.9
+
+
+def test_a_cache_holds_the_tokens_before() -> None:
+    made = made_feeds(sure, "m.onnx", model(CACHED), 0, 60.0)
+    cached = [feed for feed in made.feeds if np.shape(feed["past_key_0"])[2]]
+    assert len(cached) == 2
+    assert any("a cache of its own of 16" in kind for kind in made.kinds)
+    for feed in cached:
+        before, ids = np.asarray(feed["past_key_0"])[:, 0, :, 0], np.asarray(feed["input_ids"])
+        np.testing.assert_array_equal((before[:, -1] + 1) % WORDS, ids[:, 0])
+        assert np.shape(feed["attention_mask"])[1] == before.shape[1] + ids.shape[1]
+
+
+def test_more_feeds_are_like_the_first_and_the_same_every_time() -> None:
+    proto = model(CACHED)
+    first = made_feeds(sure, "m.onnx", proto, 0, 60.0).feeds
+    more, again = (more_feeds(sure, "m.onnx", proto, first, 6) for _ in range(2))
+    assert more[: len(first)] == first
+    for one, other in zip(more, again, strict=True):
+        np.testing.assert_array_equal(one["input_ids"], other["input_ids"])
+
+
+def test_classes_of_tokens_are_no_text() -> None:
+    proto = model(PLAIN.replace("100", "7"))
+    plan = next(next(candidate_plans(proto, 0)))
+    assert decoder_of(sure, plan, plan.feed(), {"logits": np.zeros((4, 12, 7), np.float32)}) is None
+    assert isinstance(decoder_of(sure, plan, plan.feed(), {"logits": np.zeros((4, 12, 100), np.float32)}), Decoder)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs"),
+    [
+        (["past_key_values.0.key", "past_key_values.0.value"], ["logits", "present.0.key", "present.0.value"]),
+        (["past_0", "past_1"], ["present_0", "present_1"]),
+        (["past_key_self_0", "past_value_cross_0"], ["present_key_self_0", "present_value_cross_0"]),
+        (["cache.layers.0.k_in"], ["cache.layers.0.k_out"]),
+    ],
+)
+def test_caches_are_found_by_name(inputs: list[str], outputs: list[str]) -> None:
+    assert pair_caches(inputs, outputs) == dict(zip(inputs, outputs[-len(inputs) :], strict=True))
+    assert pair_caches([*inputs, "past_key_values.9.key"], outputs) == {}
+
+
+def test_features_have_the_scale_that_the_first_weight_expects() -> None:
+    sizes = np.float32([1, 1e4, 1e-3, 1, 1, 1, 1, 1])
+    text = "g (float[batch, 8] features) => (float[batch, 16] y) { y = MatMul(features, w) }"
+    proto = parse_model(HEAD + text)
+    weight = np.random.default_rng(0).standard_normal((8, 16)).astype(np.float32) / sizes[:, None]
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    (feed, *_), *_ = made_feeds(lambda feed: {"y": np.asarray(feed["features"]) @ weight}, "m", proto, 0, 60.0)
+    drawn = np.std(np.asarray(feed["features"]), axis=0)
+    assert 1e3 < drawn[1] / drawn[0] < 1e5
+    assert 1e-4 < drawn[2] / drawn[0] < 1e-2
+
+
+def test_features_are_drawn_as_a_standardization_takes_them() -> None:
+    text = """g (float[batch, 3] features) => (float[batch, 3] y) { d = Sub(features, mean) y = Div(d, deviation) }"""
+    proto = parse_model(HEAD + text)
+    mean, deviation = np.float32([500, -3, 0]), np.float32([100, 1, 1e-3])
+    proto.graph.initializer.extend(
+        [onnx.numpy_helper.from_array(a, n) for a, n in ((mean, "mean"), (deviation, "deviation"))]
+    )
+    made = made_feeds(lambda feed: {"y": (np.asarray(feed["features"]) - mean) / deviation}, "m", proto, 0, 60.0)
+    answers = np.concatenate([outputs["y"] for outputs in made.outputs])
+    assert np.abs(answers).max() < 5
+    assert 0.3 < answers.std() < 2
