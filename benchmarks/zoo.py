@@ -19,14 +19,14 @@ from bct_onnx.many import Job, jobs, run
 
 @dataclass(frozen=True)
 class Row:
-    """One model under one preset: `cosine` is the smallest of its outputs, `seconds` the whole run's."""
+    """One model under one preset: `error` is the largest of its outputs, `seconds` the whole run's."""
 
     model: str
     preset: str
     exit_code: int
     seconds: float
     ratio: float | None
-    cosine: float | None
+    error: float | None
     message: str
 
 
@@ -35,14 +35,14 @@ def measure(job: Job, preset: str) -> Row:
     start = time.monotonic()
     result = run(job)
     seconds = time.monotonic() - start
-    cosine = None
+    largest = None
     if not result.exit_code:
         report = json.loads(job.report.read_text(encoding="utf-8"))
         outputs = report["verification"]["outputs"].values()
-        cosine = min((error["cosine"] for error in outputs if "cosine" in error), default=None)
+        largest = max((error["error"] for error in outputs if "error" in error), default=None)
     name = job.source.name
     message = result.message.replace(str(job.source.absolute()), name)
-    return Row(name, preset, result.exit_code, seconds, result.ratio, cosine, message)
+    return Row(name, preset, result.exit_code, seconds, result.ratio, largest, message)
 
 
 @click.command()
@@ -58,10 +58,10 @@ def main(folder: Path, presets: list[str], workers: int, json_path: Path | None)
             work = jobs(folder, Path(out), ["--preset", preset])
             found = list(pool.map(lambda job, preset=preset: measure(job, preset), work))
         table = Table(title=f"{len(found)} models, preset {preset}", title_justify="left")
-        for column in ("model", "exit code", "ratio", "seconds", "least cosine", "why"):
+        for column in ("model", "exit code", "ratio", "seconds", "largest error", "why"):
             table.add_column(column, no_wrap=column != "why", overflow="fold")
         for row in found:
-            figures = [f"{figure:.4g}" if figure is not None else "" for figure in (row.ratio, row.seconds, row.cosine)]
+            figures = [f"{figure:.4g}" if figure is not None else "" for figure in (row.ratio, row.seconds, row.error)]
             table.add_row(row.model, str(row.exit_code), *figures, row.message)
         console.print(table)
         counts = Counter(row.exit_code for row in found)

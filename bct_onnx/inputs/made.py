@@ -17,6 +17,9 @@ from bct_onnx.inputs.scale import Values
 from bct_onnx.inputs.text import decoder_of
 from bct_onnx.session import OrtError, TooLongError
 
+# A model that takes so many seconds for one feed writes no text: that takes dozens of runs.
+SLOW = 4.0
+
 
 class Answered(NamedTuple):
     """Feeds, the model's outputs for each, and in words what kind of input each is, to say where an error was found."""
@@ -46,8 +49,8 @@ def made_feeds(run: Run, path: str | Path, model: ModelProto, seed: int, budget_
     for group in candidate_plans(model, seed, values_of(model, Path(path).parent)):
         made = Answered([], [], [])
         for plan in group:
-            feed, late = plan.feed(), time.monotonic() - start > budget_seconds
-            if late and (made.feeds or first_error):
+            feed, began = plan.feed(), time.monotonic()
+            if began - start > budget_seconds and (made.feeds or first_error):
                 return made.or_refuse(path, first_error)
             try:
                 answer = run(feed)
@@ -57,7 +60,8 @@ def made_feeds(run: Run, path: str | Path, model: ModelProto, seed: int, budget_
                 first_error = first_error or str(error)
                 continue
             if _says_something(answer):
-                made.add(*((feed, answer, kind_of(feed)) if late else _plausible(run, plan, feed, answer)))
+                slow = time.monotonic() - began > min(SLOW, budget_seconds)
+                made.add(*((feed, answer, kind_of(feed)) if slow else _plausible(run, plan, feed, answer)))
             first_error = first_error or "every output is empty, NaN or infinite"
         if made.feeds:
             return made

@@ -75,13 +75,13 @@ def models_table(package: Package) -> list[dict[str, str]]:
 
 def _figures(record: ModelRecord) -> dict[str, str]:
     report, verification, memory = record.report, record.report.verification, record.memory
-    cosines = [e.cosine for e in verification.outputs.values() if e.cosine is not None] if verification else []
+    errors = [e.error for e in verification.outputs.values() if e.error is not None] if verification else []
     before, after = (verification.reference_latency, verification.latency) if verification else (None, None)
     return {
         "preset": report.preset,
         "size": f"{size(report.input.bytes)} to {size(report.output.bytes)}",
         "smaller": f"{report.ratio:.2f}x",
-        "least cosine": f"{min(cosines):.4f}" if cosines else "",
+        "largest error": f"{max(errors):.3f}" if errors else "",
         "time of a run": f"{before.min_ms:.1f} to {after.min_ms:.1f} ms" if before and after else "",
         "peak memory": f"{size(memory.peak_bytes_before)} to {size(memory.peak_bytes)}" if memory else "",
     }
