@@ -17,8 +17,8 @@ from bct_onnx.inputs.scale import Values
 from bct_onnx.inputs.text import decoder_of
 from bct_onnx.session import OrtError, TooLongError
 
-# A model that takes so many seconds for one feed writes no text: that takes dozens of runs.
-SLOW = 4.0
+# Part of the time that text of a model's own may take: dozens of runs.
+TEXT_SHARE = 0.5
 
 
 class Answered(NamedTuple):
@@ -46,11 +46,17 @@ def made_feeds(run: Run, path: str | Path, model: ModelProto, seed: int, budget_
     A language model reads text of its own, behind caches that it filled itself; what cannot be made so stays as drawn.
     """
     start, first_error = time.monotonic(), ""
+
+    def run_in_time(feed: Feed) -> Outputs:
+        if time.monotonic() - start > TEXT_SHARE * budget_seconds:
+            raise OrtError("there is no time for text of its own")
+        return run(feed)
+
     for group in candidate_plans(model, seed, values_of(model, Path(path).parent)):
         made = Answered([], [], [])
         for plan in group:
-            feed, began = plan.feed(), time.monotonic()
-            if began - start > budget_seconds and (made.feeds or first_error):
+            feed = plan.feed()
+            if time.monotonic() - start > budget_seconds and (made.feeds or first_error):
                 return made.or_refuse(path, first_error)
             try:
                 answer = run(feed)
@@ -60,8 +66,7 @@ def made_feeds(run: Run, path: str | Path, model: ModelProto, seed: int, budget_
                 first_error = first_error or str(error)
                 continue
             if _says_something(answer):
-                slow = time.monotonic() - began > min(SLOW, budget_seconds)
-                made.add(*((feed, answer, kind_of(feed)) if slow else _plausible(run, plan, feed, answer)))
+                made.add(*_plausible(run_in_time, plan, feed, answer))
             first_error = first_error or "every output is empty, NaN or infinite"
         if made.feeds:
             return made
