@@ -5,14 +5,14 @@ from __future__ import annotations
 import gc
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx
 import onnx_graphsurgeon as gs
 
 import passes
-from passes import Coder, Options, PassReport, Progress
+from passes import DENSE, ChannelRange, Coder, Options, PassReport, Progress
 from passes.context import plain_codes
 from passes.graph.editor import walk
 
@@ -71,6 +71,7 @@ class Attempt:
         external_data: whether weights go to a file of their own.
         progress: told of every stage.
         max_error: what outputs may err by instead of the default bounds, or None.
+        found: what was found out about the input model, once for all attempts.
     """
 
     path: Path
@@ -81,6 +82,7 @@ class Attempt:
     external_data: files.ExternalData
     progress: Progress
     max_error: float | None = None
+    found: dict[str, Mapping[str, ChannelRange]] = field(default_factory=dict)
 
     def __call__(self, model: files.ModelFile, options: Options, notes: list[str]) -> Result:
         """Write, verify and mend what can be; raises VerificationError where the result does not answer like the input.
@@ -222,6 +224,20 @@ class Attempt:
             return plain_codes
         return search.compensating(Grams(model.path, product_inputs(model.graph()), self.reference.feeds))
 
+    def _ranges(self, model: files.ModelFile, options: Options) -> Mapping[str, ChannelRange]:
+        """Return what the channels of the products' inputs hold, where a pass asks for it and memory allows."""
+        fitted = self.real and min(options.widths) < EXACT_BITS
+        asked = "even_channels" in options.operators and options.lowering in DENSE
+        if self.reference is None or fitted or not asked or not self._is_small(model):
+            return {}
+        if "ranges" not in self.found:
+            try:
+                names = product_inputs(model.graph())
+                self.found["ranges"] = search.channel_ranges(model.path, names, self.reference.feeds)
+            except BctError:
+                self.found["ranges"] = {}
+        return self.found["ranges"]
+
     def _write(self, model: files.ModelFile, options: Options, notes: list[str], coder: Coder) -> Result:
         sizes = measure_sizes(model, self.path, self.reference) if "intermediates" in options.operators else None
         written, reports = self._encode(model, options, coder, notes)
@@ -248,7 +264,8 @@ class Attempt:
             self.progress(what, done, total)
 
         with closing(files.Scratch(self.path)) as scratch:
-            reports = passes.run(graph, options, progress, scratch.keep, coder)
+            ranges = self._ranges(model, options)
+            reports = passes.run(graph, options, progress, scratch.keep, coder, ranges=ranges)
             if broken := sorted({name for report in reports for name in report.not_finite}):
                 notes.append(f"weights that hold NaN or infinity are kept exact: {', '.join(broken)}")
             self.progress("writing", 0, 0)

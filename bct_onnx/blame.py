@@ -9,8 +9,6 @@ from passes.report import TOGETHER, TensorReport
 
 # Weights that are named at most: a fault of more is none of theirs.
 MOST_BLAMED = 4
-# What a pass adds to the name of a weight that it changed.
-_CHANGED = re.compile(r"\.(absorbed|folded)(\.\d+)?$")
 
 
 def candidates(tensors: Iterable[TensorReport]) -> dict[str, int]:
@@ -19,8 +17,7 @@ def candidates(tensors: Iterable[TensorReport]) -> dict[str, int]:
     for tensor in tensors:
         parts = tensor.name.split(TOGETHER)
         for part in parts:
-            name = _CHANGED.sub("", part)
-            bytes_of[name] = bytes_of.get(name, 0) + tensor.bytes_before // len(parts)
+            bytes_of[part] = bytes_of.get(part, 0) + tensor.bytes_before // len(parts)
     return dict(sorted(bytes_of.items(), key=lambda item: (item[1], item[0])))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import onnx_graphsurgeon as gs
 
@@ -12,6 +12,7 @@ from . import (
     attention,
     biases,
     constant,
+    even_channels,
     fuse_gelu,
     gather,
     gelu,
@@ -25,7 +26,7 @@ from . import (
     unread_rows,
 )
 from .base import Finishes, Groups, Match, NeedsOpset, Pass, PrefersOpset, Prepares
-from .context import Coder, Context, plain_codes
+from .context import ChannelRange, Coder, Context, plain_codes
 from .graph.editor import Editor, Keep, walk
 from .graph.tidy import lift_constant_nodes, merge_equal, shorten_names
 from .lowerings.base import Lowering
@@ -38,6 +39,7 @@ __all__ = [
     "DEFAULT_OPERATORS",
     "DENSE",
     "LOWERINGS",
+    "ChannelRange",
     "Coder",
     "Options",
     "PassReport",
@@ -58,6 +60,7 @@ CHAIN: tuple[Pass, ...] = (
     open_attention,  # before the passes that compute its products and its Softmax
     attention,  # before the multiplications, whose shapes it needs as the model has them
     biases,  # behind attention, whose keys need none, before the multiplications, which take what is left
+    even_channels,  # behind biases, whose normalizations it copies, before absorb, which moves what is left of them
     absorb,  # behind biases, which move into normalizations what is then absorbed
     unread_rows,  # behind absorb, which has to see all that reads a normalization
     fuse_gelu,  # behind absorb, which takes away what the session knows a Gelu by
@@ -81,19 +84,22 @@ def run(
     keep: Keep = lambda array: array,
     coder: Coder = plain_codes,
     lowering: Lowering | None = None,
+    ranges: Mapping[str, ChannelRange] | None = None,
 ) -> list[PassReport]:
     """Rewrite `graph` in place and return a report per pass.
 
     `progress(pass name, done, total)` is called before every replacement. `keep` gets every new constant and returns
     an equal array, of less memory perhaps, that takes its place. `coder` makes the codes of the weights that `lowering`
-    keeps, which is the one that the options name unless another is given. The graph's opset must reach
+    keeps, which is the one that the options name unless another is given. `ranges` tells what channels hold, by name of
+    the activation. The graph's opset must reach
     `required_opset(options)`. Raises ValueError where the options name a pass that does not exist.
     """
     modules = chain(options)
     lift_constant_nodes(graph)
     merge_equal(graph)
     editor = Editor(graph, keep, options.workers)
-    context = Context(editor, options, lowering or LOWERINGS[options.lowering](), PassReport(""), coder)
+    keeping = lowering or LOWERINGS[options.lowering]()
+    context = Context(editor, options, keeping, PassReport(""), coder, ranges=ranges or {})
     for module in modules:
         if isinstance(module, Prepares):
             module.prepare(graph, context)

@@ -124,7 +124,8 @@ def replace(context: Context, matches: list[Rewrite[Absorbed]]) -> Skip | None:
         linear, matrix = reader.linear, reader.linear.matrix()
         changed = (matrix + form.change(reader, matrix)).astype(linear.weight.dtype)
         stored = np.ascontiguousarray(changed.T) if linear.transpose_weight else changed
-        linear.node.inputs[1] = at.constant(stored, f"{linear.weight.source.name}.absorbed")
+        absorbed = at.constant(stored, f"{linear.weight.source.name}.absorbed")
+        linear.node.inputs[1] = context.changed(absorbed, linear.weight.source)
         if reader.biased:
             drop_bias(reader.biased)
     if form.shift.any():

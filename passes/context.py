@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +40,15 @@ def plain_codes(
     return encode(weight, fmt, workers)
 
 
+@dataclass(frozen=True)
+class ChannelRange:
+    """What the channels of an activation hold on some inputs: lowest, mean and highest value of each, float [width]."""
+
+    lowest: NDArray[np.floating]
+    mean: NDArray[np.floating]
+    highest: NDArray[np.floating]
+
+
 @dataclass
 class Context:
     """One run over one graph.
@@ -54,6 +63,8 @@ class Context:
         originals: constants met so far, by type and sorted shape.
         activations: the intermediate results of the input model, where a pass asked for them.
         rows_of: names of tensors that hold some rows of another, and that one's name.
+        ranges: what channels hold, by name of the activation in the input model, where somebody looked.
+        names: names in the input model of the weights that constants were made of, by the constant's own.
     """
 
     editor: Editor
@@ -65,6 +76,8 @@ class Context:
     originals: defaultdict[tuple[Any, ...], list[gs.Constant]] = field(default_factory=lambda: defaultdict(list))
     activations: Activations = field(default_factory=Activations)
     rows_of: dict[str, str] = field(default_factory=dict)
+    ranges: Mapping[str, ChannelRange] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
     _made: dict[tuple[str, str, int], gs.Tensor] = field(default_factory=dict)
     _outputs: frozenset[str] = field(init=False)
     _kept: dict[int, str] = field(default_factory=dict)
@@ -92,6 +105,11 @@ class Context:
             return None
         sources = [view.source for view in map(resolve, node.inputs) if view is not None]
         return self.options.keeps(node.name, *(tensor.name for tensor in (*node.inputs, *sources)))
+
+    def changed(self, constant: gs.Constant, source: gs.Constant) -> gs.Constant:
+        """Return a constant that was made of another; reports and requests go on to speak of that one."""
+        self.names[constant.name] = self.names.get(source.name, source.name)
+        return constant
 
     def kept_constant(self, source: gs.Constant) -> str | None:
         """Return the pattern that keeps a node which reads the constant, perhaps through others."""
@@ -121,7 +139,7 @@ class Context:
                 return Skip("its weight holds NaN or infinity")
             if size and not SMALLEST_WEIGHT <= size <= LARGEST_WEIGHT:
                 return Skip(f"its weight reaches {size:.2g}: sums of codes times its scales are beyond float32")
-            name = TOGETHER.join(source.name for source in sources)
+            name = TOGETHER.join(self.names.get(source.name, source.name) for source in sources)
             fmt = self.lowering.format(self.options.width(name), self.options.block_size, matrix.shape[0])
             recorded = self.rows_of.get(activation, activation) if activation else None
             tensor = self.coder(matrix, fmt, recorded, self.options.workers)

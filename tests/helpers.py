@@ -119,12 +119,14 @@ class Rewritten:
         return {name: report.replaced for name, report in self.reports.items() if report.replaced}
 
 
-def rewrite(source: onnx.ModelProto, folder: Path, **options: Any) -> Rewritten:
+def rewrite(
+    source: onnx.ModelProto, folder: Path, ranges: Mapping[str, passes.ChannelRange] | None = None, **options: Any
+) -> Rewritten:
     """Send a model through its file, the passes, and a file again; hold both graph forms to ONNX's checker."""
     onnx.save(source, folder / "source.onnx")
     read = files.read(folder / "source.onnx")
     graph = read.graph()
-    reports = passes.run(graph, passes.Options(**(SERIAL | options)))
+    reports = passes.run(graph, passes.Options(**(SERIAL | options)), ranges=ranges)
     target = folder / "rewritten.onnx"
     target.unlink(missing_ok=True)
     files.write(graph, read, target)

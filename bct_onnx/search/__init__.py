@@ -4,6 +4,7 @@ from bct_onnx.search.choice import Choice, Curve, Weight
 from bct_onnx.search.goal import DEFAULT_DROP, DEFAULT_SECONDS, Goal
 from bct_onnx.search.grams import Grams, compensating
 from bct_onnx.search.memory import remembering
+from bct_onnx.search.ranges import channel_ranges
 from bct_onnx.search.record import SearchRecord, plot
 from bct_onnx.search.sensitivity import Sensitivity, measure
 from bct_onnx.search.tune import within_bytes, within_error
@@ -18,6 +19,7 @@ __all__ = [
     "SearchRecord",
     "Sensitivity",
     "Weight",
+    "channel_ranges",
     "compensating",
     "measure",
     "plot",

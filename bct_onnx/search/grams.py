@@ -27,25 +27,31 @@ TOGETHER = 16
 _FATAL = 4
 
 
+def probe(path: Path, names: Iterable[str]) -> tuple[ort.InferenceSession, list[str]]:
+    """Load the model of a file with the named tensors as outputs, too; return it and those of them that it makes.
+
+    BctError where ONNX Runtime does not load it.
+    """
+    model = onnx.load_model(path)
+    outputs = {value.name for value in model.graph.output}
+    produced = {name for node in model.graph.node for name in node.output} | {v.name for v in model.graph.input}
+    known = [name for name in dict.fromkeys(names) if name in produced]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in known if name not in outputs)
+    settings = ort.SessionOptions()
+    settings.log_severity_level = _FATAL
+    try:
+        return ort.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"]), known
+    except Exception as error:  # ONNX Runtime's exceptions have no common base
+        raise BctError(f"{path}: ONNX Runtime does not load the model: {essential_words(error)}") from error
+
+
 class Grams:
     """Gram matrices by name of the activation, captured a few at a time in the order of the names."""
 
     def __init__(self, path: Path, names: Iterable[str], feeds: Sequence[Feed]) -> None:
         """Load the model of a file with the named tensors as outputs, too; BctError where that fails."""
-        model = onnx.load_model(path)
-        outputs = {value.name for value in model.graph.output}
-        produced = {name for node in model.graph.node for name in node.output} | {v.name for v in model.graph.input}
         self._feeds = feeds
-        self._names = [name for name in dict.fromkeys(names) if name in produced]
-        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self._names if name not in outputs)
-        settings = ort.SessionOptions()
-        settings.log_severity_level = _FATAL
-        try:
-            self._session = ort.InferenceSession(
-                model.SerializeToString(), settings, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # ONNX Runtime's exceptions have no common base
-            raise BctError(f"{path}: ONNX Runtime does not load the model: {essential_words(error)}") from error
+        self._session, self._names = probe(path, names)
         self._at_hand: dict[str, Gram] = {}
 
     def get(self, name: str | None) -> Gram | None:

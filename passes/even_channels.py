@@ -1,0 +1,131 @@
+"""Channels of a normalization that products read, shifted by their mean and brought nearer to one size.
+
+    Before: x -- LayerNormalization(g, b) -- y -- MatMul(W) -- Add(c),     y -- other readers
+    After:  x -- LayerNormalization(g / s, (b - m) / s) -- MatMul(s * W) -- Add(c + m @ W)
+            x -- LayerNormalization(g, b) -- y -- other readers
+
+The same products exactly. A few large channels set the step in which a whole row is quantized; what the channels are
+like on inputs made for the model tells m and s, a power of each channel's largest distance from its mean (SmoothQuant,
+arXiv 2211.10438, without data). A second normalization is cheaper than a pass over its rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from .base import Rewrite
+from .context import ChannelRange, Context
+from .graph.linear import Linear, match_linear
+from .lowerings.table import DENSE
+from .moving_biases import MOVED, Biased, biased_product, put_bias, renewed
+from .patterns.normalization import Normalization, match_normalization
+from .report import Skip
+
+# LayerNormalization as one operator.
+OPSET_LAYER_NORMALIZATION = 17
+# Powers of the channels' sizes that are tried. Beyond the root, the weight's rows become as uneven as channels were.
+POWERS = (0.0, 0.25, 0.5)
+# Part of the noise that has to go: less is not worth a second normalization.
+LEAST_GAIN = 0.3
+
+
+@dataclass(frozen=True)
+class Evened:
+    """A normalization, and the products that read its evened channels.
+
+    Attributes:
+        node: the last node of the normalization.
+        form: the normalization.
+        mean, size: float64 [width]: what is taken from each channel, and what it is divided by.
+        readers: the products, all with biases where a mean is taken.
+        biases: the biases of those that have one.
+    """
+
+    node: gs.Node
+    form: Normalization
+    mean: NDArray[np.float64]
+    size: NDArray[np.float64]
+    readers: tuple[Linear, ...]
+    biases: tuple[Biased, ...]
+
+
+def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite[Evened] | None:
+    """Return the normalization whose channels, made even, are quantized with less noise."""
+    y = node.outputs[0] if node.outputs else None
+    known = None if y is None else context.ranges.get(y.name)
+    if y is None or known is None or context.options.lowering not in DENSE:
+        return None
+    if context.editor.opset < OPSET_LAYER_NORMALIZATION:
+        return None
+    readers = tuple(linear for linear in (_product(each, y, context) for each in y.outputs) if linear)
+    form = match_normalization(node, context.is_output) if readers else None
+    if not isinstance(form, Normalization) or not form.centered or form.bias is None or form.addends:
+        return None
+    if form.dtype not in (None, "float32") or any(linear.k != form.width for linear in readers):
+        return None
+    biases = tuple(biased for biased in (biased_product(linear.node, context) for linear in readers) if biased)
+    found = _evened(known, readers, shifted=len(biases) == len(readers))
+    return None if found is None else Rewrite(scope, Evened(node, form, *found, readers, biases))
+
+
+def replace(context: Context, matches: list[Rewrite[Evened]]) -> Skip | None:
+    """Write the second normalization and change what reads it."""
+    rewrite = renewed(matches[0], match, context)
+    if rewrite is None:
+        return MOVED
+    form, evened = rewrite.form.form, rewrite.form
+    assert form.bias is not None
+    at = context.editor.before(rewrite.scope, evened.node)
+    name = evened.node.outputs[0].name
+    scale, bias = form.scale / evened.size, (form.bias - evened.mean) / evened.size
+    even = at.op(
+        "LayerNormalization",
+        form.x,
+        at.exact(scale.astype(np.float32), f"{name}.even_scale"),
+        at.exact(bias.astype(np.float32), f"{name}.even_bias"),
+        name=f"{name}.even",
+        dtype=np.float32,
+        axis=-1,
+        epsilon=form.epsilon,
+    )
+    for biased in evened.biases:
+        put_bias(at, biased.holder, biased.index, biased.bias + biased.through(evened.mean))
+    for linear in evened.readers:
+        matrix = (linear.matrix() * evened.size[:, None]).astype(linear.weight.dtype)
+        stored = np.ascontiguousarray(matrix.T) if linear.transpose_weight else matrix
+        linear.node.inputs[0] = even
+        linear.node.inputs[1] = context.changed(at.constant(stored, linear.weight.source.name), linear.weight.source)
+    return None
+
+
+def _product(node: gs.Node, y: gs.Tensor, context: Context) -> Linear | None:
+    """Return the product of y and a weight of its own that a node is."""
+    linear = match_linear(node)
+    if not isinstance(linear, Linear) or linear.batch or linear.x is not y or linear.transpose_x or context.kept(node):
+        return None
+    return linear if len(linear.weight.source.outputs) == 1 and linear.weight.dtype == "float32" else None
+
+
+def _evened(
+    known: ChannelRange, readers: tuple[Linear, ...], shifted: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Return the means and sizes with the least noise of the products, or None where little is gained.
+
+    The noise of a row's step goes with its largest channel, and with the weight's rows that each channel meets.
+    """
+    rows = sum(np.square(linear.matrix().astype(np.float64)).sum(axis=1) for linear in readers)
+    mean = known.mean.astype(np.float64) if shifted else np.zeros(len(known.mean))
+    distance = np.maximum(known.highest - mean, mean - known.lowest).astype(np.float64)
+    before = float(np.maximum(known.highest, -known.lowest).max()) ** 2 * float(np.sum(rows))
+    if not np.isfinite(before) or not np.all(distance > 0):
+        return None
+    tried = []
+    for power in POWERS:
+        size = (distance / np.exp(np.log(distance).mean())) ** power
+        tried.append((float((distance / size).max()) ** 2 * float(np.sum(rows * np.square(size))), power, size))
+    noise, _, size = min(tried, key=lambda one: one[:2])
+    return (mean, size) if noise < (1 - LEAST_GAIN) * before else None
