@@ -13,15 +13,15 @@ WIDTH, N = 64, 96
 NORM = "n = LayerNormalization<axis = -1, epsilon = 1e-5>(x, g, b) "
 ALONE = "g (float[m, 64] x) => (float[m, 96] y) { " + NORM + "p = MatMul(n, w) y = Add(p, c) }"
 RESIDUAL = (
-    """g (float[m, 64] x) => (float[m, 96] y, float[m, 96] z, float[m, 64] r) {
-    %s p = MatMul(n, w) y = Add(p, c) z = Gemm<transB = 1>(n, v, d) r = Relu(n) }"""
-    % NORM
+    "g (float[m, 64] x) => (float[m, 96] y, float[m, 96] z, float[m, 64] r) { "
+    + NORM
+    + "p = MatMul(n, w) y = Add(p, c) z = Gemm<transB = 1>(n, v, d) r = Relu(n) }"
 )
 DENSE = {"operators": frozenset({"even_channels", "matmul"}), "bits": 8, "block_size": 0}
 ONLY = DENSE | {"operators": frozenset({"even_channels"})}
 
 
-def weights(text: str, large: float = 30.0) -> dict[str, np.ndarray]:
+def weights(text: str, large: float = 9.0) -> dict[str, np.ndarray]:
     """Return the constants of a graph: a normalization with one channel as large as is said, or with even ones."""
     bias = random(WIDTH, seed=5)
     bias[7] = large
@@ -55,7 +55,7 @@ def test_the_products_are_the_same_and_quantized_with_less_noise(text: str, tmp_
         np.linalg.norm(run(rewrite(proto, tmp_path, ranges, **DENSE).proto, x=x)[0] - expected[0])
         for ranges in ({}, seen(given, x))
     )
-    assert after < 0.3 * before
+    assert after < 0.6 * before
 
 
 def test_reports_speak_of_the_weight_as_the_model_names_it(tmp_path: Path) -> None:
@@ -68,8 +68,8 @@ def test_reports_speak_of_the_weight_as_the_model_names_it(tmp_path: Path) -> No
     ("large", "lowering", "known"),
     [
         (0.0, "dense", True),  # nothing to gain
-        (30.0, "packed", True),
-        (30.0, "dense", False),
+        (9.0, "packed", True),
+        (9.0, "dense", False),
     ],
 )
 def test_left_alone(large: float, lowering: str, known: bool, tmp_path: Path) -> None:
