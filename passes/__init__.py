@@ -13,6 +13,7 @@ from . import (
     biases,
     constant,
     even_channels,
+    fold,
     fuse_gelu,
     gather,
     gelu,
@@ -22,13 +23,16 @@ from . import (
     open_attention,
     quantized_weights,
     softmax,
+    sparse,
     tied,
+    unfuse,
     unread_rows,
 )
 from .base import Finishes, Groups, Match, NeedsOpset, Pass, PrefersOpset, Prepares
 from .context import ChannelRange, Coder, Context, plain_codes
 from .graph.editor import Editor, Keep, walk
 from .graph.tidy import lift_constant_nodes, merge_equal, shorten_names
+from .left import LeftInFloat, left_in_float
 from .lowerings.base import Lowering
 from .lowerings.table import DENSE, LOWERINGS
 from .options import DEFAULT_OPERATORS, Options
@@ -41,11 +45,13 @@ __all__ = [
     "LOWERINGS",
     "ChannelRange",
     "Coder",
+    "LeftInFloat",
     "Options",
     "PassReport",
     "Progress",
     "beyond_opset",
     "chain",
+    "left_in_float",
     "pass_name",
     "plain_codes",
     "preferred_opsets",
@@ -53,9 +59,16 @@ __all__ = [
     "run",
 ]
 
+# What brings a graph to the plain form in which the others look at it.
+PLAIN: tuple[Pass, ...] = (
+    sparse,  # first: a constant is dense
+    fold,  # and a weight is a constant
+    unfuse,
+)
 # The chain, in order; `Options.operators` chooses of it by name.
 CHAIN: tuple[Pass, ...] = (
-    tied,  # first: what is stored once must be one constant
+    *PLAIN,
+    tied,  # before all that stores weights: what is stored once must be one constant
     gather,  # before the multiplications, which transpose a table that is there, not the other way round
     open_attention,  # before the passes that compute its products and its Softmax
     attention,  # before the multiplications, whose shapes it needs as the model has them
@@ -100,10 +113,16 @@ def run(
     editor = Editor(graph, keep, options.workers)
     keeping = lowering or LOWERINGS[options.lowering]()
     context = Context(editor, options, keeping, PassReport(""), coder, ranges=ranges or {})
-    for module in modules:
-        if isinstance(module, Prepares):
-            module.prepare(graph, context)
-    reports = [_run_pass(module, graph, context, progress) for module in modules]
+    plain = [module for module in modules if module in PLAIN]
+    reports = []
+    for stage in (plain, [module for module in modules if module not in PLAIN]):
+        for module in stage:
+            if isinstance(module, Prepares):
+                module.prepare(graph, context)
+        reports += [_run_pass(module, graph, context, progress) for module in stage]
+        if stage is plain and any(report.replaced for report in reports):
+            merge_equal(graph)
+            context.find_kept()
     for module in modules:
         if isinstance(module, Finishes):
             module.finish(graph, context, reports)

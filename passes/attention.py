@@ -35,8 +35,8 @@ INTEGERS = frozenset({"activation_matmul", "softmax"})
 LOWERINGS = DENSE | {"packed"}
 # What makes rows of a width that the runtime knows from constants.
 FOLLOWED = frozenset({"Add", "Gemm", "MatMul", "Split"})
-# The opset of Attention, and what it stands for.
-BEST_OPSET, BEST_FOR = 23, frozenset({"Softmax"})
+# The opset of Attention, and what it stands for: the runtime's own of that name, too, once it is taken apart.
+BEST_OPSET, BEST_FOR = 23, frozenset({"Attention", "Softmax"})
 
 
 def prepare(graph: gs.Graph, context: Context) -> None:

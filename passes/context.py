@@ -65,6 +65,8 @@ class Context:
         rows_of: names of tensors that hold some rows of another, and that one's name.
         ranges: what channels hold, by name of the activation in the input model, where somebody looked.
         names: names in the input model of the weights that constants were made of, by the constant's own.
+        computed: ids of the nodes that compute from constants alone.
+        folded: how many numbers of a constant were written anew as part of others, by its id.
     """
 
     editor: Editor
@@ -79,12 +81,18 @@ class Context:
     ranges: Mapping[str, ChannelRange] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     _made: dict[tuple[str, str, int], gs.Tensor] = field(default_factory=dict)
+    computed: set[int] = field(default_factory=set)
+    folded: dict[int, int] = field(default_factory=dict)
     _outputs: frozenset[str] = field(init=False)
     _kept: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Note which tensors are outputs of the graph or of a body, and which constants nodes read that are kept."""
+        """Note which tensors are outputs of the graph or of a body, and which constants kept nodes read."""
         self._outputs = output_names(self.editor.graph)
+        self.find_kept()
+
+    def find_kept(self) -> None:
+        """Note the constants that kept nodes read."""
         for _, node in walk(self.editor.graph):
             pattern = self.kept(node)
             if pattern is not None:

@@ -4,34 +4,51 @@
     After:  codes [rows, k] (decoded at load to int8), scale [rows]
             indices -- Gather(codes) -- Cast -- Mul(Gather(scale)) -> [..., k]
 
-A table that an output projection multiplies with, too, is stored once: this pass comes before the multiplications.
+A table of more axes (experts' weights [experts, k, n], picked by Gather) is looked up by all rows of what is picked:
+
+    indices [...] -- Mul(k) -- Add(0 .. k - 1) -> [..., k] -- rows of [experts * k, n] -> [..., k, n]
+
+A table with its rows along the last axis is looked up transposed. A table that an output projection multiplies with,
+too, is stored once: this pass comes before the multiplications.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
+import numpy as np
 import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
 
 from .channels import even_large_rows
 from .context import Context, weight_key
 from .formats.numbers import is_whole
 from .graph.constants import ConstantView, resolve
-from .graph.editor import is_standard
+from .graph.editor import Emitter, is_standard
+from .graph.shapes import rank
+from .lowerings.operators import INT64, cast, unsqueeze_last
 from .report import Skip
 
 # A smaller table is not worth its scales: the pass for other constants takes it.
 SMALLEST_TABLE_BYTES = 4096
+MATRIX = 2
 
 
 @dataclass(frozen=True)
 class Lookup:
-    """A Gather on a table, [rows, k]."""
+    """A Gather on a table, [rows, ..., k], or [k, rows] where `columns` are looked up."""
 
     scope: gs.Graph
     node: gs.Node
     table: ConstantView
     indices: gs.Tensor
+    columns: bool = False
+
+    def matrix(self) -> NDArray[np.floating]:
+        """Load the table as [k, all rows]."""
+        values = self.table.values()
+        return values if self.columns else values.reshape(-1, values.shape[-1]).T
 
 
 def match(scope: gs.Graph, node: gs.Node, _: Context) -> Lookup | Skip | None:
@@ -43,28 +60,30 @@ def match(scope: gs.Graph, node: gs.Node, _: Context) -> Lookup | Skip | None:
         return None
     if resolve(node.inputs[1]) is not None:
         return Skip("its indices are constant: the session folds it")
-    axis = int(node.attrs.get("axis", 0))
-    if len(table.shape) != 2 or axis not in (0, -2):
-        return Skip(
-            f"axis {axis} of a table of shape {list(table.shape)}: rows of a matrix are looked up, nothing else"
-        )
+    axis, axes = int(node.attrs.get("axis", 0)), len(table.shape)
+    columns = axes == MATRIX and axis in (1, -1)
+    if axes < MATRIX or (axis % axes and not columns):
+        return Skip(f"axis {axis} of a table of shape {list(table.shape)}: what is looked up lies apart")
+    if columns and rank(node.inputs[1]) is None:
+        return Skip(f"the rank of its indices {node.inputs[1].name} is not known")
     if table.nbytes < SMALLEST_TABLE_BYTES:
         return Skip(f"its table has {table.nbytes} bytes, fewer than {SMALLEST_TABLE_BYTES}")
-    return Lookup(scope, node, table, node.inputs[1])
+    return Lookup(scope, node, table, node.inputs[1], columns)
 
 
 def replace(context: Context, matches: list[Lookup]) -> Skip | None:
     """Rewrite one lookup."""
-    lookup = matches[0]
-    if is_whole(lookup.table.values()):
+    (lookup,) = matches
+    view = lookup.table
+    if is_whole(view.values()):
         return Skip("its table holds whole numbers, which are kept exact")
     # A product with the same table would need the other factors.
-    alone = all(reader.op == "Gather" for reader in lookup.table.source.outputs)
-    matrix, key = lookup.table.values().T, weight_key(lookup.table, transposed=True)
+    alone = all(reader.op == "Gather" for reader in view.source.outputs)
+    matrix, key = lookup.matrix(), weight_key(view, transposed=not lookup.columns)
     channels = even_large_rows(matrix) if alone else None
     table = context.store(
         (*key, "even") if channels else key,
-        [lookup.table.source],
+        [view.source],
         lambda: channels.rows(matrix) if channels else matrix,
         by_rows=True,
     )
@@ -72,7 +91,24 @@ def replace(context: Context, matches: list[Lookup]) -> Skip | None:
         return table
     at = context.editor.before(lookup.scope, lookup.node)
     name = table.name
-    rows = context.lowering.lookup(at, table, lookup.indices, name)
-    rows = channels.scale(at, rows) if channels else rows
-    at.deliver(at.as_type(rows, lookup.table.dtype, name), lookup.node)
+    indices = lookup.indices if len(view.shape) == MATRIX else _all_rows(at, lookup, name)
+    rows = context.lowering.lookup(at, table, indices, name)
+    rows = at.as_type(channels.scale(at, rows) if channels else rows, view.dtype, name)
+    axes = rank(lookup.indices) if lookup.columns else 0
+    if axes:
+        rows = at.op("Transpose", rows, name=f"{name}.columns", perm=[axes, *range(axes)])
+    at.deliver(rows, lookup.node)
     return None
+
+
+def _all_rows(at: Emitter, lookup: Lookup, name: str) -> gs.Variable:
+    """Return the numbers of all rows of what is picked: [...] to [..., *inner axes]; negative ones stay so."""
+    inner = lookup.table.shape[1:-1]
+    count = prod(inner)
+    indices = cast(at, lookup.indices, INT64, f"{name}.picked")
+    first = at.op(
+        "Mul", indices, at.constant(np.array(count, np.int64), "stride"), name=f"{name}.first", dtype=np.int64
+    )
+    first = unsqueeze_last(at, first, len(inner), f"{name}.first")
+    offsets = at.constant(np.arange(count, dtype=np.int64).reshape(inner), f"{name}.offsets")
+    return at.op("Add", first, offsets, name=f"{name}.all", dtype=np.int64)

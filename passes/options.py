@@ -12,7 +12,19 @@ from .report import TOGETHER
 # The passes that run unless told otherwise.
 DEFAULT_OPERATORS = frozenset(
     {
-        *("tied", "gather", "attention", "biases", "even_channels", "absorb", "unread_rows", "fuse_gelu"),
+        *(
+            "sparse",
+            "fold",
+            "unfuse",
+            "tied",
+            "gather",
+            "attention",
+            "biases",
+            "even_channels",
+            "absorb",
+            "unread_rows",
+            "fuse_gelu",
+        ),
         *("quantized_weights", "matmul", "constant"),
     }
 )

@@ -70,6 +70,10 @@ class PackedValues(LazyValues):  # type: ignore[misc]
         return np.asarray(onnx.numpy_helper.to_array(whole))
 
 
+class NewConstant(gs.Constant):  # type: ignore[misc]
+    """A constant that a pass wrote, none of the input model's."""
+
+
 class Emitter:
     """Writes nodes at one place of the graph; nodes of one emitter keep the order in which they were written."""
 
@@ -228,7 +232,7 @@ class Editor:
 
     def named_constant(self, name: str, values: NDArray[Any] | LazyValues) -> gs.Constant:
         """Return a new initializer."""
-        constant = gs.Constant(self._fresh(name), values=values)
+        constant = NewConstant(self._fresh(name), values=values)
         if isinstance(values, LazyValues):
             values.tensor.name = constant.name
         return constant

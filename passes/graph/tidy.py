@@ -11,7 +11,7 @@ from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from .constants import constant_bytes, load
 from .editor import SHARED_BYTES, has_body, output_names, redirect, scopes, walk
-from .random import RANDOM
+from .random import is_random
 
 # Longer names of inner tensors become t0, t1, ...; the nodes keep theirs.
 LONGEST_NAME = 12
@@ -94,7 +94,7 @@ def _constant_key(constant: gs.Constant) -> tuple[Any, ...] | None:
 
 
 def _node_key(scope: gs.Graph, node: gs.Node) -> tuple[Any, ...] | None:
-    if node.op in RANDOM or not node.outputs or has_body(node):
+    if is_random(node) or not node.outputs or has_body(node):
         return None
     inputs = tuple(id(tensor) if tensor.name else None for tensor in node.inputs)
     outputs = tuple(bool(tensor.name) for tensor in node.outputs)

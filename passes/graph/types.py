@@ -12,6 +12,8 @@ import onnx_graphsurgeon as gs
 
 from .editor import has_body, scopes, walk
 
+# Numpy names of the types that weights have.
+FLOAT_NAMES = frozenset({"bfloat16", "float16", "float32", "float64"})
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
 # Attributes that say the type of the first output, where an operator has one.
 _TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype")

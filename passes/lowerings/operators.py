@@ -9,6 +9,7 @@ import onnx_graphsurgeon as gs
 from ..graph.editor import Emitter
 
 FLOAT, FLOAT16 = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
+INT64 = onnx.TensorProto.INT64
 INT8, UINT8, BOOL = onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.BOOL
 INT32 = onnx.TensorProto.INT32
 INT4, UINT4 = onnx.TensorProto.INT4, onnx.TensorProto.UINT4
@@ -27,6 +28,14 @@ def cast(at: Emitter, x: gs.Tensor, to: int, name: str, output: gs.Variable | No
 def reshape(at: Emitter, x: gs.Tensor, shape: tuple[int, ...], name: str) -> gs.Variable:
     """Write Reshape to a constant shape."""
     return at.op("Reshape", x, at.constant(np.array(shape, np.int64), f"shape{len(shape)}"), name=name)
+
+
+def unsqueeze_last(at: Emitter, x: gs.Tensor, count: int, name: str) -> gs.Variable:
+    """Write Unsqueeze that adds axes of length one behind the last, whatever the rank from opset 13 on."""
+    axes = list(range(-count, 0))
+    if at.opset >= 13:
+        return at.op("Unsqueeze", x, at.constant(np.array(axes, np.int64), "new_axes"), name=name, dtype=x.dtype)
+    return at.op("Unsqueeze", x, name=name, dtype=x.dtype, axes=axes)
 
 
 def reduce_last(at: Emitter, op: str, x: gs.Tensor, name: str) -> gs.Variable:

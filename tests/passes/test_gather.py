@@ -97,16 +97,17 @@ def test_a_tied_table_is_stored_once(tmp_path, lowering, projection):
         assert relative_error(y, rows[ids] @ rows.T) < 0.015  # of int8 activations; the codes' own error is 10 %
 
 
+READ = "r = Gather(t, i) y = Add(x, r)"
 SKIPS = {
     "its indices are constant: the session folds it": (
-        "g (float[2, 40] x) => (float[2, 40] y) { i = Constant <value_ints = [3]> () r = Gather(t, i) y = Add(x, r) }",
+        f"g (float[2, 70, 40] x) => (float[2, 70, 40] y) {{ i = Constant <value_ints = {[3] * 70}> () {READ} }}",
         TABLE,
     ),
-    "axis 1 of a table of shape [60, 40]: rows of a matrix are looked up, nothing else": (
-        "g (int64[b] ids) => (float[60, b] y) { y = Gather <axis = 1> (t, ids) }",
-        TABLE,
+    "axis 1 of a table of shape [5, 20, 24]: what is looked up lies apart": (
+        "g (int64[b] ids) => (float[5, b, 24] y) { y = Gather <axis = 1> (t, ids) }",
+        TABLE.reshape(5, 20, 24),
     ),
-    "axis 0 of a table of shape [2400]: rows of a matrix are looked up, nothing else": (
+    "axis 0 of a table of shape [2400]: what is looked up lies apart": (
         "g (int64[b] ids) => (float[b] y) { y = Gather(t, ids) }",
         TABLE.reshape(-1),
     ),
@@ -159,3 +160,32 @@ def test_large_columns_leave_the_digits_of_the_others(tmp_path, large, lowering,
     (answer,) = run(rewrite(source, tmp_path, lowering=lowering, bits=bits, block_size=block).proto, i=np.arange(200))
     columns = np.linalg.norm(answer - table, axis=0) / np.linalg.norm(table, axis=0)
     assert columns.max() < (0.02 if bits == 8 else 0.25)
+
+
+@every_lowering
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3)], ids=str)
+@pytest.mark.parametrize("inner", [(6,), (2, 3)], ids=str)
+def test_experts_are_all_their_rows(tmp_path, lowering, inner, shape):
+    values = random(5, *inner, K, seed=4)
+    dims = [f"d{i}" for i in range(len(shape))]
+    ids_type = f"int64[{', '.join(dims)}]" if dims else "int64"
+    y_type = f"float[{', '.join([*dims, *map(str, inner), str(K)])}]"
+    text = f"g ({ids_type} ids) => ({y_type} y) {{ y = Gather(t, ids) }}"
+    result = rewrite(model(text, t=values), tmp_path, bits=4, lowering=lowering)
+    assert result.replaced == {"gather": 1}
+    ids = np.random.default_rng(0).integers(-5, 5, shape)
+    expected = table(lowering, values.reshape(-1, K)).reshape(values.shape)[ids]
+    np.testing.assert_allclose(run(result.proto, ids=ids)[0], expected, rtol=4e-7)
+
+
+@every_lowering
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3)], ids=str)
+@pytest.mark.parametrize("axis", [1, -1])
+def test_rows_along_the_last_axis(tmp_path, lowering, shape, axis):
+    dims = [f"d{i}" for i in range(len(shape))]
+    ids_type = f"int64[{', '.join(dims)}]" if dims else "int64"
+    text = f"g ({ids_type} ids) => (float[{', '.join(['40', *dims])}] y) {{ y = Gather <axis = {axis}> (t, ids) }}"
+    result = rewrite(model(text, t=TABLE.T.copy()), tmp_path, bits=4, lowering=lowering)
+    assert result.replaced == {"gather": 1}
+    ids = np.random.default_rng(0).integers(0, ROWS, shape)
+    np.testing.assert_allclose(run(result.proto, ids=ids)[0], table(lowering).T[:, ids], rtol=4e-7)

@@ -319,7 +319,7 @@ def test_constants_equal_at_two_places_are_one(tmp_path):
     np.testing.assert_array_equal(run(result.proto, x=X)[0], 4 * X)
 
 
-@pytest.mark.parametrize("op", ["RandomNormalLike", "Dropout", "Bernoulli"])
+@pytest.mark.parametrize("op", ["RandomNormalLike", "RandomUniformLike", "Dropout", "Bernoulli"])
 def test_random_numbers_are_drawn_as_often_as_before(tmp_path, op):
     text = f"g (float[m, 40] x) => (float[m, 40] y) {{ p = Sigmoid(x) a = {op}(p) b = {op}(p) y = Sub(a, b) }}"
     assert operators(rewrite(model(text), tmp_path).proto).count(op) == 2

@@ -1,0 +1,1 @@
+"""What one fused operator stands for, in plain ones."""

@@ -1,0 +1,36 @@
+"""What is left in float is said, with bytes and the reason."""
+
+import numpy as np
+import onnx
+import pytest
+
+import passes
+from bct_onnx import files
+from tests.helpers import SERIAL, model, random
+
+NAN = np.full((40, 64), np.nan, np.float32)
+CASES = {
+    "holds NaN": ("y = MatMul(x, w)", NAN, ("w", 10240, "MatMul", "w holds NaN or infinity")),
+    "small": ("y = Add(x, w)", random(40), ("w", 160, "Add", "it has 160 bytes, fewer than 256")),
+    "transposed": (
+        "u = Transpose(w) y = MatMul(x, u)",
+        NAN.T.copy(),
+        ("w", 10240, "MatMul", "w holds NaN or infinity"),
+    ),
+    "mask": (
+        "y = Add(x, w)",
+        np.full((60, 40), -3.4e38, np.float32),
+        ("w", 9600, "Add", "w holds values beyond 65504: a mask"),
+    ),
+    "taken": ("y = MatMul(x, w)", random(40, 64), None),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_constant_that_stays_is_said(tmp_path, case):
+    text, weight, expected = CASES[case]
+    onnx.save(model(f"g (float[m, 40] x) => (float[m, n] y) {{ {text} }}", w=weight), tmp_path / "in.onnx")
+    graph = files.read(tmp_path / "in.onnx").graph()
+    reports = passes.run(graph, passes.Options(bits=8, block_size=0, **SERIAL))
+    left = [(each.name, each.bytes, each.op, each.reason) for each in passes.left_in_float(graph, reports)]
+    assert left == ([expected] if expected else [])
