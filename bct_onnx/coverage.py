@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from passes import PassReport
+from passes import Options, PassReport, make_plain
 from passes.graph.activations import find_activations
 from passes.graph.constants import FLOATS, constant_bytes, resolve
 from passes.graph.editor import walk
-from passes.graph.tidy import lift_constant_nodes, merge_equal
 from passes.report import TOGETHER, EdgeReport, NodeReport
 
 from . import files
@@ -115,8 +114,7 @@ def measure_sizes(model: files.ModelFile, path: Path, reference: Reference | Non
     Without a reference, or where that does not run, and for results in bodies of If, Loop and Scan, sizes are unknown.
     """
     graph = model.graph()
-    lift_constant_nodes(graph)
-    merge_equal(graph)
+    make_plain(graph, Options())
     graph.cleanup()
     constants = {id(t): t for _, node in walk(graph) for t in node.inputs if isinstance(t, gs.Constant)}
     floats = [t for t in constants.values() if (view := resolve(t)) is not None and view.is_float]

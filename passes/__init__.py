@@ -52,6 +52,7 @@ __all__ = [
     "beyond_opset",
     "chain",
     "left_in_float",
+    "make_plain",
     "pass_name",
     "plain_codes",
     "preferred_opsets",
@@ -104,31 +105,26 @@ def run(
     `progress(pass name, done, total)` is called before every replacement. `keep` gets every new constant and returns
     an equal array, of less memory perhaps, that takes its place. `coder` makes the codes of the weights that `lowering`
     keeps, which is the one that the options name unless another is given. `ranges` tells what channels hold, by name of
-    the activation. The graph's opset must reach
-    `required_opset(options)`. Raises ValueError where the options name a pass that does not exist.
+    the activation. The graph's opset must reach `required_opset(options)`. Raises ValueError where the options name a pass that does not exist.
     """
-    modules = chain(options)
-    lift_constant_nodes(graph)
-    merge_equal(graph)
-    editor = Editor(graph, keep, options.workers)
-    keeping = lowering or LOWERINGS[options.lowering]()
-    context = Context(editor, options, keeping, PassReport(""), coder, ranges=ranges or {})
-    plain = [module for module in modules if module in PLAIN]
-    reports = []
-    for stage in (plain, [module for module in modules if module not in PLAIN]):
-        for module in stage:
-            if isinstance(module, Prepares):
-                module.prepare(graph, context)
-        reports += [_run_pass(module, graph, context, progress) for module in stage]
-        if stage is plain and any(report.replaced for report in reports):
-            merge_equal(graph)
-            context.find_kept()
+    modules, context = chain(options), _begin(graph, options, keep)
+    context.coder, context.lowering = coder, lowering or context.lowering
+    context.ranges = ranges or {}
+    reports = _run_plain(graph, context, progress)
+    reports += _run_stage([module for module in modules if module not in PLAIN], graph, context, progress)
     for module in modules:
         if isinstance(module, Finishes):
             module.finish(graph, context, reports)
-    editor.flush()  # where no pass ran, too, nothing is left of nodes that became constants
+    context.editor.flush()  # where no pass ran, too, nothing is left of nodes that became constants
     shorten_names(graph)
     return reports
+
+
+def make_plain(graph: gs.Graph, options: Options) -> None:
+    """Bring `graph` to the form in which the passes for weights and operators find it, in place."""
+    context = _begin(graph, options)
+    _run_plain(graph, context, None)
+    context.editor.flush()
 
 
 def preferred_opsets(options: Options, operators: Iterable[str]) -> list[int]:
@@ -163,6 +159,34 @@ def chain(options: Options) -> list[Pass]:
 def pass_name(module: Pass) -> str:
     """Return the name by which options and reports speak of a pass."""
     return module.__name__.rpartition(".")[2]
+
+
+def _begin(graph: gs.Graph, options: Options, keep: Keep = lambda array: array) -> Context:
+    """Return the context of a run over a graph, whose constants are constants and whose equal nodes are one."""
+    lift_constant_nodes(graph)
+    merge_equal(graph)
+    editor = Editor(graph, keep, options.workers)
+    return Context(editor, options, LOWERINGS[options.lowering](), PassReport(""))
+
+
+def _run_plain(graph: gs.Graph, context: Context, progress: Progress | None) -> list[PassReport]:
+    """Run what brings a graph to its plain form; what was written of several nodes alike is then one again."""
+    reports = _run_stage([module for module in chain(context.options) if module in PLAIN], graph, context, progress)
+    if any(report.replaced for report in reports):
+        merge_equal(graph)
+        context.find_kept()
+    return reports
+
+
+def _run_stage(
+    modules: Iterable[Pass], graph: gs.Graph, context: Context, progress: Progress | None
+) -> list[PassReport]:
+    """Run passes one after the other, which all look at the graph before the first changes it."""
+    modules = list(modules)
+    for module in modules:
+        if isinstance(module, Prepares):
+            module.prepare(graph, context)
+    return [_run_pass(module, graph, context, progress) for module in modules]
 
 
 def _run_pass(module: Pass, graph: gs.Graph, context: Context, progress: Progress | None) -> PassReport:

@@ -19,6 +19,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from .context import Context
+from .graph.activations import HUGE
 from .graph.constants import load, resolve
 from .graph.editor import has_body, is_standard, redirect, walk
 from .graph.evaluate import NotComputedError, evaluate
@@ -27,7 +28,7 @@ from .graph.types import FLOAT_NAMES
 from .report import Skip
 
 # As many elements are folded whatever they come from: scalars, axes, shapes.
-SMALL = 64
+SMALL = 16
 # What these make of codes stays codes in the file.
 DECODERS = frozenset({"BitShift", "DequantizeLinear", "DequantizeBFP", "GatherBlockQuantized", "MatMulNBits"})
 
@@ -84,6 +85,8 @@ def replace(context: Context, matches: list[Computed]) -> Skip | None:
     small = all(array.size <= SMALL for array in results.values())
     if not small and not all(_is_float(array.dtype) for array in results.values()):
         return Skip(f"it makes {size} values that are no floats")
+    if not small and any(np.abs(array).max(initial=0) > HUGE for array in results.values()):
+        return Skip("a mask is part of it: apart from that, the rest is as exact as without")
     if not small and size > left:
         return Skip(f"it makes {size} numbers of {max(left, 0)}: computed when the session is made, it takes less room")
     _spend(context, floats, 0 if small else size)

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-from numpy.typing import NDArray
 from onnx_graphsurgeon.ir.tensor import SparseValues
 
 from .context import Context
+from .graph.constants import dense_values
 from .graph.editor import redirect
 from .graph.types import FLOAT_NAMES
 from .report import Skip
@@ -53,17 +52,6 @@ def replace(context: Context, matches: list[Sparse]) -> Skip | None:
         values = dense_values(constant._values.tensor)
         redirect(constant, gs.Constant(constant.name, context.editor.keep(values)))
     return None
-
-
-def dense_values(sparse: onnx.SparseTensorProto) -> NDArray[Any]:
-    """Return all values of a sparse tensor, [*dims]."""
-    values, places = (onnx.numpy_helper.to_array(tensor) for tensor in (sparse.values, sparse.indices))
-    dense = np.zeros(tuple(sparse.dims), values.dtype)
-    if places.ndim == 1:
-        dense.reshape(-1)[places] = values
-    else:
-        dense[tuple(places.T)] = values
-    return dense
 
 
 def sparse_bytes(sparse: onnx.SparseTensorProto) -> int:

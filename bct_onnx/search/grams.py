@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from bct_onnx.arrays import Feed
 from bct_onnx.errors import BctError
 from bct_onnx.session import essential_words
-from passes import Coder
+from passes import Coder, Options, make_plain
 from passes.context import plain_codes
 from passes.formats.block import BlockFormat, BlockTensor
 from passes.formats.compensated import Gram, compensate
 from passes.graph.editor import walk
 from passes.graph.linear import Linear, match_linear
-from passes.graph.tidy import lift_constant_nodes
 
 # Activations captured in one run of the feeds: more are faster and take more memory.
 TOGETHER = 16
@@ -76,7 +75,7 @@ class Grams:
 
 def product_inputs(graph: gs.Graph) -> list[str]:
     """Return the names of what products with constant weights read, in graph order; the graph is changed."""
-    lift_constant_nodes(graph)
+    make_plain(graph, Options())
     linears = (match_linear(node) for _, node in walk(graph))
     return [linear.x.name for linear in linears if isinstance(linear, Linear)]
 

@@ -26,6 +26,7 @@ from .base import Writer, give, inputs_of, output_of
 
 # What is added to scores that a mask hides, unless the node says otherwise.
 HIDDEN = -10000.0
+SMALLEST_BYTES = 4096
 PRESENT = 1
 HEADS, COLUMNS, JOINED = [0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]
 ENDS, RAW, PER_QUERY = 1, 2, 3
@@ -57,6 +58,8 @@ def merged_attention(node: gs.Node) -> Writer | Skip:
     view = resolve(weight) if weight is not None else None
     if x is None or weight is None or view is None or not view.is_float or len(view.shape) != 2:
         return Skip("its weight is not a constant matrix of floats")
+    if view.nbytes < SMALLEST_BYTES:
+        return Skip(f"its weight has {view.nbytes} bytes, fewer than {SMALLEST_BYTES}: more operators would weigh more")
     attrs, heads = node.attrs, int(node.attrs["num_heads"])
     third = view.shape[1] // 3
     sizes = tuple(int(size) for size in attrs.get("qkv_hidden_sizes") or ()) or (third, third, third)

@@ -64,7 +64,20 @@ class ConstantView:
 def load(constant: gs.Constant) -> Array:
     """Return a constant's values without keeping them in the graph."""
     values = constant._values
+    if isinstance(values, SparseValues):
+        return dense_values(values.tensor)
     return np.asarray(values.load() if isinstance(values, LazyValues) else values)
+
+
+def dense_values(sparse: onnx.SparseTensorProto) -> NDArray[Any]:
+    """Return all values of a sparse tensor, [*dims]."""
+    values, places = (onnx.numpy_helper.to_array(tensor) for tensor in (sparse.values, sparse.indices))
+    dense = np.zeros(tuple(sparse.dims), values.dtype)
+    if places.ndim == 1:
+        dense.reshape(-1)[places] = values
+    else:
+        dense[tuple(places.T)] = values
+    return dense
 
 
 def constant_bytes(constant: gs.Constant) -> int:

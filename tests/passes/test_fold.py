@@ -91,6 +91,10 @@ def test_weights_in_bodies(tmp_path):
 
 
 LEFT = {
+    "a mask is part of it: apart from that, the rest is as exact as without": (
+        "g (float[40, 64] x) => (float[40, 64] y) { u = Add(w, m) y = Add(x, u) }",
+        {"w": W, "m": np.where(WEIGHTS["z"] > 0, np.float32(-1e4), np.float32(0))},
+    ),
     "it makes 2560 numbers of 64: computed when the session is made, it takes less room": (
         "g (float[40, 64] x) => (float[40, 64] y) { u = Expand(r, shape) y = Add(x, u) }",
         {"r": random(1, N), "shape": np.array([K, N])},
