@@ -105,7 +105,8 @@ def run(
     `progress(pass name, done, total)` is called before every replacement. `keep` gets every new constant and returns
     an equal array, of less memory perhaps, that takes its place. `coder` makes the codes of the weights that `lowering`
     keeps, which is the one that the options name unless another is given. `ranges` tells what channels hold, by name of
-    the activation. The graph's opset must reach `required_opset(options)`. Raises ValueError where the options name a pass that does not exist.
+    the activation. The graph's opset must reach `required_opset(options)`. Raises ValueError where the options name a
+    pass that does not exist.
     """
     modules, context = chain(options), _begin(graph, options, keep)
     context.coder, context.lowering = coder, lowering or context.lowering

@@ -19,6 +19,8 @@ def channel_ranges(path: Path, names: Iterable[str], feeds: Sequence[Feed]) -> d
     BctError where ONNX Runtime does not load the model.
     """
     session, known = probe(path, names)
+    if not known:
+        return {}  # asked for no outputs, a session gives all
     rows: dict[str, list[tuple[NDArray[np.floating], ...]]] = {name: [] for name in known}
     for feed in feeds:
         for name, array in zip(known, session.run(known, dict(feed)), strict=True):
