@@ -32,7 +32,9 @@ from .report import Skip, TensorReport
 from .written import BLOCK_SIZE, Writer, Written
 
 # Operators whose constant is a trained weight that averages many products: it bears the requested width.
-WEIGHT_READERS = frozenset({"Attention", "Conv", "ConvTranspose", "Einsum", "GRU", "Gemm", "LSTM", "MatMul", "RNN"})
+WEIGHT_READERS = frozenset(
+    {"Attention", "Conv", "ConvTranspose", "Einsum", "GRU", "Gemm", "LSTM", "MatMul", "MoE", "RNN"}
+)
 # Readers that come with codes and scales of their own.
 QUANTIZED_READERS = frozenset(
     {

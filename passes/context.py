@@ -186,7 +186,7 @@ def weight_key(view: ConstantView, transposed: bool) -> tuple[Any, ...]:
 
     `transposed`: the reader takes the view's last two axes the other way round.
     """
-    steps = view.steps
+    steps = constants.moving_steps(view)
     while steps and steps[-1] == ("transpose", (1, 0)):
         steps, transposed = steps[:-1], not transposed
     return (id(view.source), steps, transposed)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import onnx_graphsurgeon as gs
 
 from .context import Context
-from .forms import einsum, elementwise, merged_attention, products
+from .forms import einsum, elementwise, lookups, merged_attention, products
 from .forms.base import Writer
 from .graph.editor import is_standard
 from .report import Skip
@@ -22,6 +22,7 @@ from .report import Skip
 # Operators by domain and name: what tells their plain form, and the lowest opset that has that.
 _FORMS: dict[tuple[str, str], tuple[Callable[[gs.Node], Writer | Skip | None], int]] = {
     ("", "Einsum"): (einsum.einsum, 13),
+    ("", "GatherND"): (lookups.gather_nd, 13),
     ("", "Gemm"): (products.left_gemm, 7),
     ("", "MatMul"): (products.left_matmul, 7),
     ("com.microsoft", "Attention"): (merged_attention.merged_attention, 14),

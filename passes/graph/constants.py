@@ -15,6 +15,8 @@ from onnx_graphsurgeon.ir.tensor import LazyValues, SparseValues
 Array = NDArray[Any]
 Step = tuple[str, Any]
 FLOATS = ("float16", "float32", "float64")
+# Casts that keep every value.
+WIDER = {"bfloat16": ("float32", "float64"), "float16": ("float32", "float64"), "float32": ("float64",)}
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,16 @@ class ConstantView:
             else:
                 array = array.astype(parameter)
         return array
+
+
+def moving_steps(view: ConstantView) -> tuple[Step, ...]:
+    """Return the steps of a view without the casts that keep every value."""
+    steps, dtype = [], np.dtype(view.source.dtype).name
+    for step in view.steps:
+        if step[0] != "cast" or step[1] not in WIDER.get(dtype, ()):
+            steps.append(step)
+        dtype = step[1] if step[0] == "cast" else dtype
+    return tuple(steps)
 
 
 def load(constant: gs.Constant) -> Array:
@@ -121,7 +133,7 @@ def _transpose(view: ConstantView, node: gs.Node) -> ConstantView:
 
 def _reshape(view: ConstantView, shape: tuple[int, ...]) -> ConstantView:
     shape = np.broadcast_to(np.zeros(1, bool), math.prod(view.shape)).reshape(shape).shape
-    return _append(view, ("reshape", shape), shape)
+    return view if shape == view.shape else _append(view, ("reshape", shape), shape)
 
 
 def _reshape_node(view: ConstantView, node: gs.Node) -> ConstantView:
@@ -150,7 +162,7 @@ def _unsqueeze(view: ConstantView, node: gs.Node) -> ConstantView:
 
 def _cast(view: ConstantView, node: gs.Node) -> ConstantView:
     dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(int(node.attrs["to"]))).name
-    return _append(view, ("cast", dtype), view.shape, dtype)
+    return view if dtype == view.dtype else _append(view, ("cast", dtype), view.shape, dtype)
 
 
 def _required(tensor: gs.Tensor) -> Array:

@@ -189,3 +189,17 @@ def test_rows_along_the_last_axis(tmp_path, lowering, shape, axis):
     assert result.replaced == {"gather": 1}
     ids = np.random.default_rng(0).integers(0, ROWS, shape)
     np.testing.assert_allclose(run(result.proto, ids=ids)[0], table(lowering).T[:, ids], rtol=4e-7)
+
+
+@pytest.mark.parametrize(
+    "between",
+    ["u = Cast <to = 1> (t) v = Transpose(u)", "v0 = Transpose(t) v = Cast <to = 1> (v0)"],
+)
+def test_a_tied_table_behind_a_cast_is_stored_once(tmp_path, between):
+    text = f"""g (int64[b] ids) => (float[b, 60] y) {{
+        h = Gather(t, ids) x = Cast <to = 1> (h) {between} y = MatMul(x, v)
+    }}"""
+    result = rewrite(model(text, t=TABLE.astype(np.float16)), tmp_path, bits=8, block_size=0)
+    assert [tensor.name for report in result.reports.values() for tensor in report.tensors] == ["t"]
+    rows = TABLE.astype(np.float16).astype(np.float32)
+    assert relative_error(run(result.proto, ids=IDS[0])[0], rows[IDS[0]] @ rows.T) < 0.02

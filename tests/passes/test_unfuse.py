@@ -76,6 +76,12 @@ def test_gemms_with_the_constant_on_the_left(tmp_path, attrs):
     agree(model(text, w=random(*w), c=random(40, 1)), tmp_path, "Gemm", x=random(*x, seed=1))
 
 
+def test_lookups_of_rows_by_element(tmp_path):
+    text = "g (int64[b, 2, 1] i) => (float[b, 2, 24] y) { y = GatherND(w, i) }"
+    ids = np.array([[[3], [-1]], [[0], [39]], [[7], [7]]])
+    agree(model(text, w=random(40, K)), tmp_path, "GatherND", i=ids)
+
+
 EINSUMS = {
     "mk,kn->mn": ((7, 24), (24, 32)),
     "mk,nk->mn": ((7, 24), (32, 24)),
