@@ -30,6 +30,7 @@ from . import (
 )
 from .base import Finishes, Groups, Match, NeedsOpset, Pass, PrefersOpset, Prepares
 from .context import ChannelRange, Coder, Context, plain_codes
+from .graph.constants import resolve
 from .graph.editor import Editor, Keep, walk
 from .graph.tidy import lift_constant_nodes, merge_equal, shorten_names
 from .left import LeftInFloat, left_in_float
@@ -199,7 +200,7 @@ def _run_pass(module: Pass, graph: gs.Graph, context: Context, progress: Progres
         if kept:
             found = Skip(f"kept by the pattern {kept!r}")
         if isinstance(found, Skip):
-            report.skipped.append(SkippedNode(node.name or node.op, found.reason))
+            report.skipped.append(_skipped(node, found))
         elif found is not None:
             matches.append(found)
     groups = module.groups(matches) if isinstance(module, Groups) else [[match] for match in matches]
@@ -210,6 +211,11 @@ def _run_pass(module: Pass, graph: gs.Graph, context: Context, progress: Progres
         if skip is None:
             report.replaced += len(group)
         else:
-            report.skipped += [SkippedNode(match.node.name or match.node.op, skip.reason) for match in group]
+            report.skipped += [_skipped(match.node, skip) for match in group]
     context.editor.flush()
     return report
+
+
+def _skipped(node: gs.Node, skip: Skip) -> SkippedNode:
+    views = map(resolve, (tensor for tensor in node.inputs if tensor.name))
+    return SkippedNode(node.name or node.op, skip.reason, tuple(view.source.name for view in views if view is not None))

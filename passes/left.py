@@ -51,7 +51,7 @@ def left_in_float(graph: gs.Graph, reports: Iterable[PassReport]) -> list[LeftIn
                 reader = _reader(node)
                 size, label = _bytes(tensor), reader.name or reader.op
                 about = [skip.reason for skip in skips if skip.reason.startswith(f"{tensor.name} ")]
-                about += [skip.reason for skip in skips if skip.node == label]
+                about += [skip.reason for skip in skips if tensor.name in skip.constants]
                 reason = about[0] if about else _why(size, reader, "constant" in found)
                 left[id(tensor)] = LeftInFloat(tensor.name, size, reader.op, label, reason)
     return sorted(left.values(), key=lambda each: -each.bytes)

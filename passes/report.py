@@ -17,10 +17,17 @@ class Skip:
 
 @dataclass(frozen=True)
 class SkippedNode:
-    """A node that was left alone."""
+    """A node that was left alone.
+
+    Attributes:
+        node: its name, or its operator where it has none.
+        reason: why: one sentence with the offending value.
+        constants: names of the constants that it reads, perhaps through others.
+    """
 
     node: str
     reason: str
+    constants: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

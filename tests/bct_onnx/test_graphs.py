@@ -223,6 +223,11 @@ def test_an_initializer_that_the_caller_may_override_stays_as_it_is(run: Save, t
     np.testing.assert_allclose(answer(tmp_path / "out.onnx", {"x": x, "w": 2 * w})[0], 2 * (x @ w), rtol=1e-4)
 
 
+def test_a_model_without_products(run: Save) -> None:
+    _, written = run(model("g (float[64, 96] x) => (float[64, 96] y) { y = Mul(x, w) }", w=weight()))
+    assert written.ByteSize() < weight().nbytes
+
+
 def test_sparse_initializers_are_left(run: Save) -> None:
     proto = model("g (float[2, 64] x) => (float[2, 96] y) { h = MatMul(x, w) y = Add(h, s) }", w=weight())
     values = helper.make_tensor("s", TensorProto.FLOAT, [2], [1.0, 2.0])

@@ -7,9 +7,10 @@ import passes
 from bct_onnx import files
 from bct_onnx.opset import raise_opset
 from benchmarks.fuzz import generate
-from tests.helpers import SERIAL, run
+from tests.helpers import SERIAL, optimized, run
 
-EXACT = frozenset({"tied", "attention", "biases", "absorb", "unread_rows", "fuse_gelu"})
+PLAIN = {"sparse", "fold", "unfuse"}
+EXACT = frozenset({*PLAIN, "tied", "attention", "biases", "absorb", "unread_rows", "fuse_gelu"})
 OPSET = 23
 # Sums in another order, relative to the largest value: of float32 and of half precision.
 TOLERANCE = {np.dtype(np.float32): 1e-4, np.dtype(np.float16): 2e-2}
@@ -28,7 +29,16 @@ def feeds(source, seed):
 
 @pytest.mark.parametrize("seed", range(150))
 def test_rearranged_graphs_compute_the_same(tmp_path, seed):
-    source = generate.model(seed)
+    check(generate.model(seed), seed, tmp_path)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_what_the_session_fuses_is_taken_apart(tmp_path, seed):
+    """Graphs as the runtime's optimizer saves them: FusedMatMul, SkipLayerNormalization, BiasGelu, Attention."""
+    check(optimized(generate.model(seed), tmp_path), seed, tmp_path)
+
+
+def check(source, seed, tmp_path):
     path = tmp_path / "source.onnx"
     path.write_bytes(raise_opset(source, OPSET).SerializeToString())
     read = files.read(path)
