@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import onnx
-import onnx.inliner
-from onnx import version_converter
 
 from .files.importer import OVERRIDABLE_IR
+from .files.native import NativeError, convert, inline
+from .files.order import nodes_of
 
 # Where operators hide that the converter does not know, such as LayerNormalization before opset 17, which ONNX
 # Runtime runs all the same.
@@ -28,7 +26,7 @@ def opset_of(model: onnx.ModelProto) -> int:
 
 def operators_of(model: onnx.ModelProto) -> set[str]:
     """Return the names of a model's operators, those of bodies too."""
-    return {node.op_type for node in _nodes(model.graph)}
+    return {node.op_type for node in nodes_of(model.graph)}
 
 
 def raise_opset(model: onnx.ModelProto, target: int) -> onnx.ModelProto:
@@ -39,7 +37,7 @@ def raise_opset(model: onnx.ModelProto, target: int) -> onnx.ModelProto:
     """
     try:
         # The converter leaves functions at their old version.
-        skeleton = onnx.inliner.inline_local_functions(model) if model.functions else onnx.ModelProto()
+        skeleton = inline(model) if model.functions else onnx.ModelProto()
         if not model.functions:
             skeleton.CopyFrom(model)
         if model.ir_version < OVERRIDABLE_IR:
@@ -49,11 +47,10 @@ def raise_opset(model: onnx.ModelProto, target: int) -> onnx.ModelProto:
         inputs = {value.name for value in skeleton.graph.input}
         weights = _take_weights(skeleton.graph)
         _hide(skeleton)
-        converted: onnx.ModelProto = version_converter.convert_version(skeleton, target)
-    except Exception as error:  # a C++ exception of any type
-        lines = str(error).splitlines()
-        raise ConversionError(lines[0] if lines else type(error).__name__) from error
-    for node in _nodes(converted.graph):
+        converted = convert(skeleton, target)
+    except NativeError as error:
+        raise ConversionError(str(error)) from error
+    for node in nodes_of(converted.graph):
         if node.domain == _HIDDEN:
             node.domain = ""
     _mend_resize(converted.graph, opset_of(model))
@@ -65,7 +62,7 @@ def _mend_resize(graph: onnx.GraphProto, before: int) -> None:
     """Let Resize, and what was Upsample, place pixels as before opset 11; the converter leaves that to defaults."""
     if before > LAST_ASYMMETRIC:
         return
-    for node in _nodes(graph):
+    for node in nodes_of(graph):
         if node.op_type == "Resize" and not node.domain:
             named = {attribute.name for attribute in node.attribute}
             old = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
@@ -105,7 +102,7 @@ def _give_weights_back(graph: onnx.GraphProto, weights: dict[str, onnx.TensorPro
 def _hide(model: onnx.ModelProto) -> None:
     """Move standard operators that the model's opset does not have to a domain of their own; name all domains."""
     opset, domains = opset_of(model), {_HIDDEN}
-    for node in _nodes(model.graph):
+    for node in nodes_of(model.graph):
         if node.domain in ("", "ai.onnx") and not onnx.defs.has(node.op_type, opset):
             node.domain = _HIDDEN
         domains.add(node.domain)
@@ -124,11 +121,3 @@ def _with_header(model: onnx.ModelProto, converted: onnx.ModelProto, target: int
     result.opset_import.extend([onnx.helper.make_opsetid("", target), *imports])
     result.ir_version = max(model.ir_version, onnx.helper.find_min_ir_version_for(result.opset_import, True))
     return result
-
-
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for body in (attribute.g, *attribute.graphs):
-                yield from _nodes(body)

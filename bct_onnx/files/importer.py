@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-import onnx.inliner
 import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.ir.tensor import SparseValues
 
 from bct_onnx.errors import BctError
 
+from .native import NativeError, inline
 from .tensors import DTYPES, TensorValues
 
 # From IR version 4 on, initializers need not be inputs, and those that are can be overridden by the caller.
@@ -57,8 +57,7 @@ def default_inputs(model: onnx.ModelProto) -> set[str]:
 
 
 def to_graph(model: onnx.ModelProto, contents: Contents, path: Path) -> gs.Graph:
-    """Return the graph of a checked model, functions inlined; raises BctError for what it cannot keep."""
-    model = _inline_functions(model, path)
+    """Return the graph of a checked model without functions; raises BctError for what it cannot keep."""
     imports = {"" if opset.domain == "ai.onnx" else opset.domain: opset.version for opset in model.opset_import}
     header = {
         "opset": imports.get(""),
@@ -70,17 +69,16 @@ def to_graph(model: onnx.ModelProto, contents: Contents, path: Path) -> gs.Graph
     return _Importer(contents, path, header).graph(model.graph, ChainMap(), default_inputs(model))
 
 
-def _inline_functions(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
-    inlined = onnx.ModelProto()
-    inlined.CopyFrom(model)
+def inline_functions(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+    """Return a model without functions, itself if it has none; raises BctError where a function cannot be inlined."""
+    inlined = model
     for convert_version in (False, True):
         if not inlined.functions:
             break
         try:
-            inlined = onnx.inliner.inline_local_functions(inlined, convert_version)
-        except Exception as error:  # a C++ exception of any type
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise BctError(f"{path}: its functions cannot be inlined: {reason}") from error
+            inlined = inline(inlined, convert_version)
+        except NativeError as error:
+            raise BctError(f"{path}: its functions cannot be inlined: {error}") from error
     if inlined.functions:
         names = [function.name for function in inlined.functions]
         raise BctError(f"{path}: cannot inline the functions {names}; export the model without functions")

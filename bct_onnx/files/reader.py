@@ -15,6 +15,7 @@ from bct_onnx.errors import BctError
 
 from . import importer, wire
 from .background import in_background
+from .order import CycleError, sort_model
 from .tensors import Span, all_tensors, check_tensor, external_path, locate, map_file, release
 
 # Weights from this size on stay in the file, in bytes.
@@ -26,7 +27,7 @@ _EXTERNAL = onnx.TensorProto.EXTERNAL
 
 @dataclass(frozen=True, eq=False)
 class ModelFile:
-    """A model in its file.
+    """A model in its file, its nodes sorted.
 
     `proto` is the model without its weights: a tensor of 1 KiB or more refers to `location` (the file itself
     or an external file), offset and length, as ONNX external data does. `large` says where these weights lie,
@@ -60,7 +61,11 @@ class ModelFile:
 
         Functions are inlined. Inputs with a default value (IR version 4 on) are variables.
         """
-        return importer.to_graph(self.proto, self.content, self.path)
+        return importer.to_graph(self._inlined, self.content, self.path)
+
+    @cached_property
+    def _inlined(self) -> onnx.ModelProto:
+        return importer.inline_functions(self.proto, self.path)
 
     def let_go(self) -> None:
         """Give back the memory that what was read of the files takes; it is read anew when it is asked for."""
@@ -137,6 +142,10 @@ def _parse(data: memoryview, path: Path) -> onnx.ModelProto:
     for text in _texts(proto):
         if isinstance(text, bytes):
             raise BctError(f"{path}: the text {text[:80]!r} in it is not UTF-8; export the model again")
+    try:
+        sort_model(proto)
+    except CycleError as error:
+        raise BctError(f"{path}: {error}; export the model again") from error
     return proto
 
 
