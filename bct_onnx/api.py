@@ -14,7 +14,7 @@ from .attempt import MARK, Attempt, Result
 from .errors import BctError, InaccurateError, VerificationError
 from .memory import available_bytes, means_for
 from .opset import ConversionError, operators_of, opset_of, raise_opset
-from .presets import DEFAULT_PRESET, Request
+from .presets import DEFAULT_PRESET, Request, check_promise
 from .report import InputRecord, OutputRecord, Report
 from .runtimes import min_onnxruntime
 from .search import DEFAULT_DROP, DEFAULT_SECONDS, Goal
@@ -95,7 +95,9 @@ def compress(
     with files.staged(target) as stage:
         attempt = Attempt(stage.path, reference, feeds is not None, means, goal, external_data, say, max_rel_error)
         result = _at_the_right_opset(request, model, attempt)
-        oldest = min_onnxruntime(files.read(stage.path).proto)
+        made = files.read(stage.path).proto
+        check_promise(preset, made, source)
+        oldest = min_onnxruntime(made)
         stage.commit()
     written = result.written
     return Report(
@@ -152,7 +154,7 @@ def _at_the_right_opset(
         except (ConversionError, VerificationError) as error:
             notes.append(f"opset {has} cannot be raised to {opset}: {error}")
     if passes.required_opset(options) > has:
-        options, note = request.options_at(has, options.bits)
+        options, note = request.options_at(has, options)
         notes.append(note)
     if passes.required_opset(options) > has:
         raise BctError(f"{model.path}: {'; '.join(notes)}; export the model at opset {better[-1]}")

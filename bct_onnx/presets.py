@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import onnx
 
 from passes import CHAIN, DEFAULT_OPERATORS, DENSE, LOWERINGS, Options, beyond_opset, pass_name
 
 from .errors import BctError
+from .files.order import nodes_of
 
 # Codes of one width, block and lowering. A preset's dense gives way to packed for models that decode token by token.
 PRESETS = {
@@ -31,6 +33,10 @@ PRESETS = {
 DEFAULT_PRESET = "balanced"
 # Block size where a preset's small blocks, one bit of exponent each, give way to blocks with whole scales.
 SCALED_BLOCK = 32
+# Width of the only codes that standard operators have at every opset.
+STANDARD_BITS = 8
+# What a preset promises: the domains of all operators in what it writes.
+DOMAINS = {"portable": frozenset({"", "ai.onnx", "ai.onnx.ml"})}
 # Rows of a weight that no block size is too large for.
 WIDE = 256
 # Inputs that hold what earlier tokens left: their models multiply one row at a time.
@@ -90,12 +96,17 @@ class Request:
         nearest = LOWERINGS[lowering]().format(bits, options.block_size, WIDE).bits
         return options if nearest == bits else self._options(lowering, nearest)
 
-    def options_at(self, opset: int, bits: int) -> tuple[Options, str]:
-        """Return packed weights for a model that has to stay at an opset, and a sentence on what that leaves out."""
-        options = self.options_for("packed", bits)
+    def options_at(self, opset: int, asked: Options) -> tuple[Options, str]:
+        """Return what comes closest to options at an opset that is too low, and a sentence on what that leaves out.
+
+        Standard operators stay standard operators: these have 8-bit codes at every opset. Else weights are packed.
+        """
+        lowering = "qdq" if asked.lowering == "qdq" else "packed"
+        fits = LOWERINGS[lowering]().opset(asked.bits) <= opset
+        options = self.options_for(lowering, asked.bits if fits else STANDARD_BITS)
         newer = beyond_opset(options, opset)
         without = f", without {', '.join(sorted(newer))}" if newer else ""
-        note = f"opset {opset} has no place for these codes: {options.bits}-bit packed weights instead{without}"
+        note = f"opset {opset} has no place for these codes: {options.bits}-bit {lowering} weights instead{without}"
         return replace(options, operators=options.operators - newer), note
 
     def _options(self, lowering: str, bits: int | None = None) -> Options:
@@ -140,6 +151,17 @@ def _operators(preset: frozenset[str], names: Sequence[str] | None) -> frozenset
             raise BctError("choose operators, or leave some out, each with a minus; not both")
         return preset.difference(left_out)
     return preset if names is None else DEFAULT_OPERATORS.union(names)
+
+
+def check_promise(preset: str, written: onnx.ModelProto, source: Path) -> None:
+    """Raise BctError where a written model has an operator that its preset promises to do without."""
+    domains = DOMAINS.get(preset)
+    foreign = next((node for node in nodes_of(written.graph) if domains and node.domain not in domains), None)
+    if foreign is not None:
+        raise BctError(
+            f"{source}: preset {preset!r} writes standard operators only, but {foreign.name or foreign.output[0]!r}"
+            f" is a {foreign.domain}.{foreign.op_type}: use another preset, or export the model without it"
+        )
 
 
 def decodes_by_token(model: onnx.ModelProto) -> bool:

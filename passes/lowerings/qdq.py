@@ -1,7 +1,9 @@
 """Blockwise DequantizeLinear, standard operators only: for any ONNX runtime.
 
 codes int8 or int4 [k, n], block scales [blocks, n] -- DequantizeLinear(axis 0, block_size) -> float [k, n]
+codes int8 before opset 21: Cast -- Reshape [blocks, block_size, n] -- Mul(block scales) -- Reshape -> float [k, n]
 x [..., k] -- MatMul -> [..., n]
+indices [...] -- Gather(codes [rows, k]) -- Cast -- Mul(Gather(block scales), one a value) -> [..., k]
 """
 
 from __future__ import annotations
@@ -16,11 +18,15 @@ from ..formats.block import BlockFormat, BlockTensor, round_up
 from ..formats.planes import pack_nibbles
 from ..graph.editor import Emitter
 from .base import StoredWeight
-from .operators import INT4, INT8, OPSET_INT4, cast
+from .operators import FLOAT, INT4, INT8, OPSET_INT4, cast, keep_first, reshape
 from .scales import expand_scales
 
 WIDTHS = (4, 8)
 WHOLE_COLUMN_BLOCK = 128
+# Mul and Pow of several shapes.
+OPSET_BROADCAST = 7
+# Block sizes that runtimes have kernels for.
+EVEN_BLOCKS = (128, 64, 32, 16)
 
 
 @dataclass
@@ -32,17 +38,19 @@ class Qdq:
     _floats: dict[str, gs.Variable] = field(default_factory=dict)
 
     def format(self, bits: int, block_size: int, k: int) -> BlockFormat:
-        """Return int4 or int8 codes with quarter-octave block scales."""
-        block = min(block_size or WHOLE_COLUMN_BLOCK, round_up(k))
-        return BlockFormat.fine(next(w for w in WIDTHS if w >= bits), block)
+        """Return int4 or int8 codes with quarter-octave block scales, in blocks that part k evenly where some do."""
+        asked = block_size or WHOLE_COLUMN_BLOCK
+        even = next((size for size in (asked, *EVEN_BLOCKS) if size <= asked and k % size == 0), asked)
+        return BlockFormat.fine(next(w for w in WIDTHS if w >= bits), min(even, round_up(k)))
 
     def opset(self, bits: int) -> int:
-        """Return the opset of blockwise DequantizeLinear."""
-        return OPSET_INT4
+        """Return the opset of int4, for codes of a byte that of operators that broadcast."""
+        return OPSET_INT4 if bits < 8 else OPSET_BROADCAST
 
     def store(self, load: Emitter, tensor: BlockTensor, name: str, by_rows: bool) -> StoredWeight:
         """Write codes [k, n], or [n, k] when stored by rows, and the scales' expansion."""
-        codes = tensor.codes.reshape(-1, tensor.n)[: tensor.k]
+        # With the last block filled up: OpenVINO knows no block that is not full.
+        codes = tensor.codes.reshape(-1, tensor.n)
         exponents, column_scale = tensor.exponents, tensor.column_scale
         if by_rows:
             codes, exponents, column_scale = codes.T, exponents.T, column_scale[:, None]
@@ -65,29 +73,44 @@ class Qdq:
         return at.op("MatMul", x, self._float(at, weight), name=f"{name}.product", dtype=np.float32)
 
     def lookup(self, at: Emitter, table: StoredWeight, indices: gs.Tensor, name: str) -> gs.Variable:
-        """Write DequantizeLinear of the gathered codes and scales."""
+        """Write the gathered codes times their blocks' scales: OpenVINO refuses DequantizeLinear of unknown shapes."""
         codes = at.op("Gather", table.values, indices, name=f"{name}.codes", axis=0)
+        if table.k % table.format.block_size:
+            codes = keep_first(at, codes, -1, table.k, f"{name}.unpadded")
+        floats = cast(at, codes, FLOAT, f"{name}.floats")
+        block_of = at.constant((np.arange(table.k) // table.format.block_size).astype(np.int32), f"{name}.block_of")
         scale = at.op("Gather", table.scale, indices, name=f"{name}.scale", axis=0)
-        block = table.format.block_size
-        return at.op("DequantizeLinear", codes, scale, name=f"{name}.rows", dtype=np.float32, axis=-1, block_size=block)
+        scale = at.op("Gather", scale, block_of, name=f"{name}.scales", axis=-1)
+        return at.op("Mul", floats, scale, name=f"{name}.rows", dtype=np.float32)
 
     def _float(self, at: Emitter, weight: StoredWeight) -> gs.Variable:
         name = weight.values.name
         if name not in self._floats:
             load, axis = at.at_load(), 1 if weight.by_rows else 0
-            block = weight.format.block_size
-            matrix = load.op(
-                "DequantizeLinear",
-                weight.values,
-                weight.scale,
-                name=f"{name}.float",
-                axis=axis,
-                block_size=block,
-            )
+            block, pair = weight.format.block_size, (weight.values, weight.scale)
+            if load.opset < OPSET_INT4:
+                matrix = _product(load, weight, name)
+            else:
+                matrix = load.op("DequantizeLinear", *pair, name=f"{name}.float", axis=axis, block_size=block)
+            if weight.k % weight.format.block_size:
+                matrix = keep_first(load, matrix, axis, weight.k, f"{name}.unpadded")
             if weight.by_rows:
                 matrix = load.op("Transpose", matrix, name=f"{name}.columns", perm=[1, 0])
             self._floats[name] = matrix
         return self._floats[name]
+
+
+def _product(load: Emitter, weight: StoredWeight, name: str) -> gs.Variable:
+    """Write what blockwise DequantizeLinear makes in operators of every opset."""
+    size, n = weight.format.block_size, weight.n
+    blocks = -(-weight.k // size)
+    if weight.by_rows:
+        parted, scales, whole = (n, blocks, size), (n, blocks, 1), (n, blocks * size)
+    else:
+        parted, scales, whole = (blocks, size, n), (blocks, 1, n), (blocks * size, n)
+    codes = reshape(load, cast(load, weight.values, FLOAT, f"{name}.floats"), parted, f"{name}.parted")
+    scale = reshape(load, weight.scale, scales, f"{name}.scales")
+    return reshape(load, load.op("Mul", codes, scale, name=f"{name}.product"), whole, f"{name}.float")
 
 
 def _codes(load: Emitter, codes: NDArray[np.int8], bits: int, name: str) -> tuple[gs.Tensor, int]:

@@ -90,6 +90,33 @@ def test_a_model_that_cannot_be_raised_keeps_its_opset_with_packed_weights(
     assert any("cannot be raised" in note and "no adapter" in note for note in report.notes)
 
 
+@pytest.mark.parametrize("opset", [9, 13, 18])
+def test_portable_has_standard_operators_where_the_opset_stays(
+    run: Save, monkeypatch: pytest.MonkeyPatch, opset: int
+) -> None:
+    def refuse(*_: object) -> onnx.ModelProto:
+        raise ConversionError("no adapter")
+
+    monkeypatch.setattr(api, "raise_opset", refuse)
+    report, written = run(model(PRODUCT, opset, 6, w=weight()), preset="portable", bits=4)
+    assert replaced(report) == 1
+    assert (report.options.lowering, report.options.bits, report.output.opset) == ("qdq", 8, opset)
+    assert {node.domain for node in written.graph.node} == {""}
+    assert any("8-bit qdq weights instead" in note for note in report.notes)
+
+
+def test_portable_refuses_what_it_cannot_write_in_standard_operators(tmp_path: Path) -> None:
+    text = """g (float[rows, 64] x) => (float[1, rows, 96] y) { h = MatMul(x, w)
+        y = com.microsoft.ExpandDims(h, axis) }"""
+    proto = model(text, w=weight(), axis=np.array(0, np.int32))
+    proto.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    proto.graph.node[1].name = "last"
+    onnx.save(proto, tmp_path / "in.onnx")
+    with pytest.raises(BctError, match=r"standard operators only, but 'last' is a com\.microsoft\.ExpandDims"):
+        compress(tmp_path / "in.onnx", tmp_path / "out.onnx", preset="portable", verify=False)
+    assert not (tmp_path / "out.onnx").exists()
+
+
 def test_passes_that_an_opset_has_no_operators_for_are_left_out(run: Save, monkeypatch: pytest.MonkeyPatch) -> None:
     attempts = []
 

@@ -117,6 +117,27 @@ def test_qdq_decodes_to_the_codes(tmp_path, bits, shape):
 
 
 @every_shape
+@pytest.mark.parametrize("opset", [10, 12, 20])
+def test_qdq_needs_no_blockwise_operator(tmp_path, opset, shape):
+    """At every opset codes of a byte decode to the same, columns and rows, and a session folds what decodes them."""
+    lowering, tensor = Qdq(), encoded(Qdq(), 8, 32, shape)
+    indices = np.array([0, shape[1] - 1])
+
+    def write(at: Emitter, x: gs.Variable) -> list[gs.Tensor]:
+        columns = lowering.store(at.at_load(), tensor, "w", by_rows=False)
+        rows = lowering.store(at.at_load(), tensor, "t", by_rows=True)
+        found = lowering.lookup(at, rows, at.constant(indices, "indices"), "t")
+        return [lowering.multiply(at, x, columns, "w"), lowering.multiply(at, x, rows, "t"), found]
+
+    proto = build(tmp_path, write, opset=opset)
+    by_columns, by_rows, found = run(proto, optimize=False, x=np.eye(shape[0], dtype=np.float32))
+    np.testing.assert_allclose(by_columns, decode(tensor), rtol=POWERS)
+    np.testing.assert_array_equal(by_rows, by_columns)
+    np.testing.assert_array_equal(found, by_columns.T[indices])
+    assert not {"DequantizeLinear", "Mul", "Reshape"} & set(operators(optimized(proto, tmp_path)))
+
+
+@every_shape
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_packed_decodes_to_the_codes(tmp_path, bits, shape):
     tensor = encoded(Packed(), bits, 32, shape)
@@ -281,7 +302,7 @@ def test_dense_products_at_every_opset(tmp_path, opset):
 
 @pytest.mark.parametrize(
     ("name", "bits", "expected"),
-    [("dense", 8, 10), ("dense", 6, 21), ("packed", 4, 7), ("packed", 8, 7), ("qdq", 4, 21), ("qdq", 8, 21)],
+    [("dense", 8, 10), ("dense", 6, 21), ("packed", 4, 7), ("packed", 8, 7), ("qdq", 4, 21), ("qdq", 8, 7)],
 )
 def test_lowest_opsets(name, bits, expected):
     assert LOWERINGS[name]().opset(bits) == expected
@@ -299,6 +320,9 @@ def test_lowest_opsets(name, bits, expected):
         ("packed", (4, 32, 10), (4, 16, 31)),
         ("qdq", (6, 32, 768), (8, 32, 31)),
         ("qdq", (2, 0, 60), (4, 64, 31)),
+        ("qdq", (8, 32, 48), (8, 16, 31)),
+        ("qdq", (8, 32, 100), (8, 32, 31)),
+        ("qdq", (8, 24, 48), (8, 24, 31)),
     ],
 )
 def test_the_nearest_format(name, request_, expected):
