@@ -107,6 +107,7 @@ def compress(
         options=result.options,
         notes=(*result.notes, *([means.note] if means.note and verify else [])),
         passes=result.passes,
+        left=result.left,
         verification=result.verification,
         coverage=result.coverage,
         search=result.search,

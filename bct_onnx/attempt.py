@@ -12,7 +12,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 import passes
-from passes import DENSE, ChannelRange, Coder, Options, PassReport, Progress
+from passes import DENSE, ChannelRange, Coder, LeftInFloat, Options, PassReport, Progress
 from passes.context import plain_codes
 from passes.graph.editor import walk
 
@@ -53,6 +53,7 @@ class Result:
     options: Options
     notes: tuple[str, ...]
     passes: tuple[PassReport, ...]
+    left: tuple[LeftInFloat, ...]
     verification: Verification | None
     coverage: Coverage | None
     search: SearchRecord | None = None
@@ -240,7 +241,7 @@ class Attempt:
 
     def _write(self, model: files.ModelFile, options: Options, notes: list[str], coder: Coder) -> Result:
         sizes = measure_sizes(model, self.path, self.reference) if "intermediates" in options.operators else None
-        written, reports = self._encode(model, options, coder, notes)
+        written, reports, left = self._encode(model, options, coder, notes)
         # A session that decodes weights takes more memory than all else: it need not come on top of the input and the
         # graph, whose nodes and tensors refer to each other.
         model.let_go()
@@ -250,11 +251,11 @@ class Attempt:
         if verification is None and self.means.thrift:
             _load(model.path, self.path, self.means.thrift)
         coverage = count(sizes, reports) if sizes else None
-        return Result(written, options, tuple(notes), tuple(reports), verification, coverage)
+        return Result(written, options, tuple(notes), tuple(reports), tuple(left), verification, coverage)
 
     def _encode(
         self, model: files.ModelFile, options: Options, coder: Coder, notes: list[str]
-    ) -> tuple[files.WrittenFile, list[PassReport]]:
+    ) -> tuple[files.WrittenFile, list[PassReport], list[LeftInFloat]]:
         """Rewrite the model and write it."""
         graph, large = model.graph(), not self._is_small(model)
 
@@ -268,8 +269,9 @@ class Attempt:
             reports = passes.run(graph, options, progress, scratch.keep, coder, ranges=ranges)
             if broken := sorted({name for report in reports for name in report.not_finite}):
                 notes.append(f"weights that hold NaN or infinity are kept exact: {', '.join(broken)}")
+            left = passes.left_in_float(graph, reports)
             self.progress("writing", 0, 0)
-            return self._put(graph, model), reports
+            return self._put(graph, model), reports, left
 
     def _remove(self) -> None:
         """Remove what an earlier attempt left."""

@@ -69,6 +69,18 @@ def _mend_resize(graph: onnx.GraphProto, before: int) -> None:
             node.attribute.extend(onnx.helper.make_attribute(k, v) for k, v in old.items() if k not in named)
 
 
+def _restore_interface(graph: onnx.GraphProto, before: onnx.GraphProto) -> None:
+    """Give a converted graph back what the converter does not keep: documentation, denotations, annotations."""
+    for values, originals in ((graph.input, before.input), (graph.output, before.output)):
+        names = {value.name for value in values}
+        del values[:]
+        values.extend(value for value in originals if value.name in names)
+    graph.name, graph.doc_string = before.name, before.doc_string
+    for field in ("metadata_props", "quantization_annotation"):
+        graph.ClearField(field)
+        getattr(graph, field).extend(getattr(before, field))
+
+
 def _drop_defaults(graph: onnx.GraphProto) -> None:
     """Drop the inputs that old files have for every initializer: in newer ones the caller could override them."""
     constants = {tensor.name for tensor in graph.initializer}
@@ -116,6 +128,7 @@ def _with_header(model: onnx.ModelProto, converted: onnx.ModelProto, target: int
     result.CopyFrom(model)
     result.ClearField("functions")
     result.graph.CopyFrom(converted.graph)
+    _restore_interface(result.graph, model.graph)
     imports = [o for o in model.opset_import if o.domain not in ("", "ai.onnx")]
     del result.opset_import[:]
     result.opset_import.extend([onnx.helper.make_opsetid("", target), *imports])

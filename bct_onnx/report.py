@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from passes import Options, PassReport
+from passes import LeftInFloat, Options, PassReport
 
 from .coverage import Coverage
 from .search import SearchRecord
@@ -46,6 +46,7 @@ class Report:
         options: the options used.
         notes: sentences on what differs from the request.
         passes: a report per pass.
+        left: weights of the input that are floats in the output, the largest first.
         verification: the comparison of both models, or None if it was not asked for.
         coverage: what became codes and what did not, or None where intermediate results are none of the request.
         search: how the bits of every weight were chosen, or None where all have the same.
@@ -60,6 +61,7 @@ class Report:
     verification: Verification | None
     coverage: Coverage | None = None
     search: SearchRecord | None = None
+    left: tuple[LeftInFloat, ...] = ()
 
     @property
     def ratio(self) -> float:
@@ -86,6 +88,7 @@ class Report:
                 for report in self.passes
             ],
             "tensors": [_plain(asdict(tensor)) for report in self.passes for tensor in report.tensors],
+            "left_in_float": [asdict(weight) for weight in self.left],
             "coverage": self.coverage.to_dict() if self.coverage else None,
             "search": self.search.to_dict() if self.search else None,
             "verification": self.verification.to_dict() if self.verification else None,

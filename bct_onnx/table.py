@@ -7,17 +7,23 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from passes import LeftInFloat
+
 from .coverage import Coverage
 from .report import Report
 from .search import SearchRecord
 
 # Most reasons shown a pass; the JSON report has one for every node.
 MOST_REASONS = 3
+# Part of the file from which a weight in float is shown, and how many are.
+LARGE_PART, MOST_FLOATS = 0.01, 8
 
 
 def render(report: Report) -> Group:
     """Return the tables of a report: files, passes, verification."""
     parts: list[Table] = [_summary(report), _passes(report)]
+    if any(_is_large(weight, report) for weight in report.left):
+        parts.append(_floats(report))
     if report.search:
         parts.append(_search(report.search))
     if report.coverage:
@@ -88,6 +94,27 @@ def _passes(report: Report) -> Table:
             f"{entry.bytes_before / entry.bytes_after:.2f}" if entry.bytes_after else "",
             Text("\n".join(reasons[:MOST_REASONS] + more)),
         )
+    return table
+
+
+def _is_large(weight: LeftInFloat, report: Report) -> bool:
+    return weight.bytes > LARGE_PART * report.output.bytes
+
+
+def _floats(report: Report) -> Table:
+    """Return the table of the float weights that matter to the size of the file."""
+    total = sum(weight.bytes for weight in report.left)
+    table = Table(title=f"Left in float: {_share(total, report.output.bytes)} of the file", title_justify="left")
+    table.add_column("weight", overflow="fold")
+    table.add_column("size", justify="right")
+    for column in ("read by", "why"):
+        table.add_column(column, overflow="fold")
+    large = [weight for weight in report.left if _is_large(weight, report)]
+    for weight in large[:MOST_FLOATS]:
+        table.add_row(Text(weight.name), size(weight.bytes), Text(weight.op), Text(weight.reason))
+    if len(large) > MOST_FLOATS:
+        rest = large[MOST_FLOATS:]
+        table.add_row(f"and {len(rest)} more", size(sum(weight.bytes for weight in rest)))
     return table
 
 

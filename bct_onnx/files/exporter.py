@@ -47,6 +47,7 @@ def to_model(graph: gs.Graph, source: onnx.ModelProto, contents: Contents) -> tu
     exporter = _Exporter(graph)
     model.graph.CopyFrom(exporter.graph(graph))
     model.graph.metadata_props.extend(source.graph.metadata_props)
+    _restore_annotations(model.graph, source.graph)
     _restore_inputs(model.graph, source, exporter, contents)
     _restore_infos(model.graph.input, source.graph.input)
     _restore_infos(model.graph.output, source.graph.output)
@@ -72,6 +73,19 @@ def _restore_infos(infos: Iterable[onnx.ValueInfoProto], originals: Iterable[onn
         original = known.get(info.name)
         if original is not None and _value_info(variable(original.name, original)) == info:
             info.CopyFrom(original)
+
+
+def _restore_annotations(graph: onnx.GraphProto, source: onnx.GraphProto) -> None:
+    """Keep the quantization annotations of tensors that are there still, with all that they refer to."""
+    there = {value.name for value in chain(graph.input, graph.initializer)}
+    there.update(chain.from_iterable(node.output for node in graph.node))
+    graph.quantization_annotation.extend(
+        annotation
+        for annotation in source.quantization_annotation
+        if there.issuperset(
+            (annotation.tensor_name, *(entry.value for entry in annotation.quant_parameter_tensor_names))
+        )
+    )
 
 
 def _opset_imports(graph: gs.Graph, proto: onnx.GraphProto) -> list[onnx.OperatorSetIdProto]:

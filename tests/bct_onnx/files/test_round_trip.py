@@ -9,7 +9,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from bct_onnx import files
+from bct_onnx import compress, files
 from bct_onnx.errors import BctError
 
 LARGE = np.arange(512, dtype=np.float32)
@@ -272,3 +272,44 @@ def test_models_of_many_exporters_answer_the_same(data, tmp_path):
             for one, other in zip(answers(after), expected, strict=True):
                 np.testing.assert_array_equal(one, other, err_msg=path.name)
     assert compared > len(listed) // 2
+
+
+INTERFACE = """<ir_version: 8, opset_import: ["" : OPSET, "local" : 1], producer_name: "acme", domain: "org.acme",
+    model_version: 42, doc_string: "model doc", metadata_props: ["labels": "a,b"]>
+    my_graph (float[n, 64] zeta, float[n, 3] alpha, float[1] gain) => (float[n, 3] alpha_out, float[n, 64] y) {
+        h = MatMul(zeta, w)
+        r = LAST
+        y = Mul(r, gain)
+        alpha_out = Identity(alpha) }"""
+FUNCTION = '<opset_import: ["" : OPSET], domain: "local"> f (i) => (o) { h = Abs(i) o = Relu(h) }'
+
+
+@pytest.mark.parametrize("external_data", ["never", "always"])
+@pytest.mark.parametrize("opset", [13, 21])
+@pytest.mark.parametrize("last", ["Relu(h)", "local.f(h)"])
+def test_the_interface_survives_every_way(tmp_path, last, opset, external_data):
+    """The opset stays or is raised, functions are inlined or none, weights go beside the model or into it."""
+    text = INTERFACE.replace("LAST", last) + (FUNCTION if "local" in last else "")
+    model = onnx.parser.parse_model(text.replace("OPSET", str(opset)))
+    weight = np.random.default_rng(0).standard_normal((64, 64), np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weight, "w"))
+    model.graph.initializer.append(numpy_helper.from_array(np.ones(1, np.float32), "gain"))
+    model.graph.doc_string = "graph doc"
+    model.graph.metadata_props.add(key="trained", value="often")
+    for value in (*model.graph.input, *model.graph.output):
+        value.doc_string = f"what {value.name} is"
+        value.type.denotation = "TENSOR"
+        value.type.tensor_type.shape.dim[0].denotation = "DATA_BATCH"
+    annotation = model.graph.quantization_annotation.add(tensor_name="y")
+    annotation.quant_parameter_tensor_names.add(key="SCALE_TENSOR", value="gain")
+    onnx.save(model, tmp_path / "in.onnx")
+    report = compress(tmp_path / "in.onnx", tmp_path / "out.onnx", preset="small", external_data=external_data)
+    assert report.output.opset == 21
+    written = onnx.load(tmp_path / "out.onnx")
+    for field in ("producer_name", "domain", "model_version", "doc_string"):
+        assert getattr(written, field) == getattr(model, field)
+    assert written.metadata_props[0] == model.metadata_props[0]
+    for field in ("name", "doc_string", "input", "output", "metadata_props", "quantization_annotation"):
+        assert getattr(written.graph, field) == getattr(model.graph, field)
+    defaults = {tensor.name: numpy_helper.to_array(tensor) for tensor in written.graph.initializer}
+    np.testing.assert_array_equal(defaults["gain"], np.ones(1))
