@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
+
 import passes
 from passes import Progress
 
@@ -97,7 +99,9 @@ def compress(
         result = _at_the_right_opset(request, model, attempt)
         made = files.read(stage.path).proto
         check_promise(preset, made, source)
+        _check_valid(made, model)
         oldest = min_onnxruntime(made)
+        notes = tuple(map(stage.public, result.notes))
         stage.commit()
     written = result.written
     return Report(
@@ -105,13 +109,20 @@ def compress(
         output=OutputRecord(target, written.bytes, written.sha256, written.opset, written.ir_version, oldest),
         preset=preset,
         options=result.options,
-        notes=(*result.notes, *([means.note] if means.note and verify else [])),
+        notes=(*notes, *([means.note] if means.note and verify else [])),
         passes=result.passes,
         left=result.left,
         verification=result.verification,
         coverage=result.coverage,
         search=result.search,
     )
+
+
+def _check_valid(made: onnx.ModelProto, model: files.ModelFile) -> None:
+    """Raise VerificationError where ONNX's checker takes the input and refuses what is written."""
+    refusal = files.refusal(made)
+    if refusal and not files.refusal(model.proto):
+        raise VerificationError(f"{model.path}: onnx.checker refuses the compressed model: {refusal}")
 
 
 def goal_for(request: Request, verify: bool, goals: Sequence[float | None], seconds: float) -> Goal | None:

@@ -1,8 +1,20 @@
 """Models in files: `read` one, `write` a graph to a `staged` place, `commit` it when it was checked."""
 
+from .check import refusal
 from .reader import ModelFile, read
 from .scratch import Scratch
 from .staging import Stage, check_target, staged
 from .writer import ExternalData, WrittenFile, write
 
-__all__ = ["ExternalData", "ModelFile", "Scratch", "Stage", "WrittenFile", "check_target", "read", "staged", "write"]
+__all__ = [
+    "ExternalData",
+    "ModelFile",
+    "Scratch",
+    "Stage",
+    "WrittenFile",
+    "check_target",
+    "read",
+    "refusal",
+    "staged",
+    "write",
+]

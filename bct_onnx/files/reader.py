@@ -1,6 +1,7 @@
 """Reading ONNX with bounded memory: the file is mapped, weights stay there until they are asked for."""
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -22,6 +23,19 @@ from .tensors import Span, all_tensors, check_tensor, external_path, locate, map
 _SMALL = 1024
 # What protobuf parses at most.
 _MAX_SKELETON = 2**31 - 1
+# What is often given in place of an ONNX model: where its first bytes are, these, what it is and what to do.
+_OTHERS = (
+    (0, b"version https://", "a Git LFS pointer, not the model; fetch it with `git lfs pull`"),
+    (0, b"PK\x03\x04", "a zip archive, as PyTorch saves; export the model to ONNX"),
+    (0, b"GGUF", "a GGUF file; export the model it was made from to ONNX"),
+    (0, b"<", "a web page or XML; download the model itself"),
+    (0, b"{", "a JSON file; name the model beside it, or their folder"),
+    (4, b"ORTM", "a model in ONNX Runtime's own format; use the ONNX model it was made from"),
+    (4, b"TFL3", "a TensorFlow Lite model; convert it to ONNX"),
+    (8, b'{"', "a safetensors file, which holds weights alone; name the checkpoint's folder, which is exported"),
+)
+# How the path of an address begins.
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)
 _EXTERNAL = onnx.TensorProto.EXTERNAL
 
 
@@ -98,6 +112,8 @@ def file_hash(path: Path, external: list[Path]) -> str:
 def read(path: Path) -> ModelFile:
     """Read a model and check that every tensor has the data it declares; raises BctError for a bad file."""
     path = Path(path)
+    if path.parts and _SCHEME.fullmatch(path.parts[0]) and not path.exists():
+        raise BctError(f"{path}: is an address, not a file; download the model and name the file")
     data = map_file(path)
     proto = _parse(data, path)
     own = own_name(path)
@@ -126,8 +142,9 @@ def read(path: Path) -> ModelFile:
 
 
 def _parse(data: memoryview, path: Path) -> onnx.ModelProto:
-    if bytes(data[:16]) == b"version https://":
-        raise BctError(f"{path}: is a Git LFS pointer, not the model; fetch it with `git lfs pull`")
+    for start, magic, what in _OTHERS:
+        if bytes(data[start : start + len(magic)]) == magic:
+            raise BctError(f"{path}: is {what}")
     if not data:
         raise BctError(f"{path}: is empty; export or download the model again")
     try:

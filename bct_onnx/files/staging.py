@@ -41,6 +41,12 @@ class Stage:
     target: Path
     path: Path
 
+    def public(self, text: str) -> str:
+        """Return a text with the names of the stage's files as the user knows them."""
+        for folder in (self.path.parent.absolute(), self.path.parent):
+            text = text.replace(f"{folder}{os.sep}", f"{self.target.parent}{os.sep}".removeprefix(f".{os.sep}"))
+        return text
+
     def commit(self) -> None:
         """Put the written file in place of `target`; raises BctError and keeps the old one if that fails.
 
@@ -75,8 +81,8 @@ class Stage:
 def staged(target: Path) -> Iterator[Stage]:
     """Give a Stage for `target`; leaving the block without `commit`, by whatever way, leaves no trace.
 
-    Where the process is killed, the next stage in the same folder removes what it left. Raises BctError if the folder
-    cannot be written to.
+    Errors name `target`, not the stage. Where the process is killed, the next stage in the same folder removes what it
+    left. Raises BctError if the folder cannot be written to.
     """
     target = Path(target)
     _remove_abandoned(target.parent)
@@ -85,7 +91,12 @@ def staged(target: Path) -> Iterator[Stage]:
     except OSError as error:
         raise BctError(f"{target}: its folder cannot be written to: {error.strerror}") from error
     with folder as name, _locked(Path(name)):
-        yield Stage(target, Path(name) / target.name)
+        stage = Stage(target, Path(name) / target.name)
+        try:
+            yield stage
+        except BctError as error:
+            error.args = (stage.public(str(error)),)
+            raise
 
 
 @contextmanager

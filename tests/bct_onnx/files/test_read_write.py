@@ -1,6 +1,7 @@
 """Reading and writing: what bad files say, what a round trip keeps, where the weights are."""
 
 import hashlib
+import re
 from pathlib import Path
 
 import ml_dtypes
@@ -188,6 +189,29 @@ def test_what_is_not_a_model_says_so(tmp_path, content):
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
     assert message(files.read, path).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (GARBAGE["git lfs"], "is a Git LFS pointer, not the model; fetch it with `git lfs pull`"),
+        (b"<!DOCTYPE html><html>Not found</html>", "is a web page or XML; download the model itself"),
+        (b'{"model_type": "bert"}', "is a JSON file; name the model beside it, or their folder"),
+        (b"PK\x03\x04" + bytes(60), "is a zip archive, as PyTorch saves; export the model to ONNX"),
+        (b"\x10\0\0\0ORTM" + bytes(60), "is a model in ONNX Runtime's own format; use the ONNX model it was made from"),
+        (b"\x09\0\0\0\0\0\0\0" + b'{"a": {}}', "is a safetensors file, which holds weights alone; name the .*"),
+    ],
+    ids=["lfs", "html", "json", "zip", "ort", "safetensors"],
+)
+def test_what_is_given_in_place_of_a_model_is_named(tmp_path, content, said):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    assert re.fullmatch(f"{re.escape(str(path))}: {said}", message(files.read, path))
+
+
+def test_an_address_is_no_file():
+    for address in ("https://example.org/model.onnx", "hf://owner/model"):
+        assert "is an address, not a file; download the model" in message(files.read, Path(address))
 
 
 def test_what_cannot_be_opened_says_so(tmp_path):

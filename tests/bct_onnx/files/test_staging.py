@@ -45,7 +45,8 @@ class RefusedError(Exception):
 
 
 def interrupt() -> None:
-    signal.raise_signal(signal.SIGINT)
+    """Stand for an interrupt at this very place: when Python handles a signal is not for a test to say."""
+    raise KeyboardInterrupt
 
 
 def refuse() -> None:
@@ -200,6 +201,14 @@ def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path, monkeypatch):
     source = model(tmp_path, "in.onnx")
     monkeypatch.setattr(staging.tempfile, "TemporaryDirectory", denied)
     assert "cannot be written to: Permission denied" in refusal(source, tmp_path / "out.onnx")
+
+
+def test_errors_name_the_target_and_not_the_stage(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for target in (Path("out.onnx"), tmp_path / "out.onnx"):
+        with pytest.raises(BctError) as caught, files.staged(target) as stage:
+            raise BctError(f"{stage.path}: no; {stage.path.absolute()}: no; {stage.path}.0.data: neither")
+        assert str(caught.value) == f"{target}: no; {target}: no; {target}.0.data: neither"
 
 
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):

@@ -1,0 +1,63 @@
+"""What ONNX's checker says of a model whose weights are elsewhere, and of what is written."""
+
+import onnx
+import pytest
+
+from bct_onnx import VerificationError, compress, files
+from bct_onnx.files import writer
+from tests.helpers import MLP, K, model, random
+
+LOOP = """g (float[2, 64] x) => (float[2, 64] y) {
+    n = Constant <value = int64 {3}> ()
+    go = Constant <value = bool {1}> ()
+    y = Loop(n, go, x) <body = b (int64 i, bool c, float[2, 64] s) => (bool c2, float[2, 64] s2) {
+        c2 = Identity(c)
+        s2 = MatMul(s, w) }> }"""
+
+
+def read(folder, proto: onnx.ModelProto) -> files.ModelFile:
+    onnx.save(proto, folder / "in.onnx")
+    return files.read(folder / "in.onnx")
+
+
+def test_weights_elsewhere_are_no_fault(tmp_path):
+    assert files.refusal(read(tmp_path, model(MLP, w=random(K, K), v=random(K, K))).proto) is None
+    inside = model(LOOP, w=random(K, K))
+    body = inside.graph.node[2].attribute[0].g
+    body.initializer.append(inside.graph.initializer.pop())
+    source = read(tmp_path, inside)
+    before = source.proto.SerializeToString()
+    assert files.refusal(source.proto) is None
+    assert source.proto.SerializeToString() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "weight"),
+    [
+        ("g (float[m, 64] x) => (float[m, 64] y) { a = NoSuch(x) y = MatMul(a, w) }", random(K, K)),
+        ("g (float[m, 64] x) => (float[m, 64] y) { y = MatMul(x, w) }", random(K + 1, K)),
+    ],
+    ids=["operator", "shape"],
+)
+def test_a_fault_is_one_line(tmp_path, text, weight):
+    said = files.refusal(read(tmp_path, model(text, w=weight)).proto)
+    assert said
+    assert "\n" not in said
+
+
+def test_what_the_checker_refuses_is_not_put_in_place(tmp_path, source, monkeypatch):
+    """ONNX Runtime loads nodes in any order, the checker does not."""
+    to_model = writer.exporter.to_model
+
+    def unsorted(*arguments):
+        made, payloads = to_model(*arguments)
+        nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in reversed(made.graph.node)]
+        del made.graph.node[:]
+        made.graph.node.extend(nodes)
+        return made, payloads
+
+    monkeypatch.setattr(writer.exporter, "to_model", unsorted)
+    monkeypatch.setattr("bct_onnx.files.reader.sort_model", lambda _: None)
+    with pytest.raises(VerificationError, match=r"onnx\.checker refuses the compressed model"):
+        compress(source, tmp_path / "out.onnx", preset="fast")
+    assert not (tmp_path / "out.onnx").exists()
