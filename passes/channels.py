@@ -228,7 +228,7 @@ def has_units(linear: Linear) -> bool:
 def fill_rows(at: Emitter, x: gs.Tensor) -> gs.Variable:
     """Write float32 x [..., k] with rows that hold NaN or infinity all NaN, and the others as they are."""
     nothing = at.op("Sub", x, x, name=f"{x.name}.nothing", dtype=np.float32)
-    poison = reduce_last(at, "ReduceL1", nothing, f"{x.name}.poison")
+    poison = reduce_last(at, "ReduceMean", nothing, f"{x.name}.poison")
     # Not Add, which is taken for a reader of floats: what reads this are quantizers.
     return at.op("Sum", x, poison, name=f"{x.name}.filled", dtype=np.float32)
 
