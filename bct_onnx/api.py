@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -19,6 +20,7 @@ from .opset import ConversionError, operators_of, opset_of, raise_opset
 from .presets import DEFAULT_PRESET, Request, check_promise
 from .report import InputRecord, OutputRecord, Report
 from .runtimes import min_onnxruntime
+from .samples import data_feeds
 from .search import DEFAULT_DROP, DEFAULT_SECONDS, Goal
 from .verify import run_reference
 
@@ -36,6 +38,8 @@ def compress(
     activations: str | None = None,
     verify: bool = True,
     feeds: str | Path | None = None,
+    data: str | Path | None = None,
+    processor: str | Path | None = None,
     max_rel_error: float | None = None,
     max_drop: float | None = None,
     target_ratio: float | None = None,
@@ -63,6 +67,9 @@ def compress(
             does not allow is not done and said in the notes.
         feeds: an .npz file to compare on, instead of feeds made from the model's inputs; codes of fewer than 8 bits are
             fitted to them, so give samples like those to come.
+        data: or real samples, for the same: a .txt (one a line), .jsonl, or a folder of texts, pictures or .wav files,
+            at most 64 of them; transformers' tokenizer or processor in the model's folder makes inputs of them.
+        processor: another folder for that tokenizer or processor.
         max_rel_error: largest error of an output, as `measure.outputs` defines it, instead of the default bound.
         max_drop: choose the bits of every weight by measurement: the smallest file whose outputs have at most this
             relative error.
@@ -84,6 +91,8 @@ def compress(
     )
     goal = goal_for(request, verify, (max_drop, target_ratio, target_bytes), search_seconds)
     request = replace(request, searched=goal is not None)
+    if feeds is not None and data is not None:
+        raise BctError("--feeds and --data both say what to compare on; leave one out")
     source, target = Path(source), Path(target)
     model = files.read(source)
     files.check_target(source, target)
@@ -93,9 +102,17 @@ def compress(
     means = means_for(model.bytes, available_bytes())
     say = progress or _tell_nobody
     say("running the input model", 0, 0)
-    reference = run_reference(source, model.proto, feeds, thrift=means.thrift) if verify and means.thrift else None
+    samples = (
+        None if data is None else partial(data_feeds, path=source, model=model.proto, data=data, processor=processor)
+    )
+    reference = (
+        run_reference(source, model.proto, feeds, thrift=means.thrift, samples=samples)
+        if verify and means.thrift
+        else None
+    )
+    given = feeds is not None or data is not None
     with files.staged(target) as stage:
-        attempt = Attempt(stage.path, reference, feeds is not None, means, goal, external_data, say, max_rel_error)
+        attempt = Attempt(stage.path, reference, given, means, goal, external_data, say, max_rel_error)
         result = _at_the_right_opset(request, model, attempt)
         made = files.read(stage.path).proto
         check_promise(preset, made, source)

@@ -114,6 +114,19 @@ Made = TypeVar("Made", Report, Package)
 @click.option(
     "--feeds", type=click.Path(path_type=Path), metavar="FILE.npz", help="Inputs to verify on, and to fit codes to."
 )
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="The same from real samples: a .txt (one a line), .jsonl, or a folder of texts, pictures or .wav files;"
+    " through the tokenizer or processor in the model's folder. Needs pip install 'bct-onnx[data]'.",
+)
+@click.option(
+    "--processor",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Another folder for that tokenizer or processor.",
+)
 @click.option("--max-rel-error", type=click.FloatRange(min=0), help="Largest relative error (L2) of an output.")
 @click.option(
     "--max-drop",

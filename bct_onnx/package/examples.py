@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import wave
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bct_onnx.arrays import Array
 from bct_onnx.errors import BctError
+from bct_onnx.samples.read import MOST, PICTURES, SOUNDS, find, read_sound
 
 from .export import library
 
@@ -28,11 +27,7 @@ QUESTIONS = (
     ("What did she open?", TEXTS[2]),
 )
 LABELS = ("a red field", "a blue field", "stripes", "a bright circle")
-# Most of the user's examples that are tried.
-MOST = 64
-_PICTURES, _SOUNDS = (".jpg", ".jpeg", ".png", ".webp", ".bmp"), (".wav",)
 _SIDE, _SECONDS = 224, 2
-_SAMPLE_BYTES = 2
 
 
 def texts(given: Path | None) -> Sequence[str]:
@@ -50,7 +45,7 @@ def pictures(given: Path | None) -> Sequence[Any]:
     """Return the pictures of a folder, or made ones: fields of colour, stripes, a circle, noise."""
     image = library("PIL.Image")
     if given is not None:
-        return [image.open(path).convert("RGB") for path in _files(given, _PICTURES, "pictures")]
+        return [image.open(path).convert("RGB") for path in _files(given, PICTURES, "pictures")]
     y, x = np.mgrid[:_SIDE, :_SIDE] / _SIDE
     ones = np.ones((_SIDE, _SIDE))
     fields = (
@@ -66,7 +61,7 @@ def pictures(given: Path | None) -> Sequence[Any]:
 def sounds(given: Path | None, rate: int) -> Sequence[dict[str, Any]]:
     """Return the .wav files of a folder at `rate` samples a second, or made tones that swell as speech does."""
     if given is not None:
-        found = [_read_wave(path, rate) for path in _files(given, _SOUNDS, "sounds")]
+        found = [read_sound(path, rate) for path in _files(given, SOUNDS, "sounds")]
     else:
         time = np.arange(_SECONDS * rate) / rate
         swell = 0.3 * np.sin(np.pi * 3 * time) ** 2
@@ -74,22 +69,8 @@ def sounds(given: Path | None, rate: int) -> Sequence[dict[str, Any]]:
     return [{"raw": sound.astype(np.float32), "sampling_rate": rate} for sound in found]
 
 
-def _read_wave(path: Path, rate: int) -> Array:
-    """Return a mono sound of 16 bits a sample, [samples] from -1 to 1, at another rate: its spectrum is cut."""
-    try:
-        with wave.open(str(path)) as file:
-            if (file.getnchannels(), file.getsampwidth()) != (1, _SAMPLE_BYTES):
-                raise BctError(f"{path}: has other than one channel of 16 bits; convert it, with sox or ffmpeg")
-            samples = np.frombuffer(file.readframes(file.getnframes()), "<i2") / 2**15
-            count = round(len(samples) * rate / file.getframerate())
-    except (OSError, EOFError, wave.Error) as error:
-        raise BctError(f"{path}: cannot be read as sound: {error}") from error
-    return np.asarray(np.fft.irfft(np.fft.rfft(samples)[: count // 2 + 1], count) * (count / len(samples)))
-
-
 def _files(folder: Path, endings: Sequence[str], what: str) -> Sequence[Path]:
-    paths = [folder] if folder.is_file() else sorted(folder.rglob("*"))
-    return _some([path for path in paths if path.suffix.lower() in endings], folder, f"{what} ({', '.join(endings)})")
+    return _some(find(folder, endings), folder, f"{what} ({', '.join(endings)})")
 
 
 def _some(found: Sequence[Any], place: Path, what: str) -> Sequence[Any]:

@@ -1,13 +1,13 @@
 """Run the input model and the compressed model on the same feeds and compare what they answer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from onnx import ModelProto
 
-from bct_onnx.arrays import Array, Feed, Outputs, Value
+from bct_onnx.arrays import Array, Feed, Outputs, Run, Value
 from bct_onnx.errors import BctError, InaccurateError, VerificationError
 from bct_onnx.inputs.feeds import load_feeds
 from bct_onnx.inputs.made import Answered, made_feeds
@@ -142,8 +142,11 @@ def run_reference(
     seed: int = 0,
     budget_seconds: float = 60.0,
     thrift: Thrift = Thrift.NONE,
+    samples: Callable[[Run], Iterable[tuple[Feed, str]]] | None = None,
 ) -> Reference:
-    """Run the input model on feeds from `feeds_file` (.npz) or on feeds made for it; keep its answers.
+    """Run the input model on feeds from `feeds_file` (.npz), from `samples` or made for it; keep its answers.
+
+    `samples` is given what runs the model and returns feeds, each with what it is in words.
 
     `model` is the same model; its tensors need no data. Once a feed has run, no other is begun after
     `budget_seconds`. BctError when the feeds do not fit into memory, ONNX Runtime does not load the model, a given feed
@@ -153,21 +156,18 @@ def run_reference(
         session = Session(path, thrift)
     except OrtError as error:
         raise BctError(f"{path}: ONNX Runtime does not load the model: {error}") from error
-    if feeds_file is None:
+    if samples is not None:
+        answered = _answers(session, list(samples(session.run)))
+    elif feeds_file is not None:
+        feeds = load_feeds(feeds_file, model)
+        answered = _answers(session, [(feed, f"feed {number} of {feeds_file}") for number, feed in enumerate(feeds)])
+    else:
         try:
             answered = made_feeds(session.run, path, model, seed, budget_seconds)
         except MemoryError as error:
             raise BctError(
                 f"{path}: inputs of the sizes it declares do not fit into memory; give smaller ones with --feeds"
             ) from error
-    else:
-        feeds = load_feeds(feeds_file, model)
-        answered = Answered(feeds, [], [f"feed {number} of {feeds_file}" for number in range(len(feeds))])
-        for number, feed in enumerate(feeds):
-            try:
-                answered.outputs.append(session.run(feed))
-            except OrtError as error:
-                raise BctError(f"{feeds_file}: the model does not run on feed {number}: {error}") from error
     feeds, outputs, kinds = answered
     timed = max(range(len(feeds)), key=lambda i: _elements(feeds[i]))
     latency = session.latency(feeds[timed]) if thrift is Thrift.NONE else None
@@ -180,6 +180,17 @@ def run_reference(
     repeated = Session(seeded(path)).run(feeds[0])
     random = tuple(name for name in random if not np.array_equal(outputs[0][name], repeated[name]))
     return Reference(tuple(feeds), tuple(outputs), tuple(kinds), timed, latency, seeded=True, random=random)
+
+
+def _answers(session: Session, feeds: Sequence[tuple[Feed, str]]) -> Answered:
+    """Run given feeds; BctError where one does not run."""
+    answered = Answered([], [], [])
+    for feed, kind in feeds:
+        try:
+            answered.add(feed, session.run(feed), kind)
+        except OrtError as error:
+            raise BctError(f"{kind}: the model does not run on it: {error}") from error
+    return answered
 
 
 def compare(reference: Reference, path: str | Path) -> Verification:

@@ -199,3 +199,13 @@ def test_weights_of_nan_are_kept_and_the_rest_is_compressed(tmp_path):
     onnx.save(model(text, w=weight, v=random(K, K, seed=2)), tmp_path / "in.onnx")
     report = compress(tmp_path / "in.onnx", tmp_path / "out.onnx", keep=["^w$"])
     assert next(entry for entry in report.passes if entry.name == "matmul").replaced == 1
+
+
+def test_a_model_of_nothing_but_a_table(tmp_path):
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (int64[n, s] ids) => (float[n, s, 64] y) { y = Gather(table, ids) }'
+    )
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(random(256, 64, seed=1), "table"))
+    onnx.save(proto, tmp_path / "in.onnx")
+    report = compress(tmp_path / "in.onnx", tmp_path / "out.onnx", preset="fast")
+    assert sum(entry.replaced for entry in report.passes) == 1

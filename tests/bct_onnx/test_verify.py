@@ -187,7 +187,7 @@ def test_given_feeds(tmp_path: Path) -> None:
 def test_a_given_feed_that_does_not_run(tmp_path: Path) -> None:
     path, proto = save(tmp_path / "in.onnx", PRODUCT, w=WEIGHT)
     np.savez(tmp_path / "f.npz", x=np.ones((1, 2, 9), np.float32))
-    with pytest.raises(BctError, match=r"f\.npz: the model does not run on feed 0: .*dimensions"):
+    with pytest.raises(BctError, match=r"feed 0 of .*f\.npz: the model does not run on it: .*dimensions"):
         verify.run_reference(path, proto, feeds_file=tmp_path / "f.npz")
 
 
