@@ -1,5 +1,6 @@
 """Score ONNX models side by side on labelled data; the first model is the reference."""
 
+from .embeddings import evaluate_embeddings
 from .glue import TASKS, evaluate_glue
 from .images import Preprocess, evaluate_images
 from .perplexity import evaluate_perplexity
@@ -12,6 +13,7 @@ __all__ = [
     "Preprocess",
     "Score",
     "Settings",
+    "evaluate_embeddings",
     "evaluate_glue",
     "evaluate_images",
     "evaluate_perplexity",

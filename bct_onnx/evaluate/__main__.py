@@ -11,6 +11,7 @@ from rich.console import Console
 
 from bct_onnx.errors import BctError
 
+from .embeddings import evaluate_embeddings
 from .glue import TASKS, evaluate_glue
 from .images import IMAGENET, Preprocess, evaluate_images
 from .perplexity import evaluate_perplexity
@@ -113,6 +114,30 @@ def glue(
     """Classify the sentences of DATA, a .jsonl or .tsv file of sentence1, (sentence2,) label."""
     evaluation = evaluate_glue(
         task, data, models, tokenizer=tokenizer, limit=limit, samples=samples, settings=Settings(**settings)
+    )
+    _show(evaluation, json_file)
+
+
+@main.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@_MODELS
+@_TOKENIZER
+@click.option("--limit", default=128, show_default=True, type=click.IntRange(min=4), help="Longest text in tokens.")
+@_SAMPLES
+@_common(batch=32)
+def embeddings(
+    *,
+    data: Path,
+    models: tuple[Path, ...],
+    tokenizer: Path,
+    limit: int,
+    samples: int | None,
+    json_file: Path | None,
+    **settings: int,
+) -> None:
+    """Embed the sentences of DATA, a .jsonl or .tsv file of sentence1, sentence2 and how alike they are."""
+    evaluation = evaluate_embeddings(
+        data, models, tokenizer=tokenizer, limit=limit, samples=samples, settings=Settings(**settings)
     )
     _show(evaluation, json_file)
 

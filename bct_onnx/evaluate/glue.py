@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,12 +100,14 @@ def read_sentences(
     return (list(zip(texts, others, strict=True)) if second else texts), labels
 
 
-def _encodings(tokenizer: Any, texts: Sequence[Any], limit: int) -> list[Any]:
+def encode(tokenizer: Any, texts: Sequence[Any], limit: int) -> list[Any]:
+    """Return the encodings of texts, or pairs of texts, of at most `limit` tokens."""
     tokenizer.enable_truncation(limit)
     return list(tokenizer.encode_batch(texts))
 
 
-def _padding(tokenizer: Any) -> int:
+def padding_of(tokenizer: Any) -> int:
+    """Return the number of the token that pads."""
     numbers = (tokenizer.token_to_id(name) for name in ("[PAD]", "<pad>"))
     return next((number for number in numbers if number is not None), 0)
 
@@ -118,8 +120,17 @@ def _padded(rows: Sequence[Sequence[int]], width: int, filler: int) -> Array:
     return array
 
 
-def _logits(model: Model, encodings: Sequence[Any], padding: int, settings: Settings) -> Array:
-    """Return the model's answers [n, classes] in the order of the encodings."""
+def answers_of(
+    model: Model,
+    encodings: Sequence[Any],
+    padding: int,
+    settings: Settings,
+    pool: Callable[[Array, Array], Array] = lambda output, _: output,
+) -> Array:
+    """Return the model's answers [n, classes] in the order of the encodings.
+
+    `pool` makes [batch, classes] of an output and the mask [batch, tokens], where the model does not.
+    """
     ids = model.input("main")
     if ids is None:
         names = ", ".join(node.name for node in model.inputs)
@@ -139,7 +150,7 @@ def _logits(model: Model, encodings: Sequence[Any], padding: int, settings: Sett
             "types": _padded([e.type_ids for e in picked], width, 0),
             "positions": np.tile(np.arange(width), (len(picked), 1)),
         }
-        output = model.answer(values)
+        output = pool(model.answer(values), values["mask"])
         if output.ndim != 2:
             raise BctError(f"{model.path}: output {model.output} is not [batch, classes]: {list(output.shape)}")
         answers = np.empty((len(encodings), output.shape[1])) if answers is None else answers
@@ -182,11 +193,11 @@ def evaluate_glue(
     paths = check_models(models)
     texts, labels = read_sentences(data, TASKS[task], samples)
     reader = read_tokenizer(tokenizer)
-    encodings = _encodings(reader, texts, limit)
+    encodings = encode(reader, texts, limit)
     outcomes = [
         _outcome(
             path,
-            _logits(Model(path, settings.threads), encodings, _padding(reader), settings),
+            answers_of(Model(path, settings.threads), encodings, padding_of(reader), settings),
             TASKS[task],
             labels,
         )

@@ -97,6 +97,10 @@ def _perplexities(counts: Array, sums: Array) -> Array:
     return np.asarray(np.exp(_nats(counts, sums)))
 
 
+def _root_means(_: Array, squares: Array) -> Array:
+    return np.asarray(np.sqrt(squares.mean(axis=-1)))
+
+
 def top(k: int) -> Metric:
     """Return the share of samples whose label is among the k best; answers are the label's rank, best 0."""
 
@@ -114,3 +118,5 @@ SPEARMAN = Metric("Spearman", "%", _correlation("spearmanr"), _spearmans)
 # Of runs of tokens: labels are the numbers of tokens, answers the sums of their negative log-likelihoods.
 NATS = Metric("nats per token", "nats", _single(_nats), _nats)
 PERPLEXITY = Metric("perplexity", "", _single(_perplexities), _perplexities)
+# Answers are squares of distances.
+DISTANCE = Metric("distance", "", _single(_root_means), _root_means)
