@@ -116,21 +116,35 @@ class _Reader:
     ) -> Iterator[tuple[Feed, str]]:
         """Yield tokens [rows, width] from the beginning, and their second half behind the caches of the first."""
         rows, width = tokens.shape
-        flagged = any(entry.role is Role.CACHE_FLAG for entry in self.plan.inputs)
-        # What reads a cache only where a flag says so reads one token at a time.
-        past = width - 1 if flagged else width // 2
         where = f"{self.samples.place}, {rows} x"
         if first:
             yield self._fed({**values, "input_ids": tokens}), f"{where} {width} tokens"
         if then:
-            feed = self._fed({**values, "input_ids": tokens[:, :past]})
-            answer = self.run(feed)
-            pairs = pair_caches([entry.name for entry in self.plan.inputs if entry.role is Role.CACHE], list(answer))
-            if not pairs:
-                raise BctError(f"{self.path}: does not fill its own caches; give its inputs with --feeds FILE.npz")
-            filled = {name: answer[output] for name, output in pairs.items()}
-            step = self._fed({**values, "input_ids": tokens[:, past:]}, past=past)
-            yield {**step, **filled}, f"{where} {width - past} tokens, a cache of its own of {past}"
+            # What reads a cache only where a flag says so reads one token at a time; so do batches in
+            # GroupQueryAttention, which only running the model tells.
+            flagged = any(entry.role is Role.CACHE_FLAG for entry in self.plan.inputs)
+            past = width // 2
+            step = None if flagged else self._step(tokens, values, past)
+            if step is None or not self._runs(step):
+                past = width - 1
+                step = self._step(tokens, values, past)
+            yield step, f"{where} {width - past} tokens, a cache of its own of {past}"
+
+    def _step(self, tokens: Array, values: Mapping[str, Array], past: int) -> Feed:
+        """Return the tokens behind `past` ones, and the caches that the model filled with those."""
+        answer = self.run(self._fed({**values, "input_ids": tokens[:, :past]}))
+        pairs = pair_caches([entry.name for entry in self.plan.inputs if entry.role is Role.CACHE], list(answer))
+        if not pairs:
+            raise BctError(f"{self.path}: does not fill its own caches; give its inputs with --feeds FILE.npz")
+        filled = {name: answer[output] for name, output in pairs.items()}
+        return {**self._fed({**values, "input_ids": tokens[:, past:]}, past=past), **filled}
+
+    def _runs(self, feed: Feed) -> bool:
+        try:
+            self.run(feed)
+        except OrtError:
+            return False
+        return True
 
     def behind_encoder(self, path: Path) -> Iterator[tuple[Feed, str]]:
         """Yield what the decoder itself writes about the samples that its encoder reads."""

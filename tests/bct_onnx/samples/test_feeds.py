@@ -11,7 +11,7 @@ import pytest
 from bct_onnx import BctError, compress
 from bct_onnx.samples import data_feeds
 from bct_onnx.samples.feeds import BATCH, DECODER_BATCH, WIDTH
-from bct_onnx.session import Session
+from bct_onnx.session import OrtError, Session
 
 pytest.importorskip("transformers")
 VOCABULARY = ("[UNK]", "[PAD]", "[CLS]", "[SEP]", *"abcdefgh")
@@ -103,6 +103,22 @@ def test_a_decoder_goes_on_behind_its_own_cache(tmp_path):
     np.testing.assert_array_equal(prefill["input_ids"], stream[0])
     np.testing.assert_array_equal(step["input_ids"], stream[1, :, WIDTH // 2 :])
     np.testing.assert_array_equal(step["past_key"][:, 0], table[stream[1, :, : WIDTH // 2]])
+
+
+def test_a_decoder_that_takes_one_token_at_a_time_behind_a_cache(tmp_path):
+    path, proto = write(tmp_path, DECODER)
+    (tmp_path / "data.txt").write_text("a b c d e f g h\n" * WIDTH)
+    session = Session(path)
+
+    def run(feed):
+        if np.shape(feed["past_key"])[2] and np.shape(feed["input_ids"])[1] > 1:
+            raise OrtError("batch_size must be 1 when sequence_length > 1 and past context is given")
+        return session.run(feed)
+
+    _, (step, kind), *_ = data_feeds(run, path, proto, tmp_path / "data.txt")
+    assert np.shape(step["input_ids"]) == (DECODER_BATCH, 1)
+    assert np.shape(step["past_key"]) == (DECODER_BATCH, 1, WIDTH - 1, 4)
+    assert kind.endswith(f"4 x 1 tokens, a cache of its own of {WIDTH - 1}")
 
 
 def test_pictures_by_the_folders_own_processor(tmp_path):
