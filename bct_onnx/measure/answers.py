@@ -10,6 +10,9 @@ from bct_onnx.arrays import Array, Feed, Outputs
 from bct_onnx.measure.kinds import Kind
 from bct_onnx.measure.outputs import OutputError, find_mismatch, measure
 
+# Digits of a measured error that count: the rest is the order in which threads add.
+DIGITS = 3
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -60,3 +63,8 @@ def figure(errors: Mapping[str, OutputError], mismatches: Mapping[str, str], *, 
 def _answers(errors: Iterable[OutputError]) -> list[OutputError]:
     known = [error for error in errors if error.error is not None]
     return [error for error in known if error.kind != Kind.CACHE.value] or known
+
+
+def rounded(error: float) -> float:
+    """Return an error with the digits that are the same on every run."""
+    return float(f"{error:.{DIGITS}g}")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bct_onnx import files
 from bct_onnx.arrays import Feed, Outputs
 from bct_onnx.inputs.made import more_feeds
-from bct_onnx.measure import Answers, errors_of, figure
+from bct_onnx.measure import Answers, errors_of, figure, rounded
 from bct_onnx.search.choice import Curve, Weight
 from bct_onnx.search.switchable import Switch, Switchable, formats, stored_bytes
 from bct_onnx.search.work import plan
@@ -28,8 +28,6 @@ PROBE_BITS = 4
 SAMPLE_COLUMNS = 128
 # Times the given seconds after which the clock stops a search after all.
 PATIENCE = 4
-# Digits of a measured error that count: the rest is the order in which threads add.
-DIGITS = 3
 # Times that made feeds are drawn anew, and the part of the time that the answers to them may take.
 ROUNDS, ANSWERS_SHARE = 8, 0.05
 
@@ -115,11 +113,6 @@ def measure(
     measured = sum(weight.measured for weight in weights)
     took = time.monotonic() - start
     return Sensitivity(Curve(weights), measured, measured < planned.weights, took, feeds, verified, expected)
-
-
-def rounded(error: float) -> float:
-    """Return an error with the digits that are the same on every run."""
-    return float(f"{error:.{DIGITS}g}")
 
 
 def _probe(
