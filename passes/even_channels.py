@@ -18,6 +18,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from .base import Rewrite
+from .channels import large_channels
 from .context import ChannelRange, Context
 from .graph.linear import Linear, match_linear
 from .lowerings.table import DENSE
@@ -67,6 +68,8 @@ def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite[Evened] |
         return None
     if form.dtype not in (None, "float32") or any(linear.k != form.width for linear in readers):
         return None
+    if len(large_channels(y, form.width, context.is_output)):
+        return None  # multiplied apart, in float, which is nearer still
     biases = tuple(biased for biased in (biased_product(linear.node, context) for linear in readers) if biased)
     found = _evened(known, readers, shifted=len(biases) == len(readers))
     return None if found is None else Rewrite(scope, Evened(node, form, *found, readers, biases))
