@@ -128,6 +128,11 @@ def test_compressing_twice_has_to_be_asked_for(source, tmp_path):
 @pytest.mark.parametrize("lowering", ["dense", "packed", "qdq"])
 def test_a_compressed_model_bears_another_round(source, tmp_path, lowering, again_with):
     compress(source, tmp_path / "once.onnx", lowering=lowering)
+    if again_with == "portable" and lowering != "qdq":
+        # What is there of the runtime's own operators stays, and would break the promise.
+        with pytest.raises(BctError, match=r"com\.microsoft"):
+            compress(tmp_path / "once.onnx", tmp_path / "twice.onnx", preset=again_with, again=True)
+        return
     compress(tmp_path / "once.onnx", tmp_path / "twice.onnx", preset=again_with, again=True)
 
 
