@@ -127,14 +127,15 @@ Made = TypeVar("Made", Report, Package)
     metavar="FOLDER",
     help="Another folder for that tokenizer or processor.",
 )
-@click.option("--max-rel-error", type=click.FloatRange(min=0), help="Largest relative error (L2) of an output.")
+@click.option(
+    "--max-rel-error", type=click.FloatRange(min=0), help="Largest error of an output, in --max-drop's measure."
+)
 @click.option(
     "--max-drop",
     type=click.FloatRange(min=0, min_open=True),
     help="Choose every weight's bits by measurement: the smallest file whose outputs err by this part at most. The"
-    " error is the distance between both models' outputs, scaled to length one (0.1: a classifier changes about 3 in"
-    " 100 decisions, mostly near ties), or for a language model the root of half the divergence (0.1: 2 % of"
-    " perplexity).",
+    " error is the distance between both models' outputs over their spread from input to input (0.1: a classifier"
+    " changes about 3 in 100 decisions, mostly near ties), or for a language model what perplexity loses (0.1: 2 %).",
 )
 @click.option(
     "--target-ratio",

@@ -43,3 +43,13 @@ def test_what_cannot_be_raised_is_one_line():
     with pytest.raises(ConversionError) as error:
         raise_opset(broken, 21)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("opset", "op"), [(9, "Upsample"), (10, "Resize")])
+@pytest.mark.parametrize("mode", ["linear", "nearest"])
+@pytest.mark.parametrize("scale", [2.0, 1.5])
+def test_pixels_stay_where_they_were_before_opset_11(opset: int, op: str, mode: str, scale: float) -> None:
+    text = f'g (float[1, 2, 8, 8] x) => (float[1, 2, h, w] y) {{ y = {op} <mode = "{mode}"> (x, s) }}'
+    source = model(text, opset, 4, s=np.array([1, 1, scale, scale], np.float32))
+    x = random(1, 2, 8, 8, seed=3)
+    np.testing.assert_allclose(run(raise_opset(source, 21), x=x), run(source, x=x), rtol=0, atol=1e-6)

@@ -2,34 +2,10 @@
 
 import json
 import sys
-from collections.abc import Callable
 
-import pytest
-
-from bct_onnx import cli
 from bct_onnx.commands import COMMANDS, commands
 from bct_onnx.package.export import exporter_is_installed
 from tests.helpers import entries
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Return a function that runs the command line and returns (exit code, standard output, standard error)."""
-    monkeypatch.setenv("COLUMNS", "160")
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["bct-onnx", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 def test_a_folder_becomes_a_package_that_verifies(run, write, tmp_path):
