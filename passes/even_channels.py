@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from .base import Rewrite
 from .channels import large_channels
 from .context import ChannelRange, Context
+from .formats.numbers import half_holds
 from .graph.linear import Linear, match_linear
+from .lowerings.stored import store_short
 from .lowerings.table import DENSE
 from .moving_biases import MOVED, Biased, biased_product, put_bias, renewed
 from .patterns.normalization import Normalization, match_normalization
@@ -84,25 +86,34 @@ def replace(context: Context, matches: list[Rewrite[Evened]]) -> Skip | None:
     assert form.bias is not None
     at = context.editor.before(rewrite.scope, evened.node)
     name = evened.node.outputs[0].name
-    scale, bias = form.scale / evened.size, (form.bias - evened.mean) / evened.size
+    # Rounded to what the file holds, and sizes and means taken from that: the products stay as they were.
+    scale = _as_stored(form.scale / evened.size)
+    size = np.divide(form.scale, scale, out=evened.size.copy(), where=scale != 0)
+    bias = _as_stored((form.bias - evened.mean) / size)
+    mean = form.bias - bias * size
     even = at.op(
         "LayerNormalization",
         form.x,
-        at.exact(scale.astype(np.float32), f"{name}.even_scale"),
-        at.exact(bias.astype(np.float32), f"{name}.even_bias"),
+        store_short(at.at_load(), scale.astype(np.float32), f"{name}.even_scale"),
+        store_short(at.at_load(), bias.astype(np.float32), f"{name}.even_bias"),
         name=f"{name}.even",
         dtype=np.float32,
         axis=-1,
         epsilon=form.epsilon,
     )
     for biased in evened.biases:
-        put_bias(at, biased.holder, biased.index, biased.bias + biased.through(evened.mean))
+        put_bias(at, biased.holder, biased.index, biased.bias + biased.through(mean))
     for linear in evened.readers:
-        matrix = (linear.matrix() * evened.size[:, None]).astype(linear.weight.dtype)
+        matrix = (linear.matrix() * size[:, None]).astype(linear.weight.dtype)
         stored = np.ascontiguousarray(matrix.T) if linear.transpose_weight else matrix
         linear.node.inputs[0] = even
         linear.node.inputs[1] = context.changed(at.constant(stored, linear.weight.source.name), linear.weight.source)
     return None
+
+
+def _as_stored(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return numbers as `store_short` leaves them."""
+    return values.astype(np.float16 if half_holds(values, each=True) else np.float32).astype(np.float64)
 
 
 def _product(node: gs.Node, y: gs.Tensor, context: Context) -> Linear | None:

@@ -15,7 +15,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from ..formats.block import BlockTensor, round_up
-from ..formats.numbers import BYTE_VALUES, Distinct
+from ..formats.numbers import BYTE_VALUES, Distinct, half_holds
 from ..graph.editor import Emitter
 from .operators import FLOAT, INT32, cast, keep_first, reshape
 from .scales import expand_scales
@@ -57,6 +57,11 @@ def store_half(load: Emitter, values: NDArray[np.floating], to: int, name: str) 
     """Write a constant as float16; return (tensor, bytes)."""
     half = values.astype(np.float16)
     return cast(load, load.constant(half, f"{name}.half"), to, f"{name}.restored"), half.nbytes
+
+
+def store_short(load: Emitter, values: NDArray[np.float32], name: str) -> gs.Tensor:
+    """Write float32 numbers as float16 where it holds them, else as they are; return the float32 tensor."""
+    return store_half(load, values, FLOAT, name)[0] if half_holds(values, each=True) else load.exact(values, name)
 
 
 def store_whole(load: Emitter, values: NDArray[np.floating], to: int, name: str) -> tuple[gs.Variable, int]:
