@@ -2,7 +2,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 MODEL := models/digits_vit.onnx
 
-.PHONY: demo test check bench accuracy fuzz zoo test-versions test-export fixtures clean
+.PHONY: demo test check dist bench accuracy fuzz zoo test-versions test-export fixtures clean
 
 demo: $(VENV)/.installed  ## compress the trained model in models/ and compare it with the original
 	$(PYTHON) -m models.demo
@@ -12,6 +12,15 @@ test: $(VENV)/.installed  ## all tests
 
 check: $(VENV)/.installed  ## linters, types, direction of imports
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports
+
+dist: $(VENV)/.installed  ## sdist and wheel, checked, and the command as an installed wheel has it
+	rm -rf dist build/wheel
+	$(PYTHON) -m build --quiet
+	$(PYTHON) -m twine check --strict dist/*
+	python3 -m venv build/wheel
+	build/wheel/bin/pip install -q dist/*.whl
+	cd build && wheel/bin/bct-onnx ../$(MODEL) digits.onnx --preset small
+	cd build && wheel/bin/python -c "import bct_onnx, importlib.resources as r; assert (r.files(bct_onnx) / 'py.typed').is_file()"
 
 bench: $(VENV)/.installed build  ## file size, loading, memory and speed against ONNX Runtime's own quantizers
 	$(PYTHON) -m models.shapes bert-base build/bert-base.onnx

@@ -2,7 +2,7 @@
 
 from .api import compress
 from .errors import BctError, VerificationError
-from .package import compress_folder, verify_folder
+from .package import compress_folder, export_folder, verify_folder
 from .report import Report
 from .version import __version__
 
@@ -13,5 +13,6 @@ __all__ = [
     "__version__",
     "compress",
     "compress_folder",
+    "export_folder",
     "verify_folder",
 ]

@@ -12,20 +12,20 @@ from typing import Any, TypeVar
 import click
 import onnxruntime
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from passes import LOWERINGS
 from passes.options import ACTIVATIONS
 
 from . import table
 from .api import compress
-from .commands import EPILOG, commands
+from .commands import EPILOG, PROGRAM, commands
 from .errors import BctError
 from .limits import limit_memory
 from .package import LAYOUTS, Package, compress_folder, is_folder, make_plan, plan_of_file
 from .package.command import PresetFor
 from .package.table import show_package, show_plan
 from .presets import DEFAULT_PRESET, PRESETS
+from .progress import DEBUG, LEVELS, set_log_level, shown
 from .report import Report
 from .search import DEFAULT_SECONDS, plot
 from .version import __version__
@@ -33,8 +33,6 @@ from .version import __version__
 INTERRUPTED, TERMINATED = 130, 143
 # What ONNX Runtime says goes into the one line, not beside it.
 FATAL = 4
-# Set to see the traceback of a defect.
-DEBUG = "BCT_DEBUG"
 # Options that only folders have, with what they are where they are not given.
 OF_A_FOLDER = {"task": None, "examples": None, "layout": LAYOUTS[0], "preset_for": ()}
 
@@ -156,9 +154,22 @@ Made = TypeVar("Made", Report, Package)
 @click.option("--again", is_flag=True, help="Go on if IN is compressed already.")
 @click.option("--json", "json_path", metavar="FILE", type=click.Path(path_type=Path), help="Write the report there.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option(
+    "--log-level",
+    type=click.Choice(LEVELS),
+    default=LEVELS[0],
+    show_default=True,
+    help="info: a line on stderr as each stage begins, with the time. debug: and for every step, and tracebacks.",
+)
 @click.version_option(__version__, prog_name="bct-onnx")
 def command(
-    json_path: Path | None, plot_path: Path | None, quiet: bool, no_verify: bool, dry_run: bool, **options: Any
+    json_path: Path | None,
+    plot_path: Path | None,
+    quiet: bool,
+    log_level: str,
+    no_verify: bool,
+    dry_run: bool,
+    **options: Any,
 ) -> None:
     """Compress a transformer in ONNX: smaller, faster, the same answers.
 
@@ -167,6 +178,7 @@ def command(
     code 0: done. 1: the result did not pass verification and was not written. 2: a bad request or a bad input; one line
     says what to do.
     """
+    set_log_level(log_level)
     source, target = options["source"], options["target"]
     for path in filter(None, (json_path, plot_path)):
         _check_json(path, source, target)
@@ -199,7 +211,7 @@ def main() -> None:
     limit_memory()
     onnxruntime.set_default_logger_severity(FATAL)
     try:
-        commands.main(standalone_mode=False)
+        commands.main(prog_name=PROGRAM, standalone_mode=False)
     except click.ClickException as error:
         error.show()
         raise SystemExit(2) from None
@@ -223,16 +235,8 @@ def main() -> None:
 
 
 def _run(compress: Callable[..., Made], quiet: bool, **options: Any) -> Made:
-    """Compress a file or a folder with a bar that shows how far it is."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    # Where nobody watches, a bar would leave an empty line.
-    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
-        task = bar.add_task("reading", total=None)
-
-        def progress(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total or None)
-
+    """Compress a file or a folder, and show how far it is."""
+    with shown(quiet) as progress:
         return compress(progress=progress, **options)
 
 

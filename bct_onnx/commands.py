@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem, get_completion_class
 
 DEFAULT = "compress"
 # Module, name in it, and what it does in a line: imported only when it is asked for.
@@ -15,15 +16,20 @@ COMMANDS = {
         "command",
         "Compress a model, or every model of a folder or a checkpoint; may be left out.",
     ),
+    "export": ("bct_onnx.package.command", "export", "Export a checkpoint to float ONNX files."),
     "verify": (
         "bct_onnx.package.command",
         "verify",
         "Check a package: the hashes of its files, and that its models answer as before.",
     ),
-    "many": ("bct_onnx.many", "main", "Compress a list of models, and resume where that stopped."),
+    "many": ("bct_onnx.many.__main__", "main", "Compress a list of models, and resume where that stopped."),
     "evaluate": ("bct_onnx.evaluate.__main__", "main", "Score models side by side on labelled data."),
     "bench": ("bct_onnx.bench.__main__", "main", "Compare size, loading, memory and speed of models."),
+    "completion": ("bct_onnx.commands", "completion", "Print what completes words in a shell."),
 }
+PROGRAM = "bct-onnx"
+# What the shell sets to ask for completions, by click's rule.
+COMPLETE_VARIABLE = "_BCT_ONNX_COMPLETE"
 
 
 class Commands(click.Group):
@@ -31,7 +37,17 @@ class Commands(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put the default command before arguments that name none."""
-        return super().parse_args(ctx, args if args[:1] and args[0] in COMMANDS else [DEFAULT, *args])
+        named = bool(args) and args[0] in COMMANDS
+        completing = ctx.resilient_parsing and not args
+        return super().parse_args(ctx, args if named or completing else [DEFAULT, *args])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete a first word: a command's name, or what the default command has there."""
+        default = self.get_command(ctx, DEFAULT)
+        assert default is not None
+        its = default.make_context(DEFAULT, [], parent=ctx, resilient_parsing=True)
+        files = [] if incomplete.startswith("-") else [CompletionItem(incomplete, type="file")]
+        return [*super().shell_complete(ctx, incomplete), *default.shell_complete(its, incomplete), *files]
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
         """Return the names of all commands."""
@@ -46,7 +62,16 @@ class Commands(click.Group):
         return command if isinstance(command, click.Command) else None
 
 
-commands = Commands("bct-onnx")
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the script with which SHELL completes commands and options: eval "$(bct-onnx completion bash)"."""
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(commands, {}, PROGRAM, COMPLETE_VARIABLE).source())
+
+
+commands = Commands(PROGRAM)
 EPILOG = "\b\nOther commands:\n" + "\n".join(
-    f"  bct-onnx {name:<9} {what}" for name, (_, _, what) in COMMANDS.items() if name != DEFAULT
+    f"  bct-onnx {name:<10} {what}" for name, (_, _, what) in COMMANDS.items() if name != DEFAULT
 )

@@ -41,18 +41,22 @@ def verify_folder(folder: str | Path, progress: Progress | None = None) -> Check
     model that does not load or run, or answers otherwise or nothing that is a number.
     """
     folder, tell = Path(folder), progress or (lambda *_: None)
-    manifest = read_manifest(folder)
-    listed = {entry["path"]: entry for entry in manifest["files"]}
-    for number, (name, entry) in enumerate(listed.items()):
-        tell("checking hashes", number, len(listed))
-        _check_file(folder, name, entry["bytes"], entry["sha256"])
-    models = {}
-    for name in manifest["models"]:
+    listed, models = check_hashes(folder, tell), {}
+    for name in read_manifest(folder)["models"]:
         tell(f"running {name}", 0, 0)
         models[name] = _run(folder / name, folder / probe_of(name) if probe_of(name) in listed else None)
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     compared = tuple(name for name in models if probe_of(name) in listed)
     return Check(len(listed), models, compared, tuple(sorted(there - {*listed, MANIFEST})))
+
+
+def check_hashes(folder: Path, tell: Progress = lambda *_: None) -> set[str]:
+    """Compare every file of a package with its manifest; return their paths below it. Raises as `verify_folder`."""
+    listed = read_manifest(folder)["files"]
+    for number, entry in enumerate(listed):
+        tell("checking hashes", number, len(listed))
+        _check_file(folder, entry["path"], entry["bytes"], entry["sha256"])
+    return {entry["path"] for entry in listed}
 
 
 def _run(model: Path, probe: Path | None) -> Latency | None:

@@ -1,4 +1,4 @@
-"""The command line of packages: `bct-onnx verify FOLDER`."""
+"""The command line of packages: `bct-onnx verify FOLDER`, `bct-onnx export CHECKPOINT FOLDER`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import click
 from rich.console import Console
 
 from bct_onnx.errors import BctError
+from bct_onnx.progress import shown
 
 from .check import verify_folder
+from .make import export_folder
 
 
 class PresetFor(click.ParamType[tuple[str, str]]):
@@ -40,13 +42,8 @@ def verify(folder: Path, json_path: Path | None, quiet: bool) -> None:
 
     Exit code 0: the package is as it was made and runs. 1: it is not. 2: FOLDER is no package.
     """
-    console = Console(stderr=True)
-    with console.status("checking hashes") as status:
-
-        def tell(what: str, *_: int) -> None:
-            status.update(what)
-
-        found = verify_folder(folder, progress=None if quiet or not console.is_terminal else tell)
+    with shown(quiet) as progress:
+        found = verify_folder(folder, progress=progress)
     if json_path is not None:
         try:
             json_path.write_text(json.dumps(asdict(found), indent=2) + "\n", encoding="utf-8")
@@ -61,3 +58,20 @@ def verify(folder: Path, json_path: Path | None, quiet: bool) -> None:
             show(f"{name} runs{answers}{time}", highlight=False, markup=False)
         for name in found.strange:
             show(f"note: {name} is not in the manifest", style="yellow", highlight=False, markup=False)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.argument("checkpoint", metavar="CHECKPOINT", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path))
+@click.option("--task", help="What the model is for, in optimum's words; else config.json says it.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+def export(checkpoint: Path, folder: Path, task: str | None, quiet: bool) -> None:
+    """Export a checkpoint of transformers, a folder or a name of the hub, to float ONNX files in FOLDER.
+
+    Compressing a checkpoint begins with it; alone, it shows what is compressed. Exit code 0: done. 2: a bad request or
+    a bad input.
+    """
+    with shown(quiet) as progress:
+        done = export_folder(checkpoint, folder, task=task, progress=progress)
+    if not quiet:
+        Console().print(f"{folder}: exported for {done}", highlight=False, markup=False, soft_wrap=True)

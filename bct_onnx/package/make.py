@@ -98,6 +98,33 @@ def compress_folder(
     return package
 
 
+def export_folder(
+    source: str | Path, target: str | Path, *, task: str | None = None, progress: Progress | None = None
+) -> str:
+    """Export a checkpoint into the new folder `target`, float, its tokenizer and configuration beside it.
+
+    That is how `compress_folder` begins. Returns the task; arguments and errors are the same.
+    """
+    tell = progress or (lambda *_: None)
+    folder = Path(source)
+    check_folders(folder, Path(target))
+    if not folder.is_dir():
+        tell("fetching the checkpoint", 0, 0)
+        folder = download(str(source))
+    plan = make_plan(folder, Path(target), task=task)
+    if not plan.exported or plan.task is None:
+        raise BctError(f"{source}: holds ONNX files already; compress it as it is")
+    with files.staged(plan.target) as stage:
+        tell("exporting", 0, 0)
+        export(folder, stage.path, plan.task)
+        there = [place for place in plan.copies if (stage.path / place).exists()]
+        _copy(
+            replace(plan, copies={place: file for place, file in plan.copies.items() if place not in there}), stage.path
+        )
+        _put_in_place(stage)
+    return plan.task
+
+
 def _compress_all(
     plan: Plan, source: Path, target: Path, options: Mapping[str, Any], tell: Progress
 ) -> dict[str, ModelRecord]:

@@ -11,7 +11,8 @@ from click.testing import CliRunner, Result
 from onnx import numpy_helper
 
 from bct_onnx.errors import BctError
-from bct_onnx.many import jobs, main
+from bct_onnx.many import jobs
+from bct_onnx.many.__main__ import main
 
 ROOT = Path(__file__).parents[2]
 
@@ -83,8 +84,71 @@ def test_bad_requests_are_refused_at_once(models: Path, tmp_path: Path) -> None:
         jobs(tmp_path / "twice.txt", tmp_path, ())
     result = CliRunner().invoke(main, [str(models), str(tmp_path / "out"), "--", "--bits", "99"])
     assert result.exit_code == 1
-    assert "options behind `--`" in result.output
+    assert "a.onnx: options: Invalid value for '--bits'" in result.output
     assert not (tmp_path / "out").exists()
+
+
+FLEET = """
+[options]
+preset = "fast"
+
+[[models]]
+path = "models/a.onnx"
+
+[[models]]
+path = "models/a.onnx"
+out = "small/a.onnx"
+preset = "small"
+keep = ["head", "tail"]
+no-verify = true
+again = false
+feeds = "feeds.npz"
+"""
+
+
+def test_a_fleet_file_gives_each_model_options_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "fleet.toml").write_text(FLEET)
+    first, second = jobs(tmp_path / "fleet.toml", tmp_path / "out", ("--lowering", "dense"))
+    assert first.source == second.source == tmp_path / "models" / "a.onnx"
+    assert (first.target, first.options) == (
+        tmp_path / "out" / "a.onnx",
+        ("--lowering", "dense", "--preset", "fast"),
+    )
+    assert second.target == tmp_path / "out" / "small" / "a.onnx"
+    own = ("--preset", "small", "--keep", "head", "--keep", "tail", "--no-verify")
+    assert second.options == (*first.options, *own, "--feeds", str(tmp_path / "feeds.npz"))
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("[options", "is no TOML"),
+        ("", "names no model"),
+        ("[[model]]\npath = 'a'", "has a table \\[options\\] and tables \\[\\[models\\]\\], and no model"),
+        ("[[models]]\nout = 'a'", "model 1 has no path"),
+        ("[[models]]\npath = 'a.onnx'\nbit = 4", "'bit' is no option of the command line"),
+        ("[[models]]\npath = 'a.onnx'\nbits = 99", "a.onnx: options: Invalid value for '--bits'"),
+    ],
+)
+def test_a_fleet_file_that_says_something_else_is_refused(text: str, line: str, tmp_path: Path) -> None:
+    (tmp_path / "fleet.toml").write_text(text)
+    with pytest.raises(BctError, match=line):
+        jobs(tmp_path / "fleet.toml", tmp_path / "out", ())
+
+
+@pytest.mark.usefixtures("models")
+def test_a_folder_in_a_fleet_becomes_a_package_and_is_not_made_again(tmp_path: Path) -> None:
+    folder = tmp_path / "plain"
+    folder.mkdir()
+    save(folder / "model.onnx", 3)
+    (folder / "config.json").write_text("{}")
+    (tmp_path / "fleet.toml").write_text("[[models]]\npath = 'plain'\nout = 'ready'\npreset = 'fast'")
+    assert run(tmp_path / "fleet.toml", tmp_path / "out")[1] == [("plain", "done")]
+    assert run(tmp_path / "fleet.toml", tmp_path / "out")[1] == [("plain", "done before")]
+    (tmp_path / "out" / "ready" / "model.onnx").write_bytes(b"damaged")
+    assert run(tmp_path / "fleet.toml", tmp_path / "out")[1] == [("plain", "done")]
+    (folder / "config.json").write_text('{"a": 1}')
+    assert run(tmp_path / "fleet.toml", tmp_path / "out")[1] == [("plain", "done")]
 
 
 @pytest.mark.filterwarnings("default")

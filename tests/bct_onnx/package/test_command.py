@@ -89,3 +89,21 @@ def test_a_checkpoint_without_the_exporter(run, write, tmp_path, monkeypatch):
     assert code == 2
     assert err.startswith("error: a checkpoint is exported by optimum, which is not installed")
     assert err.endswith("pip install 'bct-onnx[export]'\n")
+
+
+def test_a_checkpoint_is_exported_alone_or_the_extra_is_named(run, tmp_path):
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    (checkpoint / "config.json").write_text('{"model_type": "bert", "architectures": ["BertModel"]}')
+    if not exporter_is_installed():
+        code, _, err = run("export", checkpoint, tmp_path / "out", "--task", "feature-extraction")
+        assert code == 2
+        assert "pip install 'bct-onnx[export]'" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_onnx_files_is_not_exported(run, write, tmp_path):
+    code, _, err = run("export", write("model.onnx"), tmp_path / "out")
+    assert code == 2
+    assert "holds ONNX files already; compress it as it is" in err
+    assert not (tmp_path / "out").exists()
