@@ -1,4 +1,4 @@
-"""MiniLM from its package's weights is the trained model: every weight in its place, answers next to their questions."""
+"""MiniLM from its package's weights: every weight is in its place, answers lie next to their questions."""
 
 from pathlib import Path
 
