@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from .context import Context
 from .formats.numbers import is_ramp, is_whole, split_mask
-from .graph.constants import ConstantView, resolve
+from .graph.constants import ConstantView, reader_of, resolve
 from .graph.editor import redirect
 from .graph.linear import Linear, match_linear
 from .matmul import is_short
@@ -111,6 +111,7 @@ def _replace(context: Context, constant: ConstantView) -> str | None:
     written = _write(context, writer, source, values)
     if isinstance(written, str):
         return f"{source.name} {written}"
+    reader = reader_of(source)
     redirect(source, written.restored, readers)
     context.report.tensors.append(
         TensorReport(
@@ -122,6 +123,8 @@ def _replace(context: Context, constant: ConstantView) -> str | None:
             bytes_before=constant.nbytes,
             bytes_after=written.bytes,
             sqnr_db=written.sqnr_db,
+            op=reader.op if reader else "",
+            node=reader.name if reader else "",
         )
     )
     return None

@@ -153,6 +153,7 @@ class Context:
             tensor = self.coder(matrix, fmt, recorded, self.options.workers)
             stored = self.lowering.store(self.editor.at_load(), tensor, f"w{len(self.stored)}", by_rows)
             self.stored[key] = stored
+            reader = constants.reader_of(sources[0])
             self.report.tensors.append(
                 TensorReport(
                     name=name,
@@ -163,6 +164,8 @@ class Context:
                     bytes_before=sum(map(constants.constant_bytes, sources)),
                     bytes_after=stored.bytes,
                     sqnr_db=tensor.sqnr_db,
+                    op=reader.op if reader else "",
+                    node=reader.name if reader else "",
                 )
             )
         return self.stored[key]

@@ -102,6 +102,7 @@ def _store(context: Context, forms: list[Normalization]) -> dict[bytes, gs.Varia
         bytes_before=sum(map(constant_bytes, sources.values())),
         bytes_after=0,
         sqnr_db=tensor.sqnr_db,
+        op="LayerNormalization",
     )
     restored: gs.Tensor
     # The codes of a block would leave nothing of the channels beside a large one.

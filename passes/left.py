@@ -9,7 +9,7 @@ import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.ir.tensor import SparseValues
 
 from .constant import SMALLEST_HALF_BYTES
-from .graph.constants import constant_bytes, resolve
+from .graph.constants import constant_bytes, last_reader
 from .graph.editor import NewConstant, walk
 from .graph.types import FLOAT_NAMES
 from .report import PassReport
@@ -48,20 +48,13 @@ def left_in_float(graph: gs.Graph, reports: Iterable[PassReport]) -> list[LeftIn
             if not isinstance(tensor, gs.Constant) or id(tensor) in left or isinstance(tensor, NewConstant):
                 continue
             if getattr(tensor.dtype, "name", None) in FLOAT_NAMES:
-                reader = _reader(node)
+                reader = last_reader(node)
                 size, label = _bytes(tensor), reader.name or reader.op
                 about = [skip.reason for skip in skips if skip.reason.startswith(f"{tensor.name} ")]
                 about += [skip.reason for skip in skips if tensor.name in skip.constants]
                 reason = about[0] if about else _why(size, reader, "constant" in found)
                 left[id(tensor)] = LeftInFloat(tensor.name, size, reader.op, label, reason)
     return sorted(left.values(), key=lambda each: -each.bytes)
-
-
-def _reader(node: gs.Node) -> gs.Node:
-    """Return the node that reads what a constant becomes behind Transpose, Reshape, Cast and their kin."""
-    while node.outputs and resolve(node.outputs[0]) is not None and node.outputs[0].outputs:
-        node = node.outputs[0].outputs[0]
-    return node
 
 
 def _bytes(constant: gs.Constant) -> int:

@@ -43,6 +43,8 @@ class TensorReport:
         bytes_before: bytes in the input model.
         bytes_after: bytes of codes and scales.
         sqnr_db: signal to quantization noise ratio of the weight, in decibels.
+        op: operator that reads it, behind Transpose, Reshape, Cast and their kin; empty where none is left.
+        node: name of that node.
     """
 
     name: str
@@ -53,6 +55,8 @@ class TensorReport:
     bytes_before: int
     bytes_after: int
     sqnr_db: float
+    op: str = ""
+    node: str = ""
 
 
 @dataclass(frozen=True)

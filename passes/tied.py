@@ -14,7 +14,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from .context import Context
-from .graph.constants import constant_bytes, load, resolve
+from .graph.constants import constant_bytes, load, reader_of, resolve
 from .graph.editor import redirect
 from .report import Skip, TensorReport
 
@@ -59,9 +59,11 @@ def replace(context: Context, matches: list[Copy]) -> Skip | None:
     instead: gs.Tensor = original
     if matches[0].transposed:
         instead = context.editor.at_load().op("Transpose", original, name=f"{original.name}.transposed", perm=[1, 0])
+    reader = reader_of(copy)
+    op, node = (reader.op, reader.name) if reader else ("", "")
     redirect(copy, instead)
     context.report.tensors.append(
-        TensorReport(copy.name, tuple(copy.shape), 0, 0, "tied", constant_bytes(copy), 0, float("inf"))
+        TensorReport(copy.name, tuple(copy.shape), 0, 0, "tied", constant_bytes(copy), 0, float("inf"), op, node)
     )
     return None
 

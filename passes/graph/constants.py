@@ -116,6 +116,18 @@ def resolve(tensor: gs.Tensor) -> ConstantView | None:
     return view
 
 
+def reader_of(constant: gs.Constant) -> gs.Node | None:
+    """Return the first node that reads a constant or what it becomes behind operators that are followed, if any."""
+    return last_reader(constant.outputs[0]) if constant.outputs else None
+
+
+def last_reader(node: gs.Node) -> gs.Node:
+    """Return a node that reads a constant, or the one that reads what the constant becomes in it."""
+    while node.outputs and resolve(node.outputs[0]) is not None and node.outputs[0].outputs:
+        node = node.outputs[0].outputs[0]
+    return node
+
+
 def small_values(tensor: gs.Tensor) -> Array | None:
     """Return the values of a constant that parametrizes a node (a scalar, a shape, axes), or None."""
     view = resolve(tensor)
