@@ -3,7 +3,7 @@
 from .check import refusal
 from .reader import ModelFile, read
 from .scratch import Scratch
-from .staging import Stage, check_target, staged
+from .staging import Stage, check_target, staged, write_text
 from .writer import ExternalData, WrittenFile, write
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "refusal",
     "staged",
     "write",
+    "write_text",
 ]

@@ -127,6 +127,20 @@ def _remove_abandoned(parent: Path) -> None:
                         shutil.rmtree(folder, ignore_errors=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all; raises BctError, and keeps what was there, where that fails."""
+    try:
+        # A pipe or a terminal is written to, a link is followed: neither is replaced.
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8")
+            return
+        with staged(path.resolve()) as stage:
+            stage.path.write_text(text, encoding="utf-8")
+            stage.path.replace(stage.target)
+    except OSError as error:
+        raise BctError(f"{path}: cannot be written: {error.strerror}") from error
+
+
 def check_target(source: Path, target: Path) -> None:
     """Check before long work that `target` can be written and is no part of `source`, else raise BctError."""
     source, target = Path(source), Path(target)

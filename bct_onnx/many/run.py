@@ -104,12 +104,7 @@ def _sizes(report: dict[str, Any]) -> tuple[int, int]:
 
 def write_whole(path: Path, data: Any) -> None:
     """Write JSON that appears whole or not at all; raises BctError where it cannot be."""
-    try:
-        with files.staged(path) as stage:
-            stage.path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-            stage.path.replace(path)
-    except OSError as error:
-        raise BctError(f"{path}: cannot be written: {error.strerror}") from error
+    files.write_text(path, json.dumps(data, indent=2) + "\n")
 
 
 @contextmanager

@@ -220,3 +220,30 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(BctError, match="No space left"), files.staged(tmp_path / "out.onnx") as stage:
         files.write(source.graph(), source, stage.path)
     assert list(contents(tmp_path)) == ["in.onnx"]
+
+
+def test_a_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "report.json"
+    files.write_text(path, "old \N{SNOWMAN}")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "write_text", fail)
+        with pytest.raises(BctError, match=r"report\.json: cannot be written: No space left on device"):
+            files.write_text(path, "new")
+    assert contents(tmp_path) == {"report.json": "old \N{SNOWMAN}".encode()}
+    files.write_text(path, "new")
+    assert contents(tmp_path) == {"report.json": b"new"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and pipes of POSIX")
+def test_links_and_pipes_are_written_to_not_replaced(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    (tmp_path / "file").write_text("old")
+    files.write_text(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file").read_text() == "new"
+    files.write_text(Path(os.devnull), "nothing")
+    assert not Path(os.devnull).is_file()
