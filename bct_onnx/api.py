@@ -130,6 +130,7 @@ def compress(
         passes=result.passes,
         left=result.left,
         verification=result.verification,
+        bound=result.bound,
         coverage=result.coverage,
         search=result.search,
     )

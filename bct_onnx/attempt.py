@@ -57,6 +57,7 @@ class Result:
     verification: Verification | None
     coverage: Coverage | None
     search: SearchRecord | None = None
+    bound: Bound | None = None
 
 
 @dataclass(frozen=True)
@@ -92,10 +93,9 @@ class Attempt:
         """
         result = self._once(model, options, notes)
         try:
-            self._check(result)
+            return self._checked(result)
         except InaccurateError as error:
             return self._mended(model, options, result, error)
-        return result
 
     def bound(self, result: Result) -> Bound:
         """Return what the outputs of a result have to keep to."""
@@ -124,9 +124,13 @@ class Attempt:
         if changed := [*mismatches, *wrong]:
             raise ConversionError(f"the converter changes the values of output {changed[0]!r}")
 
-    def _check(self, result: Result) -> None:
-        if result.verification:
-            result.verification.check(self.bound(result))
+    def _checked(self, result: Result) -> Result:
+        """Return a result with the bound that it keeps, where it was verified; raises InaccurateError."""
+        if result.verification is None:
+            return result
+        bound = self.bound(result)
+        result.verification.check(bound)
+        return replace(result, bound=bound)
 
     def _mended(self, model: files.ModelFile, options: Options, result: Result, error: InaccurateError) -> Result:
         """Return a result that keeps its bound with a few weights in float, or raise the error with what is known."""
@@ -157,9 +161,7 @@ class Attempt:
             raise InaccurateError(f"{error}; {names} in float ({taken:,} bytes) mend it: {options_said}") from error
         note = f"kept in float, since their codes harm the answers ({error}): {names}"
         kept = replace(options, keep=(*options.keep, *keep_patterns(found)))
-        mended = self._once(model, kept, [*result.notes, note])
-        self._check(mended)
-        return mended
+        return self._checked(self._once(model, kept, [*result.notes, note]))
 
     def _once(self, model: files.ModelFile, options: Options, notes: list[str]) -> Result:
         """Write and verify; raises VerificationError where the result does not run."""

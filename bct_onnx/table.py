@@ -7,22 +7,20 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from passes import LeftInFloat
-
 from .coverage import Coverage
 from .report import Report
 from .search import SearchRecord
 
 # Most reasons shown a pass; the JSON report has one for every node.
 MOST_REASONS = 3
-# Part of the file from which a weight in float is shown, and how many are.
-LARGE_PART, MOST_FLOATS = 0.01, 8
+# Weights in float that are shown.
+MOST_FLOATS = 8
 
 
 def render(report: Report) -> Group:
     """Return the tables of a report: files, passes, verification."""
     parts: list[Table] = [_summary(report), _passes(report)]
-    if any(_is_large(weight, report) for weight in report.left):
+    if report.large_floats:
         parts.append(_floats(report))
     if report.search:
         parts.append(_search(report.search))
@@ -97,10 +95,6 @@ def _passes(report: Report) -> Table:
     return table
 
 
-def _is_large(weight: LeftInFloat, report: Report) -> bool:
-    return weight.bytes > LARGE_PART * report.output.bytes
-
-
 def _floats(report: Report) -> Table:
     """Return the table of the float weights that matter to the size of the file."""
     total = sum(weight.bytes for weight in report.left)
@@ -109,7 +103,7 @@ def _floats(report: Report) -> Table:
     table.add_column("size", justify="right")
     for column in ("read by", "why"):
         table.add_column(column, overflow="fold")
-    large = [weight for weight in report.left if _is_large(weight, report)]
+    large = report.large_floats
     for weight in large[:MOST_FLOATS]:
         table.add_row(Text(weight.name), size(weight.bytes), Text(weight.op), Text(weight.reason))
     if len(large) > MOST_FLOATS:

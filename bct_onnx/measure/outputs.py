@@ -50,6 +50,8 @@ class OutputError:
         error: the figure of the worst feed, as this module defines it.
         worst: which feed that is.
         mean: the figure over all feeds.
+        by_feed: the figure of every feed; feeds of a few rows, which are judged as one, share theirs; None for one
+            without rows.
         max_abs: largest difference.
         relative: norm of the difference over the norm of the expected, over all feeds.
         decisions: share of rows whose largest value is the same: the class, the next token.
@@ -64,6 +66,7 @@ class OutputError:
     error: float | None = None
     worst: int | None = None
     mean: float | None = None
+    by_feed: tuple[float | None, ...] | None = None
     max_abs: float | None = None
     relative: float | None = None
     decisions: float | None = None
@@ -99,12 +102,14 @@ def measure(name: str, expected: Sequence[Array], answered: Sequence[Array], fee
         return OutputError(kind.value)
     squares, spread = (_divergences(rows) * REAL_SHARE / 2, True) if kind is Kind.TOKENS else _squares(kind, rows)
     nats = 2 * float(squares.mean())
-    worst, error = _worst(squares, rows.counts)
+    by_feed = _by_feed(squares, rows.counts)
+    worst, error = _worst(squares, rows.counts, by_feed)
     return OutputError(
         kind=kind.value,
         error=error,
         worst=worst,
         mean=math.sqrt(float(squares.mean())),
+        by_feed=by_feed,
         max_abs=float(np.abs(rows.answered - rows.expected).max()),
         relative=_relative(rows),
         decisions=_decisions(rows) if kind in (Kind.TOKENS, Kind.CLASSES) else None,
@@ -151,16 +156,24 @@ def _log_softmax(logits: Array) -> Array:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
 
 
-def _worst(squares: Array, counts: Sequence[int]) -> tuple[int, float]:
-    """Return the feed with the largest error, and that; feeds of few rows are judged as one."""
-    edges = np.cumsum((0, *counts))
+def _by_feed(squares: Array, counts: Sequence[int]) -> tuple[float | None, ...]:
+    """Return the error of every feed with rows; feeds of few rows are judged as one."""
+    feed_of = np.repeat(np.arange(len(counts)), counts)
     few = [number for number, count in enumerate(counts) if 0 < count < FEWEST_ROWS]
-    groups = [[number] for number, count in enumerate(counts) if count >= FEWEST_ROWS] + ([few] if few else [])
-    parts = [[squares[edges[number] : edges[number + 1]] for number in group] for group in groups]
-    errors = [math.sqrt(float(np.concatenate(part).mean())) for part in parts]
-    worst = int(np.argmax(errors))
-    feed = max(groups[worst], key=lambda number: float(squares[edges[number] : edges[number + 1]].mean()))
-    return feed, errors[worst]
+    groups = [few if number in few else [number] for number in range(len(counts))]
+    parts = [squares[np.isin(feed_of, group)] for group in groups]
+    return tuple(math.sqrt(float(part.mean())) if len(part) else None for part in parts)
+
+
+def _worst(squares: Array, counts: Sequence[int], by_feed: Sequence[float | None]) -> tuple[int, float]:
+    """Return the feed with the largest error, and that; of feeds that share it, the one that is furthest off."""
+    error = max(each for each in by_feed if each is not None)
+    means = {
+        number: float(part.mean())
+        for number, part in enumerate(np.split(squares, np.cumsum(counts)[:-1]))
+        if by_feed[number] == error
+    }
+    return max(means, key=lambda number: means[number]), error
 
 
 def _relative(rows: Rows) -> float:

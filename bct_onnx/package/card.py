@@ -74,7 +74,7 @@ def models_table(package: Package) -> list[dict[str, str]]:
 
 
 def _figures(record: ModelRecord) -> dict[str, str]:
-    report, verification, memory = record.report, record.report.verification, record.memory
+    report, verification, memory = record.report, record.report.verification, record.report.memory
     errors = [e.error for e in verification.outputs.values() if e.error is not None] if verification else []
     before, after = (verification.reference_latency, verification.latency) if verification else (None, None)
     return {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -13,7 +12,7 @@ from typing import Any
 
 from bct_onnx import files
 from bct_onnx.api import compress
-from bct_onnx.bench.measure import load_in_fresh_process
+from bct_onnx.bench.memory import measure_memory
 from bct_onnx.errors import BctError
 from bct_onnx.presets import DEFAULT_PRESET
 from passes import Progress
@@ -21,7 +20,7 @@ from passes import Progress
 from .card import CARD, add_section
 from .contents import CONFIG, OPERATORS_CONFIG, look, read_json
 from .export import download, export, exporter_is_installed, find_task
-from .manifest import Memory, ModelRecord, Package, write_manifest
+from .manifest import ModelRecord, Package, write_manifest
 from .operators import element_types, find_operators
 from .plan import JS_DTYPE, Plan, Step, check_folders, make_plan, request_for, with_models
 from .probe import probe_of, write_probe
@@ -154,7 +153,7 @@ def _compress(
     except BctError as error:
         raise type(error)(f"{step.source}: {error}") from error
     progress("measuring memory", 0, 0)
-    memory = _memory(source, target) if report.verification else None
+    memory = measure_memory(source, target) if report.verification else None
     if report.verification:
         progress("keeping a probe", 0, 0)
         write_probe(target, folder / probe_of(str(step.target)))
@@ -162,13 +161,7 @@ def _compress(
     # Both paths end with this run: those that stay are told.
     before = replace(report.input, path=Path(plan.source) / step.source)
     after = replace(report.output, path=plan.target / step.target)
-    return ModelRecord(replace(report, input=before, output=after), memory, types)
-
-
-def _memory(source: Path, target: Path) -> Memory:
-    threads = os.cpu_count() or 1
-    before, after = (load_in_fresh_process(path, threads) for path in (source, target))
-    return Memory(before.peak_bytes, after.peak_bytes, round(before.seconds, 3), round(after.seconds, 3))
+    return ModelRecord(replace(report, input=before, output=after, memory=memory), types)
 
 
 def _copy(plan: Plan, folder: Path) -> None:

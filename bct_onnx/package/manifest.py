@@ -23,27 +23,16 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Memory:
-    """The peak memory in bytes, and the seconds, of making a session in a process of its own, before and after."""
-
-    peak_bytes_before: int
-    peak_bytes: int
-    seconds_before: float
-    seconds: float
-
-
-@dataclass(frozen=True)
 class ModelRecord:
-    """What became of one model: its report, memory where it was measured, element types in it."""
+    """What became of one model: its report, element types in it."""
 
     report: Report
-    memory: Memory | None
     types: frozenset[str]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON data, without the parts of the report that are longer than a page."""
         data = self.report.to_dict()
-        keys = ("ratio", "preset", "options", "notes", "verification")
+        keys = ("ratio", "preset", "options", "notes", "sizes", "verification", "memory")
         search = self.report.search
         return {
             "bytes_before": data["input"]["bytes"],
@@ -53,7 +42,7 @@ class ModelRecord:
             "bits_chosen": dict(sorted(search.choice.bits.items())) if search else None,
             "error": search.error if search else None,
             "passes": {p.name: {"replaced": p.replaced, "left": len(p.skipped)} for p in self.report.passes},
-            "memory": asdict(self.memory) if self.memory else None,
+            "left_in_float": [asdict(weight) for weight in self.report.large_floats],
         }
 
 

@@ -96,9 +96,7 @@ class Verification:
             raise InaccurateError(f"output {name!r} of the compressed model {mismatch}")
         only_exact = all(error.error is None for error in self.outputs.values())
         for name, error in sorted(self.outputs.items(), key=lambda item: -(item[1].error or 0.0)):
-            most = bound.max_error
-            if most is not None and error.kind == Kind.CACHE.value and len(self.outputs) > 1:
-                most = max(most, _LARGEST_CACHE_ERROR)
+            most = self.most(name, bound)
             # As shown, and as a search counts: further digits are the order in which threads add.
             if error.error is not None and most is not None and not rounded(error.error) <= most:
                 where = f" (on {self.feeds[error.worst]})" if error.worst is not None else ""
@@ -109,6 +107,11 @@ class Verification:
                     f"output {name!r}: {error.same:.1%} of its values are equal, below {bound.min_same:.1%}"
                 )
 
+    def most(self, name: str, bound: Bound) -> float | None:
+        """Return what a float output may err by under a bound."""
+        cache = self.outputs[name].kind == Kind.CACHE.value and len(self.outputs) > 1
+        return max(bound.max_error, _LARGEST_CACHE_ERROR) if cache and bound.max_error is not None else bound.max_error
+
     def keeps(self, bound: Bound) -> bool:
         """Tell whether every output keeps to a bound."""
         try:
@@ -117,9 +120,12 @@ class Verification:
             return False
         return True
 
-    def to_dict(self) -> dict[str, object]:
-        """Return the record as JSON data: feeds, outputs, mismatches, latency (milliseconds)."""
-        errors = {name: asdict(error) for name, error in self.outputs.items()}
+    def to_dict(self, bound: Bound | None = None) -> dict[str, object]:
+        """Return the record as JSON data: feeds, outputs with their bounds, mismatches, latency (milliseconds)."""
+        errors = {
+            name: {**asdict(error), "bound": self.most(name, bound) if bound and error.error is not None else None}
+            for name, error in self.outputs.items()
+        }
         return {
             "feeds": list(self.feeds),
             "outputs": {

@@ -86,7 +86,7 @@ def test_json(run, source, tmp_path):
     }  # fmt: skip
     assert 25 < tensor["sqnr_db"] < 40
     assert set(report["verification"]["outputs"]["y"]) == {
-        *("kind", "error", "worst", "mean", "max_abs", "relative", "spread")
+        *("kind", "error", "bound", "worst", "mean", "by_feed", "max_abs", "relative", "spread")
     }
     assert report["verification"]["mismatches"] == []
     assert set(report["verification"]["latency"]) == {"shapes", "reference", "compressed"}

@@ -37,7 +37,7 @@ def verification(folder: Path, text: str, changed: str, **arrays: np.ndarray) ->
 def test_a_model_equals_itself(tmp_path: Path) -> None:
     result = verification(tmp_path, PRODUCT, PRODUCT, w=WEIGHT)
     assert len(result.feeds) == 4
-    expected = OutputError("values", error=0, worst=0, mean=0, max_abs=0, relative=0)
+    expected = OutputError("values", error=0, worst=0, mean=0, by_feed=(0, 0, 0, 0), max_abs=0, relative=0)
     assert result.outputs["y"] == expected
     result.check(verify.Bound(0.0))
 
@@ -77,6 +77,14 @@ def test_an_error_in_one_small_feed_is_seen(tmp_path: Path) -> None:
     assert result.feeds[error.worst].startswith("x [6, ")
 
 
+def test_a_cache_has_a_bound_of_its_own(tmp_path: Path) -> None:
+    text = """g (float[batch, seq, 8] x) => (float[batch, seq, 32] y, float[batch, seq, 32] present) {
+        y = MatMul(x, w) present = MatMul(x, w)
+    }"""
+    outputs = verification(tmp_path, text, text, w=WEIGHT).to_dict(verify.Bound(0.25))["outputs"]
+    assert {name: output["bound"] for name, output in outputs.items()} == {"y": 0.25, "present": 1.0}
+
+
 def test_record_is_json(tmp_path: Path) -> None:
     text = """g (float[batch, 8] x) => (float[batch, 32] y, int64[batch, 1] best) {
         y = MatMul(x, w) best = ArgMax<axis=1>(y)
@@ -84,7 +92,9 @@ def test_record_is_json(tmp_path: Path) -> None:
     result = verification(tmp_path, text, text, w=WEIGHT)
     record = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert len(record["feeds"]) == 4
-    assert record["outputs"]["y"].keys() == {"kind", "error", "worst", "mean", "max_abs", "relative", "spread"}
+    keys = {"kind", "error", "worst", "mean", "by_feed", "max_abs", "relative", "spread"}
+    assert record["outputs"]["y"].keys() == keys
+    assert result.to_dict(verify.Bound(0.5))["outputs"]["y"].keys() == keys | {"bound"}
     assert record["outputs"]["best"] == {"kind": "exact", "same": 1.0, "spread": True}
     assert record["latency"].keys() == {"shapes", "reference", "compressed"}
     assert record["latency"]["reference"].keys() == {"median_ms", "min_ms"}

@@ -165,3 +165,21 @@ def test_one_figure_of_all_outputs() -> None:
     assert mismatches["y"].startswith("has shape [2, 4]")
     assert figure({}, mismatches, worst=True) == math.inf
     assert errors_of(Answers(feeds, [{"y": y}]), [{}])[1] == {"y": "is missing"}
+
+
+def test_every_feed_has_a_figure_and_the_worst_is_the_largest() -> None:
+    """Feeds of 8 rows and more stand for themselves, those of fewer share one figure, an empty one has none."""
+    counts = (9, 3, 20, 0, 2)
+    expected = [normal(count, 16, seed=count) for count in counts]
+    answered = [
+        one + size * normal(*one.shape, seed=9) for one, size in zip(expected, (0.1, 1, 0.3, 1, 2), strict=True)
+    ]
+    error = measure("y", expected, answered, [{} for _ in counts])
+    assert error.by_feed is not None
+    far, few, near, none, fewer = error.by_feed
+    assert none is None
+    assert few == fewer == error.error
+    assert far == pytest.approx(0.1, rel=0.3)
+    assert near == pytest.approx(0.3, rel=0.3)
+    assert few == pytest.approx(1.5, rel=0.3)
+    assert error.worst == 4
