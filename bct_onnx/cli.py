@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,14 +18,16 @@ from rich.console import Console
 from passes import LOWERINGS
 from passes.options import ACTIVATIONS
 
-from . import table
+from . import files, table
 from .api import compress
+from .bench.memory import measure_memory
 from .commands import EPILOG, PROGRAM, commands
 from .errors import BctError
 from .limits import limit_memory
 from .package import LAYOUTS, Package, compress_folder, is_folder, make_plan, plan_of_file
 from .package.command import PresetFor
 from .package.table import show_package, show_plan
+from .page import check_libraries, write_page
 from .presets import DEFAULT_PRESET, PRESETS
 from .progress import DEBUG, LEVELS, set_log_level, shown
 from .report import Report
@@ -153,6 +157,13 @@ Made = TypeVar("Made", Report, Package)
 @click.option("--external-data", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True)
 @click.option("--again", is_flag=True, help="Go on if IN is compressed already.")
 @click.option("--json", "json_path", metavar="FILE", type=click.Path(path_type=Path), help="Write the report there.")
+@click.option(
+    "--report",
+    "page_path",
+    metavar="FILE.html",
+    type=click.Path(path_type=Path),
+    help="Write it as a page to look at, in one file, with memory measured. Needs pip install 'bct-onnx[report]'.",
+)
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option(
     "--log-level",
@@ -165,6 +176,7 @@ Made = TypeVar("Made", Report, Package)
 def command(
     json_path: Path | None,
     plot_path: Path | None,
+    page_path: Path | None,
     quiet: bool,
     log_level: str,
     no_verify: bool,
@@ -180,8 +192,9 @@ def command(
     """
     set_log_level(log_level)
     source, target = options["source"], options["target"]
-    for path in filter(None, (json_path, plot_path)):
-        _check_json(path, source, target)
+    _check_outputs((json_path, plot_path, page_path), source, target)
+    if page_path is not None:
+        check_libraries()
     folder = {name: options.pop(name) for name in OF_A_FOLDER}
     whole = is_folder(source)
     _check_kind(whole, folder, plot_path)
@@ -190,14 +203,14 @@ def command(
         return
     if whole:
         package = _run(compress_folder, quiet, verify=not no_verify, **folder, **options)
-        if json_path is not None:
-            _write_json(package.with_reports(), json_path)
+        _write(package.with_reports(), json_path, page_path)
         if not quiet:
             show_package(package)
         return
     report = _run(compress, quiet, verify=not no_verify, **options)
-    if json_path is not None:
-        _write_json(report.to_dict(), json_path)
+    if page_path is not None:
+        report = _with_memory(report)
+    _write(report.to_dict(), json_path, page_path)
     if plot_path is not None and report.search is not None:
         plot(report.search, plot_path)
     if not quiet:
@@ -240,14 +253,24 @@ def _run(compress: Callable[..., Made], quiet: bool, **options: Any) -> Made:
         return compress(progress=progress, **options)
 
 
-def _check_json(path: Path, *models: Path) -> None:
-    """Refuse, before long work, a place where the report cannot be or where it would overwrite a model."""
-    if not path.resolve().parent.is_dir():
-        raise BctError(f"{path}: the folder {path.parent} does not exist; make it first")
-    if path.is_dir():
-        raise BctError(f"{path}: is a folder; name the file to write the report to")
-    if path.resolve() in [model.resolve() for model in models]:
-        raise BctError(f"{path}: is the place of a model; name another file for the report")
+def _with_memory(report: Report) -> Report:
+    """Return a report with the memory that both models take, unless they were too large to load as any user does."""
+    if report.verification is None or report.verification.latency is None:
+        return report
+    with suppress(BctError):
+        return replace(report, memory=measure_memory(report.input.path, report.output.path))
+    return report
+
+
+def _check_outputs(paths: Sequence[Path | None], *models: Path) -> None:
+    """Refuse, before long work, places where reports cannot be or where they would overwrite a model."""
+    for path in filter(None, paths):
+        if not path.resolve().parent.is_dir():
+            raise BctError(f"{path}: the folder {path.parent} does not exist; make it first")
+        if path.is_dir():
+            raise BctError(f"{path}: is a folder; name the file to write the report to")
+        if path.resolve() in [model.resolve() for model in models]:
+            raise BctError(f"{path}: is the place of a model; name another file for the report")
 
 
 def _check_kind(whole: bool, folder: dict[str, Any], plot_path: Path | None) -> None:
@@ -269,11 +292,12 @@ def _show_plan(whole: bool, folder: dict[str, Any], options: dict[str, Any]) -> 
     show_plan(plan, **options)
 
 
-def _write_json(data: dict[str, Any], path: Path) -> None:
-    try:
-        path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise BctError(f"{path}: cannot be written: {error.strerror}") from error
+def _write(data: dict[str, Any], json_path: Path | None, page_path: Path | None) -> None:
+    """Write a report as data and as a page, where they are asked for."""
+    if json_path is not None:
+        files.write_text(json_path, json.dumps(data, indent=2) + "\n")
+    if page_path is not None:
+        write_page(data, page_path)
 
 
 def _terminate(*_: object) -> None:

@@ -22,6 +22,7 @@ COMMANDS = {
         "verify",
         "Check a package: the hashes of its files, and that its models answer as before.",
     ),
+    "report": ("bct_onnx.page.command", "report", "Make a page to look at of what --json wrote, or of a package."),
     "many": ("bct_onnx.many.__main__", "main", "Compress a list of models, and resume where that stopped."),
     "evaluate": ("bct_onnx.evaluate.__main__", "main", "Score models side by side on labelled data."),
     "bench": ("bct_onnx.bench.__main__", "main", "Compare size, loading, memory and speed of models."),
