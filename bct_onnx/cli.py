@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -192,7 +192,8 @@ def command(
     """
     set_log_level(log_level)
     source, target = options["source"], options["target"]
-    _check_outputs((json_path, plot_path, page_path), source, target)
+    for path in filter(None, (json_path, plot_path, page_path)):
+        files.check_text(path, source, target)
     if page_path is not None:
         check_libraries()
     folder = {name: options.pop(name) for name in OF_A_FOLDER}
@@ -260,17 +261,6 @@ def _with_memory(report: Report) -> Report:
     with suppress(BctError):
         return replace(report, memory=measure_memory(report.input.path, report.output.path))
     return report
-
-
-def _check_outputs(paths: Sequence[Path | None], *models: Path) -> None:
-    """Refuse, before long work, places where reports cannot be or where they would overwrite a model."""
-    for path in filter(None, paths):
-        if not path.resolve().parent.is_dir():
-            raise BctError(f"{path}: the folder {path.parent} does not exist; make it first")
-        if path.is_dir():
-            raise BctError(f"{path}: is a folder; name the file to write the report to")
-        if path.resolve() in [model.resolve() for model in models]:
-            raise BctError(f"{path}: is the place of a model; name another file for the report")
 
 
 def _check_kind(whole: bool, folder: dict[str, Any], plot_path: Path | None) -> None:

@@ -3,7 +3,7 @@
 from .check import refusal
 from .reader import ModelFile, read
 from .scratch import Scratch
-from .staging import Stage, check_target, staged, write_text
+from .staging import Stage, check_target, check_text, staged, write_text
 from .writer import ExternalData, WrittenFile, write
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Stage",
     "WrittenFile",
     "check_target",
+    "check_text",
     "read",
     "refusal",
     "staged",

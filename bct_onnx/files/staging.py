@@ -127,6 +127,16 @@ def _remove_abandoned(parent: Path) -> None:
                         shutil.rmtree(folder, ignore_errors=True)
 
 
+def check_text(path: Path, *models: Path) -> None:
+    """Check before long work that a report can be written to `path` and overwrites no model, else raise BctError."""
+    if not path.resolve().parent.is_dir():
+        raise BctError(f"{path}: the folder {path.parent} does not exist; make it first")
+    if path.is_dir():
+        raise BctError(f"{path}: is a folder; name the file to write the report to")
+    if path.resolve() in [model.resolve() for model in models]:
+        raise BctError(f"{path}: is the place of a model; name another file for the report")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all; raises BctError, and keeps what was there, where that fails."""
     try:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from bct_onnx import files
+
 from .contents import read_data
 from .render import check_libraries, write_page
 
@@ -19,5 +21,6 @@ def report(source: Path, target: Path) -> None:
     A folder's manifest has no weights one by one; a page made with --report, or of what --json wrote, has. Exit code
     0: written. 2: REPORT is neither, or OUT.html cannot be written.
     """
+    files.check_text(target, source)
     check_libraries()
     write_page(read_data(source), target)

@@ -15,6 +15,7 @@ from bct_onnx.package.contents import MANIFEST, read_json
 from bct_onnx.package.manifest import read_manifest
 from bct_onnx.table import size
 
+from .coverage import Covered, find_coverage
 from .curve import Curve, draw
 from .errors import Errors, find_errors
 from .layers import Layers, find_layers
@@ -75,6 +76,7 @@ class Section:
     timed: str
     floats: Top
     floats_share: str
+    coverage: Covered | None
     passes: Sequence[PassRow]
     facts: Sequence[tuple[str, str]]
     cells: Mapping[str, str]
@@ -175,6 +177,7 @@ def _section(name: str, report: Mapping[str, Any]) -> Section:
         timed=_shapes(verification["latency"]["shapes"]) if verification else "",
         floats=top(left, SMALLEST_FLOAT),
         floats_share=_share(left, target["bytes"]),
+        coverage=find_coverage(coverage) if (coverage := report.get("coverage")) else None,
         passes=[_pass(each) for each in report["passes"] if each["replaced"] or each["skipped"] or each.get("left")],
         facts=list(_facts(report)),
         cells={figure.title: figure.value for figure in figures},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from passes.report import TOGETHER
 
@@ -61,19 +61,23 @@ class Layers:
 
 
 def place_of(name: str, node: str, op: str) -> Place | None:
-    """Return the place that a weight's name says, or that of the node which reads it."""
-    several = len(name.split(TOGETHER))
-    for path in (name.partition(TOGETHER)[0], node):
-        parts = [part for part in re.split(r"[./]+", path) if part]
-        for at in range(len(parts) - 1):
-            found = _layer(parts, at)
-            if found is None:
-                continue
-            stack, number = found
-            role = ["*" if part.isdigit() else part for part in parts[at + 1 :] if not _is_end(part, op)]
-            if role:
-                more = f" +{several - 1}" if several > 1 else ""
-                return Place(stack, number, ".".join(role) + more)
+    """Return the place that a weight's name says, or that of the node which reads it; None where there is none."""
+    names = name.split(TOGETHER)
+    places = [_place(each, op) for each in names]
+    if len({place and (place.stack, place.number) for place in places}) > 1:
+        return None  # weights of several layers, stored as one
+    place = places[0] or _place(node, op)
+    return replace(place, role=f"{place.role} +{len(names) - 1}") if place and len(names) > 1 else place
+
+
+def _place(path: str, op: str) -> Place | None:
+    """Return the place that a path names."""
+    parts = [part for part in re.split(r"[./]+", path) if part]
+    for at in range(len(parts) - 1):
+        found = _layer(parts, at)
+        role = ["*" if part.isdigit() else part for part in parts[at + 1 :] if not _is_end(part, op)]
+        if found and role:
+            return Place(*found, ".".join(role))
     return None
 
 

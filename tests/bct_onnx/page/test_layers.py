@@ -20,6 +20,7 @@ NAMES = {
         "MatMul",
         ("h", 2, "attn.query +2"),
     ),
+    "several layers as one": ("l.0.norm.weight + l.1.norm.weight", "/l.0/norm/Mul", "Mul", None),
     "experts": ("model.layers.1.experts.7.w1.weight", "", "MatMul", ("model.layers", 1, "experts.*.w1")),
     "keras": ("bert/encoder/layer_._5/attention/kernel", "", "MatMul", ("bert.encoder.layer", 5, "attention")),
     "an underscore": ("blk_4/ffn", "", "MatMul", ("blk", 4, "ffn")),

@@ -55,6 +55,24 @@ def test_what_is_not_known_is_left_out(report):
     assert page.find("svg") == []
 
 
+def test_coverage_is_shown_where_intermediate_results_were_asked_for(report):
+    row = {"op": "Add", "nodes": 7, "replaced": 4, "between": 2, "moves": 0, "left": 1, "bytes": 40.0, "covered": 30.0}
+    node = {"node": "a", "op": "Add", "how": "left", "reason": "of <type> int64"}
+    report["coverage"] = {
+        "weight_bytes": 1000,
+        "weight_codes": 900,
+        "result_bytes": 40.0,
+        "result_codes": 30.0,
+        "operators": [row, {**row, "op": "Shape", "bytes": 0.0}],
+        "left": [node, node],
+        "results_left": [],
+    }
+    text = parse(render(report)).text
+    assert "90.0% of the weights and 75.0% of the intermediate results, by bytes, are codes." in text
+    assert "Add 7 4 2 1 75.0%" in text
+    assert "Add: of <type> int64 (2)" in text
+
+
 def test_tables_have_headers_and_pictures_words(report):
     page = parse(render(report))
     for table in page.find("table"):
