@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -184,7 +184,8 @@ def _section(name: str, report: Mapping[str, Any]) -> Section:
     )
 
 
-def _figures(report: Mapping[str, Any], errors: Errors | None) -> Any:
+def _figures(report: Mapping[str, Any], errors: Errors | None) -> Iterator[Figure]:
+    """Yield the headline figures, as far as they are known."""
     before, after = report["input"]["bytes"], report["output"]["bytes"]
     yield Figure("Smaller", _times(report["ratio"]), f"{size(before)} to {size(after)}")
     worst = errors.outputs[0] if errors and errors.outputs else None
@@ -204,8 +205,10 @@ def _figures(report: Mapping[str, Any], errors: Errors | None) -> Any:
     yield Figure("Runs on", f"≥ {oldest}", f"ONNX Runtime; opset {opset}")
 
 
-def _costs(report: Mapping[str, Any]) -> Any:
-    def cost(name: str, before: float, after: float, say: Any) -> Cost:
+def _costs(report: Mapping[str, Any]) -> Iterator[Cost]:
+    """Yield what was measured of both models."""
+
+    def cost(name: str, before: float, after: float, say: Callable[[Any], str]) -> Cost:
         return Cost(name, say(before), say(after), before / after if after else None)
 
     yield cost("file", report["input"]["bytes"], report["output"]["bytes"], size)
@@ -248,7 +251,7 @@ def _pass(entry: Mapping[str, Any]) -> PassRow:
     return PassRow(entry["name"], entry["replaced"], left, shown, len(reasons) - len(shown))
 
 
-def _facts(report: Mapping[str, Any]) -> Any:
+def _facts(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for what in ("input", "output"):
         yield what, report[what]["path"]
         yield f"SHA-256 of the {what}", report[what]["sha256"]
@@ -258,10 +261,10 @@ def _facts(report: Mapping[str, Any]) -> Any:
 
 def _share(left: Sequence[WeightSize], whole: int) -> str:
     total = sum(weight.after for weight in left)
-    return f"{size(total)}, {percent(total / whole)} of the file" if left else ""
+    return f"{size(total)}, {_percent(total / whole)} of the file" if left else ""
 
 
-def percent(part: float) -> str:
+def _percent(part: float) -> str:
     """Return a part of a whole in words: a little is not nothing."""
     return f"{part:.1%}" if part >= 0.001 or not part else "less than 0.1%"
 
