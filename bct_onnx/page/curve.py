@@ -77,7 +77,7 @@ def _draw(axes: Any, points: Sequence[tuple[int, float]], search: Mapping[str, A
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
     chosen, measured, limit = search["weight_bytes"], search["measured_error"], search["goal"].get("max_drop")
-    highest = _HIGHEST * max(limit or 0.0, measured, search["expected_error"])
+    highest = max(_HIGHEST * max(limit or 0.0, measured, search["expected_error"]), points[1][1])
     sizes, errors = zip(*(point for point in points if point[1] <= highest), strict=True)
     axes.plot([each / 1e6 for each in sizes], errors, color=ACCENT, linewidth=2, label="expected from one run a weight")
     axes.plot(chosen / 1e6, search["expected_error"], "o", color=ACCENT, markersize=8, label="chosen, expected")

@@ -147,6 +147,13 @@ def test_a_goal_in_bytes_is_drawn(report, goal):
     assert "goal" in parse(render(report)).find("svg")[0].text
 
 
+def test_a_choice_without_any_error_is_drawn(report):
+    report["search"] |= {"goal": {"target_ratio": 2.0}, "expected_error": 0.0, "measured_error": 0.0}
+    assert len(parse(render(report)).find("svg")) == 2
+    report["search"]["curve"] = report["search"]["curve"][:1]
+    assert parse(render(report)).find("svg") == []
+
+
 def test_three_hundred_weights(report):
     first = report["tensors"][0]
     names = [f"layers.{layer}.{role}.weight" for layer in range(75) for role in "abcd"]
