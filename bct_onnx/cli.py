@@ -67,8 +67,8 @@ Made = TypeVar("Made", Report, Package)
     "--examples",
     metavar="PATH",
     type=click.Path(path_type=Path),
-    help="Of a folder: what the task is tried with, instead of made examples: a text file, or a folder of pictures or"
-    " sounds.",
+    help="Of a folder: what the task is tried with, instead of --data or made examples: a text file, or a folder of"
+    " pictures or sounds.",
 )
 @click.option(
     "--layout",

@@ -50,7 +50,7 @@ def compress_folder(
         task: what the models are for, in optimum's words, instead of what the configuration says.
         layout: where models go: keep (as they are; optimum's for a checkpoint), optimum, or transformers.js.
         examples: what the task is tried with instead of made examples: a text file with one a line, or a folder of
-            pictures (.jpg, .png, ...) or sounds (.wav).
+            pictures (.jpg, .png, ...) or sounds (.wav); `data`, where that is given and not this.
         preset: as in `compress`, for every model that `preset_for` says nothing of.
         preset_for: pairs of a pattern of models' names without .onnx, and a preset.
         progress: told of every stage, as in `compress`.
@@ -63,7 +63,7 @@ def compress_folder(
     tell = progress or (lambda *_: None)
     for name in (preset, *(name for _, name in preset_for)):
         request_for(name, options)
-    folder, given = Path(source), None if examples is None else Path(examples)
+    folder, given = Path(source), _examples(examples, options.get("data"))
     if given is not None and not given.exists():
         raise BctError(f"{given}: is not there; name a text file or a folder of pictures or sounds as examples")
     check_folders(folder, Path(target))
@@ -95,6 +95,13 @@ def compress_folder(
         write_manifest(package, stage.path)
         _put_in_place(stage)
     return package
+
+
+def _examples(given: str | Path | None, data: str | Path | None) -> Path | None:
+    """Return what the task is tried with: given examples, or the data of the models where it has their form."""
+    if given is None and data is not None and Path(data).suffix != ".jsonl":
+        given = data
+    return None if given is None else Path(given)
 
 
 def export_folder(

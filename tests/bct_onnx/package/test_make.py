@@ -257,3 +257,17 @@ def test_what_is_no_package(write):
     (folder / "manifest.json").write_text('{"bct_onnx": "9", "format": 9}')
     with pytest.raises(BctError, match="has form 9, this version knows 1"):
         verify_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("examples", "data", "tried"),
+    [
+        (None, None, None),
+        ("a.txt", "b.txt", "a.txt"),
+        (None, "b.txt", "b.txt"),
+        (None, "b", "b"),
+        (None, "b.jsonl", None),
+    ],
+)
+def test_the_task_is_tried_with_the_data_of_the_models(examples, data, tried):
+    assert make._examples(examples, data) == (tried and Path(tried))
