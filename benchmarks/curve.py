@@ -17,9 +17,9 @@ from rich.table import Table
 
 from bct_onnx import compress
 from bct_onnx.evaluate import Preprocess
+from bct_onnx.evaluate.folders import bytes_on_disk
 from bct_onnx.evaluate.images import logits, read_pictures
 from bct_onnx.evaluate.metrics import Array
-from bct_onnx.evaluate.session import bytes_on_disk
 from bct_onnx.search import error
 
 from .accuracy import Step, one_line, quiet

@@ -5,6 +5,7 @@ from .glue import TASKS, evaluate_glue
 from .images import Preprocess, evaluate_images
 from .perplexity import evaluate_perplexity
 from .records import Evaluation, ModelResult, Score, Settings
+from .retrieval import evaluate_retrieval
 
 __all__ = [
     "TASKS",
@@ -17,4 +18,5 @@ __all__ = [
     "evaluate_glue",
     "evaluate_images",
     "evaluate_perplexity",
+    "evaluate_retrieval",
 ]

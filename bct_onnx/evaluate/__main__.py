@@ -1,81 +1,21 @@
 """Command line: score ONNX models side by side on labelled data."""
 
-import json
 import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from bct_onnx.errors import BctError
 
 from .embeddings import evaluate_embeddings
 from .glue import TASKS, evaluate_glue
 from .images import IMAGENET, Preprocess, evaluate_images
+from .options import COUNT, DATA, MODELS, PATH, SAMPLES, TOKENIZER, Numbers, add_command
+from .perplexity import DEFAULTS as PERPLEXITY
 from .perplexity import evaluate_perplexity
-from .records import Evaluation, Settings
-from .table import table
-
-_MODELS = click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
-_TOKENIZER = click.option(
-    "--tokenizer",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="tokenizer.json, vocab.txt, a sentencepiece .model, a llama2.c .bin, or a folder with one of them.",
-)
-_SAMPLES = click.option("--samples", type=click.IntRange(min=1), help="Take the first samples only.")
-
-
-def _common(batch: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return the decorator that adds the options every sub-command has."""
-    options = (
-        click.option("--threads", default=2, show_default=True, type=click.IntRange(min=1), help="Session threads."),
-        click.option("--batch", default=batch, show_default=True, type=click.IntRange(min=1), help="Batch size."),
-        click.option(
-            "--resamples",
-            default=1000,
-            show_default=True,
-            type=click.IntRange(min=1),
-            help="Of the bootstrap.",
-        ),
-        click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the bootstrap."),
-        click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the result as data too."),
-    )
-
-    def add(command: Callable[..., None]) -> Callable[..., None]:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
-
-
-class _Numbers(click.ParamType[tuple[float, ...]]):
-    """Three numbers, for red, green and blue, with commas between; one number stands for all three."""
-
-    name = "number[,number,number]"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, tuple):
-            return value
-        try:
-            numbers = tuple(float(part) for part in str(value).split(","))
-        except ValueError:
-            numbers = ()
-        if len(numbers) not in (1, 3):
-            self.fail(f"{value!r} is not one number or three with commas between", param, ctx)
-        return numbers * (3 // len(numbers))
-
-
-def _show(evaluation: Evaluation, json_file: Path | None) -> None:
-    Console(width=None if sys.stdout.isatty() else 120).print(table(evaluation))
-    if json_file is not None:
-        try:
-            json_file.write_text(json.dumps(evaluation.to_dict(), indent=2) + "\n", "utf-8")
-        except OSError as error:
-            raise BctError(f"{json_file}: cannot be written: {error.strerror}") from error
+from .records import DEFAULTS, Evaluation
+from .retrieval import evaluate_retrieval
+from .sentences import LIMIT
 
 
 class _Group(click.Group):
@@ -89,121 +29,90 @@ class _Group(click.Group):
 
 @click.group(cls=_Group)
 def main() -> None:
-    """Score ONNX models side by side on labelled data; the first model is the reference."""
+    """Score ONNX models side by side on labelled data; the first model is the reference.
+
+    MODELS are ONNX files, or folders of them with tokenizer or processor.
+    """
 
 
-@main.command()
-@click.argument("task", type=click.Choice(list(TASKS), case_sensitive=False))
-@click.argument("data", type=click.Path(path_type=Path))
-@_MODELS
-@_TOKENIZER
-@click.option("--limit", default=128, show_default=True, type=click.IntRange(min=4), help="Longest text in tokens.")
-@_SAMPLES
-@_common(batch=32)
-def glue(
-    *,
-    task: str,
-    data: Path,
-    models: tuple[Path, ...],
-    tokenizer: Path,
-    limit: int,
-    samples: int | None,
-    json_file: Path | None,
-    **settings: int,
-) -> None:
-    """Classify the sentences of DATA, a .jsonl or .tsv file of sentence1, (sentence2,) label."""
-    evaluation = evaluate_glue(
-        task, data, models, tokenizer=tokenizer, limit=limit, samples=samples, settings=Settings(**settings)
+def _limit(default: int | None, otherwise: str = "") -> Any:
+    return click.option(
+        "--limit",
+        default=default,
+        show_default=default is not None,
+        type=click.IntRange(min=4),
+        help=f"Longest text in tokens{otherwise}.",
     )
-    _show(evaluation, json_file)
 
 
-@main.command()
-@click.argument("data", type=click.Path(path_type=Path))
-@_MODELS
-@_TOKENIZER
-@click.option("--limit", default=128, show_default=True, type=click.IntRange(min=4), help="Longest text in tokens.")
-@_SAMPLES
-@_common(batch=32)
-def embeddings(
-    *,
-    data: Path,
-    models: tuple[Path, ...],
-    tokenizer: Path,
-    limit: int,
-    samples: int | None,
-    json_file: Path | None,
-    **settings: int,
-) -> None:
-    """Embed the sentences of DATA, a .jsonl or .tsv file of sentence1, sentence2 and how alike they are."""
-    evaluation = evaluate_embeddings(
-        data, models, tokenizer=tokenizer, limit=limit, samples=samples, settings=Settings(**settings)
-    )
-    _show(evaluation, json_file)
+def _images(
+    mean: tuple[float, float, float] | None, std: tuple[float, float, float] | None, size: int | None, **asked: Any
+) -> Evaluation:
+    given = mean or std or size
+    preprocess = Preprocess(mean or IMAGENET.mean, std or IMAGENET.std, size) if given else None
+    return evaluate_images(preprocess=preprocess, **asked)
 
 
-@main.command()
-@click.argument("data", type=click.Path(path_type=Path))
-@_MODELS
-@click.option("--mean", type=_Numbers(), default=IMAGENET.mean, help="Of pixel / 255, per channel.")
-@click.option("--std", type=_Numbers(), default=IMAGENET.std, help="Of pixel / 255, per channel.")
-@click.option("--size", type=click.IntRange(min=1), help="Pictures' side, where the model takes any.")
-@_SAMPLES
-@_common(batch=32)
-def images(
-    *,
-    data: Path,
-    models: tuple[Path, ...],
-    mean: tuple[float, float, float],
-    std: tuple[float, float, float],
-    size: int | None,
-    samples: int | None,
-    json_file: Path | None,
-    **settings: int,
-) -> None:
-    """Classify the pictures of DATA: a folder (0017.jpg or 17/cat.jpg) or an .npz file (images, labels)."""
-    evaluation = evaluate_images(
-        data, models, preprocess=Preprocess(mean, std, size), samples=samples, settings=Settings(**settings)
-    )
-    _show(evaluation, json_file)
+_EMBEDDING = (DATA, MODELS, TOKENIZER, _limit(None, f"; default: what the model's folder says, else {LIMIT}"), SAMPLES)
 
-
-@main.command()
-@click.argument("text", type=click.Path(path_type=Path))
-@_MODELS
-@_TOKENIZER
-@click.option("--window", default=256, show_default=True, type=click.IntRange(min=1), help="Context in tokens.")
-@click.option("--stride", type=click.IntRange(min=1), help="From window to window; default: half the window.")
-@click.option("--begin", type=int, help="Token before each document; default: the tokenizer's, -1: none.")
-@click.option("--lines", is_flag=True, help="Each line is a document.")
-@click.option("--limit", type=click.IntRange(min=1), help="Take the first tokens of each document only.")
-@_common(batch=4)
-def perplexity(
-    *,
-    text: Path,
-    models: tuple[Path, ...],
-    tokenizer: Path,
-    window: int,
-    stride: int | None,
-    begin: int | None,
-    lines: bool,
-    limit: int | None,
-    json_file: Path | None,
-    **settings: int,
-) -> None:
-    """Predict each token of TEXT from those before it."""
-    evaluation = evaluate_perplexity(
-        text,
-        models,
-        tokenizer=tokenizer,
-        window=window,
-        stride=stride,
-        begin=begin,
-        lines=lines,
-        limit=limit,
-        settings=Settings(**settings),
-    )
-    _show(evaluation, json_file)
+add_command(
+    main,
+    "glue",
+    evaluate_glue,
+    "Classify the sentences of DATA, a .jsonl or .tsv file of sentence1, (sentence2,) label.",
+    click.argument("task", type=click.Choice(list(TASKS), case_sensitive=False)),
+    DATA,
+    MODELS,
+    TOKENIZER,
+    _limit(128),
+    SAMPLES,
+    batch=DEFAULTS.batch,
+)
+add_command(
+    main,
+    "embeddings",
+    evaluate_embeddings,
+    "Embed the sentences of DATA, a .jsonl or .tsv file of sentence1, sentence2 and how alike they are.",
+    *_EMBEDDING,
+    batch=DEFAULTS.batch,
+)
+add_command(
+    main,
+    "retrieval",
+    evaluate_retrieval,
+    "Find passages: DATA is a .jsonl or .tsv file of query and passage, or a folder of queries.jsonl, corpus.jsonl and"
+    " qrels.",
+    *_EMBEDDING,
+    batch=DEFAULTS.batch,
+)
+add_command(
+    main,
+    "images",
+    _images,
+    "Classify the pictures of DATA: a folder (0017.jpg or 17/cat.jpg) or an .npz file (images, labels).",
+    DATA,
+    MODELS,
+    click.option("--mean", type=Numbers(), help="Of pixel / 255, per channel; default: the model's processor's."),
+    click.option("--std", type=Numbers(), help="Of pixel / 255, per channel; default: the model's processor's."),
+    click.option("--size", type=COUNT, help="Pictures' side, where the model takes any."),
+    SAMPLES,
+    batch=DEFAULTS.batch,
+)
+add_command(
+    main,
+    "perplexity",
+    evaluate_perplexity,
+    "Predict each token of TEXT from those before it.",
+    click.argument("text", type=PATH),
+    MODELS,
+    TOKENIZER,
+    click.option("--window", default=256, show_default=True, type=COUNT, help="Context in tokens."),
+    click.option("--stride", type=COUNT, help="From window to window; default: half the window."),
+    click.option("--begin", type=int, help="Token before each document; default: the tokenizer's, -1: none."),
+    click.option("--lines", is_flag=True, help="Each line is a document."),
+    click.option("--limit", type=COUNT, help="Take the first tokens of each document only."),
+    batch=PERPLEXITY.batch,
+)
 
 
 if __name__ == "__main__":

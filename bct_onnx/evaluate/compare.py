@@ -1,6 +1,6 @@
 """From each model's answers to scores, differences and their intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,25 +15,32 @@ _SLAB = 1 << 22
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one model said: answers [n] for the metrics, decisions [m] to count the same ones."""
+    """What one model said: answers for the metrics, decisions [m] to count the same ones.
+
+    Answers are [n], or [n, k] where a metric wants k statistics of a sample; by name where metrics want different ones.
+    """
 
     path: Path
     bytes: int
-    answers: Array
+    answers: Array | Mapping[str, Array]
     decisions: Array
+
+    def answers_for(self, metric: Metric) -> Array:
+        """Return the answers that a metric is computed from."""
+        return self.answers[metric.name] if isinstance(self.answers, Mapping) else self.answers
 
 
 def intervals(
     metric: Metric, labels: Array, answers: Sequence[Array], resamples: int, seed: int
 ) -> list[tuple[float, float]]:
-    """Return for each answers [n] the 95 % interval of its metric minus that of answers[0].
+    """Return for each answers [n] or [n, k] the 95 % interval of its metric minus that of answers[0].
 
     Paired percentile bootstrap: a resample draws n samples with replacement, the same ones for every model.
     """
     n = len(labels)
     random = np.random.default_rng(seed)
     differences = np.empty((len(answers), resamples))
-    rows = max(1, _SLAB // n)
+    rows = max(1, _SLAB // max(array.size for array in (labels, *answers)))
     for start in range(0, resamples, rows):
         stop = min(start + rows, resamples)
         drawn = random.integers(n, size=(stop - start, n))
@@ -44,7 +51,7 @@ def intervals(
 
 
 def _scores(metric: Metric, labels: Array, outcomes: Sequence[Outcome], settings: Settings) -> list[Score]:
-    answers = [outcome.answers for outcome in outcomes]
+    answers = [outcome.answers_for(metric) for outcome in outcomes]
     values = [metric.score(labels, answer) for answer in answers]
     bounds = intervals(metric, labels, answers, settings.resamples, settings.seed)
     return [
@@ -61,6 +68,7 @@ def compare(
     labels: Array,
     outcomes: Sequence[Outcome],
     settings: Settings,
+    notes: Sequence[str] = (),
 ) -> Evaluation:
     """Return the evaluation of outcomes on labels [n]; outcomes[0] is the reference."""
     columns = [_scores(metric, labels, outcomes, settings) for metric in metrics]
@@ -75,4 +83,4 @@ def compare(
         )
         for outcome, scores in zip(outcomes, zip(*columns, strict=True), strict=True)
     )
-    return Evaluation(task, str(data), len(reference.decisions), settings, models)
+    return Evaluation(task, str(data), len(reference.decisions), settings, models, tuple(notes))

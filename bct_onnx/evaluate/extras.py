@@ -1,4 +1,4 @@
-"""Packages of the `eval` extra, imported when they are first needed."""
+"""Packages of the extras, imported when they are first needed."""
 
 import importlib
 from types import ModuleType
@@ -6,10 +6,10 @@ from types import ModuleType
 from bct_onnx.errors import BctError
 
 
-def extra(module: str) -> ModuleType:
-    """Return the imported module; raises BctError with the command to install it where it is absent."""
+def extra(module: str, name: str = "eval") -> ModuleType:
+    """Return the imported module of an extra; raises BctError with the command to install it where it is absent."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
         package = module.partition(".")[0]
-        raise BctError(f"{package} is not installed: pip install bct-onnx[eval]") from error
+        raise BctError(f"{package} is not installed: pip install 'bct-onnx[{name}]'") from error

@@ -1,8 +1,6 @@
 """GLUE and any other classification of sentences or pairs of sentences."""
 
-import csv
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +10,12 @@ import numpy as np
 from bct_onnx.errors import BctError
 
 from .compare import Outcome, compare
+from .folders import bytes_on_disk, check_models
 from .metrics import ACCURACY, F1, MATTHEWS, PEARSON, SPEARMAN, Array, Metric
+from .read import read_rows
 from .records import DEFAULTS, Evaluation, Settings
-from .session import Model, batches, bytes_on_disk, check_models
-from .tokens import read_tokenizer
+from .session import Model, batches
+from .tokenizers import read_tokenizer, tokenizer_of
 
 # Names of one field, the likeliest first: the plain ones, then those of the published files.
 _FIRST = ("sentence1", "question1", "question", "premise", "sentence", "text", "#1 String")
@@ -46,22 +46,6 @@ TASKS: Mapping[str, Task] = {
 }
 
 
-def _rows(file: Path) -> Iterable[dict[str, Any]]:
-    """Yield the records of a .jsonl or .tsv file as dictionaries; raises BctError with the line."""
-    with file.open(encoding="utf-8", newline="") as lines:
-        if file.suffix == ".tsv":
-            yield from csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-            return
-        for number, line in enumerate(lines, 1):
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise BctError(f"{file}: line {number} is not JSON: {error.msg}") from error
-            if not isinstance(row, dict):
-                raise BctError(f"{file}: line {number} is not a JSON object")
-            yield row
-
-
 def _label(value: Any, task: Task) -> float:
     return task.words.index(value) if value in task.words else float(value)
 
@@ -70,15 +54,7 @@ def read_sentences(
     file: str | Path, task: Task, limit: int | None = None
 ) -> tuple[list[str] | list[tuple[str, str]], Array]:
     """Return texts (or pairs of texts) and labels [n] of the first `limit` records; raises BctError."""
-    file = Path(file)
-    if not file.is_file():
-        raise BctError(f"{file}: no such file")
-    try:
-        rows = list(_rows(file))[:limit]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise BctError(f"{file}: not records in UTF-8: {error}") from error
-    if not rows:
-        raise BctError(f"{file}: no records")
+    rows = read_rows(file, limit)
     first = next((name for name in _FIRST if name in rows[0]), None)
     second = next((name for name in _SECOND if name in rows[0] and name != first), None)
     label = next((name for name in _LABEL if name in rows[0]), None)
@@ -177,30 +153,25 @@ def evaluate_glue(
     data: str | Path,
     models: Sequence[str | Path],
     *,
-    tokenizer: str | Path,
+    tokenizer: str | Path | None = None,
     limit: int = 128,
     samples: int | None = None,
     settings: Settings = DEFAULTS,
 ) -> Evaluation:
-    """Return the official metrics of one of TASKS for models on a .jsonl or .tsv file.
+    """Return the official metrics of one of TASKS for models, files or folders, on a .jsonl or .tsv file.
 
-    The first model is the reference. `limit` is the longest text in tokens, special ones included; `samples`
-    takes the first ones only. Fields are sentence1, label and, for pairs, sentence2. Raises BctError for
-    what cannot be read or run.
+    The first model is the reference. The tokenizer is that beside a model, else the reference's. `limit` is the
+    longest text in tokens, special ones included; `samples` takes the first ones only. Fields are sentence1, label and,
+    for pairs, sentence2. Raises BctError for what cannot be read or run.
     """
     if task not in TASKS:
         raise BctError(f"no task {task}: choose from {', '.join(TASKS)}")
     paths = check_models(models)
     texts, labels = read_sentences(data, TASKS[task], samples)
-    reader = read_tokenizer(tokenizer)
-    encodings = encode(reader, texts, limit)
-    outcomes = [
-        _outcome(
-            path,
-            answers_of(Model(path, settings.threads), encodings, padding_of(reader), settings),
-            TASKS[task],
-            labels,
-        )
-        for path in paths
-    ]
+    outcomes = []
+    for path in paths:
+        reader = read_tokenizer(tokenizer_of(path, paths[0], tokenizer))
+        encodings = encode(reader, texts, limit)
+        logits = answers_of(Model(path, settings.threads), encodings, padding_of(reader), settings)
+        outcomes.append(_outcome(path, logits, TASKS[task], labels))
     return compare(task, Path(data), metrics=TASKS[task].metrics, labels=labels, outcomes=outcomes, settings=settings)

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from bct_onnx.errors import BctError
+from bct_onnx.samples.processors import load
 
 from .compare import Outcome, compare
 from .extras import extra
+from .folders import beside, bytes_on_disk, check_models
 from .metrics import Array, top
 from .records import DEFAULTS, Evaluation, Settings
-from .session import Input, Model, bytes_on_disk, check_models
+from .session import Input, Model
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
@@ -28,6 +30,10 @@ class Preprocess:
 
 
 IMAGENET = Preprocess()
+PROCESSOR = "preprocessor_config.json"
+
+# What makes the input of a model, float32 [n, 3, h, w] or [n, h, w, 3], of pictures with the given numbers.
+Feeder = Callable[["Pictures", Array, Input], Array]
 
 
 @dataclass(frozen=True)
@@ -117,8 +123,28 @@ def ranks(logits: Array, labels: Array) -> Array:
     return np.asarray(np.count_nonzero((logits > own) | ((logits == own) & before), axis=1))
 
 
-def logits(path: Path, pictures: Pictures, preprocess: Preprocess = IMAGENET, settings: Settings = DEFAULTS) -> Array:
+def feeder(path: Path, reference: Path, preprocess: Preprocess | None) -> Feeder:
+    """Return what feeds pictures as asked, else as the processor beside the model or the reference, else ImageNet's.
+
+    Raises BctError for a processor that cannot be loaded.
+    """
+    config = None if preprocess else beside(PROCESSOR, path, reference)
+    if config is None:
+        return lambda pictures, chosen, node: pixels(pictures, chosen, node, preprocess or IMAGENET)
+    processor = load("AutoImageProcessor", config.parent)
+
+    def feed(pictures: Pictures, chosen: Array, _: Input) -> Array:
+        images = [pictures.opener(index) for index in chosen]
+        return np.asarray(processor(images=images, return_tensors="np")["pixel_values"])
+
+    return feed
+
+
+def logits(
+    path: Path, pictures: Pictures, preprocess: Preprocess | Feeder = IMAGENET, settings: Settings = DEFAULTS
+) -> Array:
     """Return what a model answers to pictures, [n, classes]; raises BctError."""
+    feed = feeder(path, path, preprocess) if isinstance(preprocess, Preprocess) else preprocess
     model = Model(path, settings.threads)
     node = model.inputs[0]
     if len(model.inputs) != 1 or len(node.shape) != 4:
@@ -128,15 +154,15 @@ def logits(path: Path, pictures: Pictures, preprocess: Preprocess = IMAGENET, se
     answers = []
     for start in range(0, count, settings.batch):
         chosen = np.arange(start, min(start + settings.batch, count))
-        answers.append(model.answer({"main": pixels(pictures, chosen, node, preprocess)}))
+        answers.append(model.answer({"main": feed(pictures, chosen, node)}))
         shape, label = answers[-1].shape, pictures.labels[chosen].max()
         if len(shape) != 2 or shape[1] <= label:
             raise BctError(f"{path}: output {model.output} is {list(shape)}, but a label is {label}")
     return np.concatenate(answers)
 
 
-def _outcome(path: Path, pictures: Pictures, preprocess: Preprocess, settings: Settings) -> Outcome:
-    answers = logits(path, pictures, preprocess, settings)
+def _outcome(path: Path, pictures: Pictures, feed: Feeder, settings: Settings) -> Outcome:
+    answers = logits(path, pictures, feed, settings)
     return Outcome(path, bytes_on_disk(path), ranks(answers, pictures.labels), answers.argmax(axis=1))
 
 
@@ -144,19 +170,21 @@ def evaluate_images(
     data: str | Path,
     models: Sequence[str | Path],
     *,
-    preprocess: Preprocess = IMAGENET,
+    preprocess: Preprocess | None = None,
     samples: int | None = None,
     left_out: Sequence[int] = (),
     settings: Settings = DEFAULTS,
 ) -> Evaluation:
-    """Return top-1 and top-5 of models on a folder or an .npz file of labelled pictures.
+    """Return top-1 and top-5 of models, files or folders, on a folder or an .npz file of labelled pictures.
 
-    The first model is the reference; `samples` takes the first pictures only, `left_out` are the numbers of pictures
-    that are not for this: feeds, say. Raises BctError for what cannot be read or run.
+    The first model is the reference. Pictures are fed as `preprocess` says; without it as the processor of transformers
+    beside the model, or the reference, does; without that by the mean and deviation of ImageNet. `samples` takes the
+    first pictures only, `left_out` are the numbers of pictures that are not for this: feeds, say. Raises BctError for
+    what cannot be read or run.
     """
     paths = check_models(models)
     pictures = read_pictures(data, samples).without(np.array(left_out, np.int64))
-    outcomes = [_outcome(path, pictures, preprocess, settings) for path in paths]
+    outcomes = [_outcome(path, pictures, feeder(path, paths[0], preprocess), settings) for path in paths]
     return compare(
         "images",
         Path(data),

@@ -17,7 +17,7 @@ class Metric:
     """A named figure of merit.
 
     `score(labels [n], answers [n])` is the official figure, `resampled(labels [r, n], answers [r, n])` the
-    same for each of r resamples, shape [r]. Both are in the metric's `unit`.
+    same for each of r resamples, shape [r]. Both are in the metric's `unit`. Answers may be k numbers a sample, [n, k].
     """
 
     name: str
@@ -99,6 +99,29 @@ def _perplexities(counts: Array, sums: Array) -> Array:
 
 def _root_means(_: Array, squares: Array) -> Array:
     return np.asarray(np.sqrt(squares.mean(axis=-1)))
+
+
+def mean(name: str) -> Metric:
+    """Return the mean of what answers have for each sample, 0 to 1, in percent."""
+
+    def means(_: Array, answers: Array) -> Array:
+        return np.asarray(100 * answers.mean(axis=-1))
+
+    return Metric(name, "%", _single(means), means)
+
+
+def of_sums(name: str, figure: Callable[[Array], Array]) -> Metric:
+    """Return a figure of a whole corpus in percent: `figure` makes it, [r], of sums [r, k] of statistics of samples."""
+
+    def figures(_: Array, statistics: Array) -> Array:
+        return np.asarray(100 * figure(statistics.sum(axis=1)))
+
+    return Metric(name, "%", _single(figures), figures)
+
+
+def ratio(name: str, above: Callable[[Array], Array], below: Callable[[Array], Array]) -> Metric:
+    """Return the figure above(sums) / below(sums), 0 where that is 0 / 0, of sums [r, k]; in percent."""
+    return of_sums(name, lambda sums: _divide(above(sums), below(sums)))
 
 
 def top(k: int) -> Metric:

@@ -9,10 +9,11 @@ import numpy as np
 from bct_onnx.errors import BctError
 
 from .compare import Outcome, compare
+from .folders import bytes_on_disk, check_models
 from .metrics import NATS, PERPLEXITY, Array
 from .records import Evaluation, Settings
-from .session import Model, batches, bytes_on_disk, check_models
-from .tokens import Encoder, read_encoder
+from .session import Model, batches
+from .tokenizers import Encoder, read_encoder, tokenizer_of
 
 # Neighbouring tokens depend on each other, so the bootstrap draws runs of this many, not single tokens.
 _RUN = 64
@@ -93,7 +94,7 @@ def evaluate_perplexity(
     text: str | Path,
     models: Sequence[str | Path],
     *,
-    tokenizer: str | Path,
+    tokenizer: str | Path | None = None,
     window: int = 256,
     stride: int | None = None,
     begin: int | None = None,
@@ -103,6 +104,7 @@ def evaluate_perplexity(
 ) -> Evaluation:
     """Return nats per token and perplexity of causal models over a UTF-8 text; the first is the reference.
 
+    Models are files or folders. The tokenizer is one for all: that beside the reference, if none is given.
     `window` is the context in tokens, `stride` (half of it by default) how far windows are apart. `begin` is
     the token put before each document: by default the tokenizer's own, none if negative. With `lines` each
     line is a document of its own, else the file is one; `limit` takes the first tokens of each. Raises
@@ -112,7 +114,7 @@ def evaluate_perplexity(
     if not 0 < stride <= window:
         raise BctError(f"stride {stride} leaves tokens out: choose 1 to the window, {window}")
     paths = check_models(models)
-    encoder = read_encoder(tokenizer)
+    encoder = read_encoder(tokenizer_of(paths[0], paths[0], tokenizer))
     first = encoder.begin if begin is None else begin
     documents = _documents(Path(text), encoder, None if first is None or first < 0 else first, lines, limit)
     plan = [part for document in documents for part in windows(document, window, stride)]

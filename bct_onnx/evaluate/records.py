@@ -48,13 +48,17 @@ class ModelResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Every model on one labelled data set; `models[0]` is the reference."""
+    """Every model on one labelled data set; `models[0]` is the reference.
+
+    `notes` say what figures depend on besides: a normalizer of texts, a signature of a metric.
+    """
 
     task: str
     data: str
     samples: int
     settings: Settings
     models: tuple[ModelResult, ...]
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the evaluation as plain dictionaries, lists, strings and numbers."""

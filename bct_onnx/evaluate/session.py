@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime as ort
-from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from bct_onnx.errors import BctError
 
+from .folders import model_in
 from .metrics import Array
 
 _DTYPES: dict[str, type[np.generic]] = {
@@ -67,17 +66,29 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+class Options(ort.SessionOptions):  # type: ignore[misc]  # onnxruntime has no types
+    """Default options but for threads: how many, and that they sleep idle; and nothing is logged."""
+
+    def __init__(self, threads: int) -> None:
+        """Set the number of threads of one operator."""
+        super().__init__()
+        self.intra_op_num_threads = threads
+        self.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self.log_severity_level = 4  # what goes wrong is raised; the terminal belongs to the command line
+
+    def __deepcopy__(self, _: object) -> "Options":
+        """Return the options themselves: transformers copies what it hands on, which ONNX Runtime's cannot be."""
+        return self
+
+
 class Model:
-    """An ONNX file in a session with default options but for its threads: how many, and that they sleep idle."""
+    """An ONNX file, or that of a folder, in a session of so many threads."""
 
     def __init__(self, path: Path, threads: int) -> None:
         """Open the file; raises BctError where ONNX Runtime refuses it."""
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 4  # what goes wrong is raised; the terminal belongs to the command line
+        file = str(model_in(path))
         try:
-            self.session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self.session = ort.InferenceSession(file, Options(threads), providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions have no base class of their own
             raise BctError(f"{path}: ONNX Runtime does not load it: {_first_line(error)}") from error
         self.path = path
@@ -136,27 +147,6 @@ def _empty_past(shape: Sequence[int | str | None], rows: int) -> list[int]:
     free = [axis for axis, size in enumerate(shape) if not isinstance(size, int)]
     batch = next((axis for axis in free if "batch" in str(shape[axis])), free[0] if free else None)
     return [size if isinstance(size, int) else rows * (axis == batch) for axis, size in enumerate(shape)]
-
-
-def check_models(models: Sequence[str | Path]) -> list[Path]:
-    """Return the paths; raises BctError where there is none or one is not a file."""
-    paths = [Path(model) for model in models]
-    if not paths:
-        raise BctError("no model given: name the reference, then the models to compare with it")
-    for path in paths:
-        if not path.is_file():
-            raise BctError(f"{path}: no such file")
-    return paths
-
-
-def bytes_on_disk(path: Path) -> int:
-    """Return the bytes of an ONNX file and of the external data files it names."""
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except Exception as error:  # protobuf's own exception is not part of onnx's interface
-        raise BctError(f"{path}: not an ONNX file: {_first_line(error)}") from error
-    outside = {ExternalDataInfo(t).location for t in model.graph.initializer if uses_external_data(t)}
-    return path.stat().st_size + sum((path.parent / name).stat().st_size for name in sorted(outside))
 
 
 def batches(lengths: Array, size: int, *, equal: bool) -> Iterator[Array]:

@@ -22,7 +22,7 @@ def value(score: Score) -> str:
 def table(evaluation: Evaluation) -> Table:
     """Return a line for each metric of each model; sizes and same decisions stand on a model's first line."""
     title = f"{evaluation.task}: {Path(evaluation.data).name}, n = {evaluation.samples:,}"
-    result = Table(title=title, box=SIMPLE_HEAD)
+    result = Table(title=title, box=SIMPLE_HEAD, caption="\n".join(evaluation.notes) or None, caption_justify="left")
     result.add_column("model", overflow="fold")
     for name in ("bytes", "ratio", "same decisions", "metric", "value", "change (95 % interval)"):
         result.add_column(name, justify="right", no_wrap=True)

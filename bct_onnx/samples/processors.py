@@ -98,16 +98,21 @@ class Samples:
         return found[:MOST]
 
     def _load(self, kind: str) -> Any:
-        # Without torch it says so when imported, which nobody here needs to know.
-        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-        library("transformers").logging.set_verbosity_error()
-        reason = ""
-        for folder in self.folders:
-            try:
-                return getattr(library("transformers"), kind).from_pretrained(str(folder), local_files_only=True)
-            except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
-                reason = reason or (str(error).strip().splitlines() or [type(error).__name__])[0]
-        what = kind.removeprefix("Auto")
-        raise BctError(
-            f"{self.folders[0]}: no {what} of transformers there; name its folder with --processor ({reason})"
-        )
+        return load(kind, *self.folders, hint="; name its folder with --processor")
+
+
+def load(kind: str, *folders: Path, hint: str = "") -> Any:
+    """Return what a class of transformers (AutoTokenizer, AutoImageProcessor, ...) makes of the first folder it can.
+
+    Raises BctError, with the hint what to do, where there is none.
+    """
+    # Without torch it says so when imported, which nobody here needs to know.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    library("transformers").logging.set_verbosity_error()
+    reason = ""
+    for folder in folders:
+        try:
+            return getattr(library("transformers"), kind).from_pretrained(str(folder), local_files_only=True)
+        except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
+            reason = reason or (str(error).strip().splitlines() or [type(error).__name__])[0]
+    raise BctError(f"{folders[0]}: no {kind.removeprefix('Auto')} of transformers there{hint} ({reason})")

@@ -9,7 +9,7 @@ import pytest
 
 from bct_onnx.errors import BctError
 from bct_onnx.evaluate import Settings, evaluate_embeddings
-from bct_onnx.evaluate.embeddings import mean_of_tokens
+from bct_onnx.evaluate.sentences import Pooling
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "cat", "dog", "car", "bus"]
 # Cats are like dogs, cars like buses, and padding like nothing else.
@@ -40,11 +40,11 @@ def data(tmp_path: Path) -> Path:
 
 def test_padding_is_no_part_of_the_mean():
     output = np.array([[[3.0, 0], [0, 4], [7, 7]]])
-    np.testing.assert_allclose(mean_of_tokens(output, np.array([[1, 1, 0]])), [[0.6, 0.8]])
+    np.testing.assert_allclose(Pooling().pool(output, np.array([[1, 1, 0]])), [[0.6, 0.8]])
 
 
 def test_a_model_that_pools_itself_is_scaled_only():
-    np.testing.assert_allclose(mean_of_tokens(np.array([[3.0, 4.0]]), np.ones((1, 5))), [[0.6, 0.8]])
+    np.testing.assert_allclose(Pooling().pool(np.array([[3.0, 4.0]]), np.ones((1, 5))), [[0.6, 0.8]])
 
 
 def test_similar_sentences_lie_close(data: Path, tmp_path: Path) -> None:

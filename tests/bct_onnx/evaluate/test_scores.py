@@ -13,9 +13,10 @@ from click.testing import CliRunner, Result
 from bct_onnx.errors import BctError
 from bct_onnx.evaluate import Preprocess, Settings, evaluate_glue, evaluate_images, evaluate_perplexity
 from bct_onnx.evaluate.__main__ import main
+from bct_onnx.evaluate.folders import bytes_on_disk
 from bct_onnx.evaluate.images import ranks
 from bct_onnx.evaluate.perplexity import windows
-from bct_onnx.evaluate.session import Model, batches, bytes_on_disk
+from bct_onnx.evaluate.session import Model, batches
 
 RAW = Preprocess((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "film", "plot"]
@@ -321,7 +322,7 @@ def test_a_missing_package_names_the_extra(tmp_path: Path, pictures: Path, monke
     monkeypatch.setattr(importlib, "import_module", absent)
     result = command("images", pictures, model)
     assert result.exit_code == 2
-    assert result.stderr == "error: PIL is not installed: pip install bct-onnx[eval]\n"
+    assert result.stderr == "error: PIL is not installed: pip install 'bct-onnx[eval]'\n"
 
 
 def test_real_models_score_as_known(data: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bct_onnx.errors import BctError
-from bct_onnx.evaluate.tokens import read_encoder, read_tokenizer
+from bct_onnx.evaluate.tokenizers import read_encoder, read_tokenizer
 
 # Pieces of a llama2.c file: three special, the 256 bytes, then joined pieces and characters, the best score first.
 JOINED = {" t": 0.0, "he": -1.0, " the": -2.0, "the": -3.0, " ": -4.0, "t": -5.0, "h": -6.0, "e": -7.0}

@@ -10,6 +10,7 @@ from typing import Any
 from bct_onnx.errors import BctError
 
 from .extras import extra
+from .folders import places
 
 _NAMES = ("tokenizer.json", "vocab.txt", "tokenizer.model", "tokenizer.bin")
 _BEGIN = ("<s>", "<bos>", "<|begin_of_text|>", "\n<s>\n")
@@ -29,6 +30,18 @@ def find_tokenizer(path: str | Path) -> Path:
     found = next((path / name for name in _NAMES if (path / name).is_file()), path)
     if not found.is_file():
         raise BctError(f"{path}: no tokenizer there: give a file, or a folder with one of {', '.join(_NAMES)}")
+    return found
+
+
+def tokenizer_of(path: Path, reference: Path, given: str | Path | None) -> Path:
+    """Return the tokenizer file of a model: the given one, else that beside it, else that beside the reference."""
+    if given is not None:
+        return find_tokenizer(given)
+    found = next(
+        (place / name for place in places(path, reference) for name in _NAMES if (place / name).is_file()), None
+    )
+    if found is None:
+        raise BctError(f"{path}: no tokenizer beside it: name one with --tokenizer")
     return found
 
 
