@@ -50,7 +50,7 @@ build:
 
 build/export/.installed: pyproject.toml
 	python3 -m venv build/export
-	build/export/bin/pip install -q -e '.[export]' hypothesis pytest sentence-transformers
+	build/export/bin/pip install -q -e '.[eval,export]' hypothesis pytest sentence-transformers
 	touch $@
 
 $(VENV)/.installed: pyproject.toml

@@ -4,8 +4,12 @@ from .embeddings import evaluate_embeddings
 from .glue import TASKS, evaluate_glue
 from .images import Preprocess, evaluate_images
 from .perplexity import evaluate_perplexity
+from .questions import evaluate_questions
 from .records import Evaluation, ModelResult, Score, Settings
 from .retrieval import evaluate_retrieval
+from .speech import evaluate_speech
+from .texts import evaluate_texts
+from .tokens import evaluate_tokens
 
 __all__ = [
     "TASKS",
@@ -18,5 +22,9 @@ __all__ = [
     "evaluate_glue",
     "evaluate_images",
     "evaluate_perplexity",
+    "evaluate_questions",
     "evaluate_retrieval",
+    "evaluate_speech",
+    "evaluate_texts",
+    "evaluate_tokens",
 ]

@@ -1,6 +1,7 @@
 """Command line: score ONNX models side by side on labelled data."""
 
 import sys
+from functools import partial
 from typing import Any
 
 import click
@@ -13,9 +14,13 @@ from .images import IMAGENET, Preprocess, evaluate_images
 from .options import COUNT, DATA, MODELS, PATH, SAMPLES, TOKENIZER, Numbers, add_command
 from .perplexity import DEFAULTS as PERPLEXITY
 from .perplexity import evaluate_perplexity
+from .questions import evaluate_questions
 from .records import DEFAULTS, Evaluation
 from .retrieval import evaluate_retrieval
 from .sentences import LIMIT
+from .speech import evaluate_speech
+from .texts import MOST_TOKENS, evaluate_texts
+from .tokens import evaluate_tokens
 
 
 class _Group(click.Group):
@@ -31,7 +36,8 @@ class _Group(click.Group):
 def main() -> None:
     """Score ONNX models side by side on labelled data; the first model is the reference.
 
-    MODELS are ONNX files, or folders of them with tokenizer or processor.
+    MODELS are ONNX files, or folders of them with tokenizer or processor. The tasks speech, tokens, questions,
+    translation and summarization run the task's own pipeline: pip install 'bct-onnx[eval,export]'.
     """
 
 
@@ -113,6 +119,48 @@ add_command(
     click.option("--limit", type=COUNT, help="Take the first tokens of each document only."),
     batch=PERPLEXITY.batch,
 )
+add_command(
+    main,
+    "speech",
+    evaluate_speech,
+    "Recognize the speech in DATA: a folder of .wav or .flac files with a .txt beside each, or with a .tsv or .jsonl"
+    " file of path and text; or such a file.",
+    DATA,
+    MODELS,
+    click.option("--language", help="Of the speech: en, say; default: the model's, where its folder says so."),
+    SAMPLES,
+)
+add_command(
+    main,
+    "tokens",
+    evaluate_tokens,
+    "Tag the words of DATA: a .jsonl file of words and tags, or one in CoNLL's format.",
+    DATA,
+    MODELS,
+    SAMPLES,
+)
+add_command(
+    main,
+    "questions",
+    evaluate_questions,
+    "Answer the questions of DATA: a .json file as SQuAD's, or a .jsonl file of question, context and answers.",
+    DATA,
+    MODELS,
+    SAMPLES,
+)
+for _task, _figures in (("translation", "BLEU and chrF"), ("summarization", "ROUGE")):
+    add_command(
+        main,
+        _task,
+        partial(evaluate_texts, _task),
+        f"Write the target of each source of DATA, a .jsonl or .tsv file of source and target; {_figures}.",
+        DATA,
+        MODELS,
+        click.option("--prefix", default="", help="Before every source: 'summarize: ', for T5."),
+        click.option("--language", help="Of the targets; BLEU cuts words of zh, ja and ko otherwise."),
+        click.option("--tokens", default=MOST_TOKENS, show_default=True, type=COUNT, help="Most that are written."),
+        SAMPLES,
+    )
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def pictures(given: Path | None) -> Sequence[Any]:
 
 
 def sounds(given: Path | None, rate: int) -> Sequence[dict[str, Any]]:
-    """Return the .wav files of a folder at `rate` samples a second, or made tones that swell as speech does."""
+    """Return the sounds of a folder at `rate` samples a second, or made tones that swell as speech does."""
     if given is not None:
         found = [read_sound(path, rate) for path in _files(given, SOUNDS, "sounds")]
     else:

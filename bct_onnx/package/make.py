@@ -50,7 +50,7 @@ def compress_folder(
         task: what the models are for, in optimum's words, instead of what the configuration says.
         layout: where models go: keep (as they are; optimum's for a checkpoint), optimum, or transformers.js.
         examples: what the task is tried with instead of made examples: a text file with one a line, or a folder of
-            pictures (.jpg, .png, ...) or sounds (.wav); `data`, where that is given and not this.
+            pictures (.jpg, .png, ...) or sounds (.wav, .flac); `data`, where that is given and not this.
         preset: as in `compress`, for every model that `preset_for` says nothing of.
         preset_for: pairs of a pattern of models' names without .onnx, and a preset.
         progress: told of every stage, as in `compress`.

@@ -58,7 +58,7 @@ def compare_tasks(task: str, source: Path, target: Path, given: Path | None = No
     how = TASKS[name]
     with silence():
         try:
-            pipeline = _pipeline(name, source)
+            pipeline = load_pipeline(name, source)
             tried = how.examples(pipeline, given)
             expected = _answer(pipeline, tried, how)
             loss = _perplexity(pipeline, tried) if name == "text-generation" else None
@@ -68,7 +68,7 @@ def compare_tasks(task: str, source: Path, target: Path, given: Path | None = No
             return None, f"not tried at its task: the float models' pipeline does not run: {first_line(error)}"
         del pipeline
         try:
-            pipeline = _pipeline(name, target)
+            pipeline = load_pipeline(name, target)
             answered = _answer(pipeline, tried, how)
             figures = dict(how.figures(list(zip(expected, answered, strict=True))))
             if loss is not None:
@@ -83,8 +83,12 @@ def compare_tasks(task: str, source: Path, target: Path, given: Path | None = No
     return EndToEnd(name, len(tried), figures), ""
 
 
-def _pipeline(task: str, folder: Path) -> Any:
-    pipeline = library("optimum.onnxruntime").pipeline(task, model=str(folder))
+def load_pipeline(task: str, folder: Path, **loading: Any) -> Any:
+    """Return transformers' pipeline for a task, with optimum's class of the models of a folder.
+
+    `loading` are arguments of that class's `from_pretrained`. Raises what these libraries raise.
+    """
+    pipeline = library("optimum.onnxruntime").pipeline(task, model=str(folder), model_kwargs=loading or None)
     if not hasattr(pipeline.model, "main_input_name"):
         # optimum-onnx 0.1 does not say it of CTC models, and the pipeline for speech asks.
         pipeline.model.main_input_name = "input_values"

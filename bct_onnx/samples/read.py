@@ -17,7 +17,7 @@ from bct_onnx.errors import BctError
 INSTALL = "pip install 'bct-onnx[data]'"
 # Most samples that are taken: a model's answers to all of them are in memory at once.
 MOST = 64
-PICTURES, SOUNDS, TEXTS = (".jpg", ".jpeg", ".png", ".webp", ".bmp"), (".wav",), (".txt", ".jsonl")
+PICTURES, SOUNDS, TEXTS = (".jpg", ".jpeg", ".png", ".webp", ".bmp"), (".wav", ".flac"), (".txt", ".jsonl")
 # Fields of a record that hold text; the first two that are there make a pair.
 _FIELDS = ("sentence1", "question1", "question", "premise", "sentence", "text", "sentence2", "question2", "hypothesis")
 _SAMPLE_BYTES = 2
@@ -73,13 +73,31 @@ def read_picture(path: Path) -> Any:
 
 
 def read_sound(path: Path, rate: int) -> Array:
-    """Return a mono sound of 16 bits a sample, [samples] from -1 to 1, at another rate: its spectrum is cut."""
+    """Return a mono sound, [samples] from -1 to 1, at another rate: its spectrum is cut.
+
+    Raises BctError for a .wav of other than 16 bits, and for a .flac where the package soundfile is absent.
+    """
+    samples, own = _read_wave(path) if path.suffix.lower() == ".wav" else _read_flac(path)
+    count = round(len(samples) * rate / own)
+    return np.asarray(np.fft.irfft(np.fft.rfft(samples)[: count // 2 + 1], count) * (count / len(samples)))
+
+
+def _read_wave(path: Path) -> tuple[Array, int]:
     try:
         with wave.open(str(path)) as file:
             if (file.getnchannels(), file.getsampwidth()) != (1, _SAMPLE_BYTES):
                 raise BctError(f"{path}: has other than one channel of 16 bits; convert it, with sox or ffmpeg")
-            samples = np.frombuffer(file.readframes(file.getnframes()), "<i2") / 2**15
-            count = round(len(samples) * rate / file.getframerate())
+            return np.frombuffer(file.readframes(file.getnframes()), "<i2") / 2**15, file.getframerate()
     except (OSError, EOFError, wave.Error) as error:
         raise BctError(f"{path}: cannot be read as sound: {error}") from error
-    return np.asarray(np.fft.irfft(np.fft.rfft(samples)[: count // 2 + 1], count) * (count / len(samples)))
+
+
+def _read_flac(path: Path) -> tuple[Array, int]:
+    sounds = library("soundfile")
+    try:
+        samples, rate = sounds.read(str(path), always_2d=True)
+    except (OSError, sounds.SoundFileError) as error:
+        raise BctError(f"{path}: cannot be read as sound: {error}") from error
+    if samples.shape[1] != 1:
+        raise BctError(f"{path}: has other than one channel; convert it, with sox or ffmpeg")
+    return np.asarray(samples[:, 0]), rate

@@ -16,6 +16,7 @@ SIDE, PATCH = 32, 8
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<mask>")
 # Sizes by the names that most configurations have for them.
 _BERT = {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "intermediate_size": HIDDEN}
+_WHISPER = {"layers": LAYERS, "attention_heads": HEADS, "ffn_dim": HIDDEN}
 WORDS = (*TEXTS, *LABELS, *(question for question, _ in QUESTIONS), *SPECIAL)
 
 
@@ -70,6 +71,31 @@ def _wav2vec2(folder: Path) -> None:
         **_BERT,
     )
     transformers.Wav2Vec2ForCTC(config).save_pretrained(folder)
+
+
+def _whisper(folder: Path) -> None:
+    words = tokenizer()
+    transformers.WhisperFeatureExtractor(feature_size=16).save_pretrained(folder)
+    words.save_pretrained(folder)
+    sizes = {f"{part}_{name}": size for part in ("encoder", "decoder") for name, size in _WHISPER.items()}
+    config = transformers.WhisperConfig(
+        vocab_size=len(words),
+        d_model=WIDTH,
+        num_mel_bins=16,
+        max_target_positions=64,
+        decoder_start_token_id=1,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        suppress_tokens=None,
+        begin_suppress_tokens=None,
+        **sizes,
+    )
+    model = transformers.WhisperForConditionalGeneration(config)
+    model.generation_config = transformers.GenerationConfig(
+        decoder_start_token_id=1, pad_token_id=0, bos_token_id=1, eos_token_id=2, max_length=24, is_multilingual=False
+    )
+    model.save_pretrained(folder)
 
 
 def _vit(folder: Path) -> None:
@@ -133,6 +159,7 @@ CHECKPOINTS: dict[str, Callable[[Path], None]] = {
     ),
     "qwen3": _text("Qwen3Config", "Qwen3ForCausalLM", num_key_value_heads=2, head_dim=WIDTH // HEADS, **_BERT),
     "wav2vec2": _wav2vec2,
+    "whisper": _whisper,
     "vit": _vit,
     "clip": _clip,
 }

@@ -37,6 +37,11 @@ EXPECTED = {
     ),
     "qwen3": ("text-generation-with-past", {"model.onnx"}, ("same words", 0, 1)),
     "wav2vec2": ("automatic-speech-recognition", {"model.onnx"}, ("same words", 0, 1)),
+    "whisper": (
+        "automatic-speech-recognition-with-past",
+        {"encoder_model.onnx", "decoder_model_merged.onnx"},
+        ("same words", 0, 1),
+    ),
     "vit": ("image-classification", {"model.onnx"}, ("largest change of a score", 0, 0.01)),
     "clip": ("zero-shot-image-classification", {"model.onnx"}, ("largest change of a score", 0, 0.2)),
 }
@@ -85,14 +90,14 @@ def test_sentence_transformers_load_a_package(tmp_path):
 def test_a_package_that_cannot_do_its_task_is_refused(tmp_path, monkeypatch):
     """The compressed models must run in the pipeline in which the float ones do."""
     checkpoint = save("gpt2", tmp_path / "gpt2")
-    load = tasks._pipeline
+    load = tasks.load_pipeline
 
     def fail(task, folder):
         if folder.name == "out":
             raise RuntimeError("no such input\nsecond line")
         return load(task, folder)
 
-    monkeypatch.setattr(tasks, "_pipeline", fail)
+    monkeypatch.setattr(tasks, "load_pipeline", fail)
     with pytest.raises(BctError, match=r"not with the compressed ones: no such input$"):
         compress_folder(checkpoint, tmp_path / "out", preset="fast")
     assert not (tmp_path / "out").exists()
