@@ -1,7 +1,7 @@
 """Texts to vectors, pooled and prompted as a folder of sentence-transformers says."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from .tokenizers import read_tokenizer, tokenizer_of
 
 LIMIT = 128
 _TOKENS_RANK = 3
+_NO_LIMIT = 10**6
 # Parts of a model that come before or after pooling and change nothing that a cosine sees.
 _HARMLESS = ("Transformer", "Pooling", "Normalize")
 
@@ -76,38 +77,58 @@ def read_pooling(path: Path, reference: Path) -> Pooling:
     modules = beside("modules.json", path, reference)
     if modules is None:
         return Pooling()
-    folder, modes = modules.parent, Pooling.modes
+    folder, pooling = modules.parent, Pooling(limit=_longest(modules.parent), prompts=_prompts(modules.parent))
     for module in read_json(modules):
         name = module["type"].rpartition(".")[2]
         if name not in _HARMLESS:
             raise BctError(f"{modules}: has a module {name}, which is not in the ONNX file; only pooling is done here")
         if name == "Pooling":
-            modes = _modes(folder / module["path"] / "config.json")
-    return Pooling(modes, _config(folder / "sentence_bert_config.json").get("max_seq_length"), _prompts(folder))
+            file = folder / module["path"] / "config.json"
+            config = read_json(file)
+            pooling = replace(pooling, modes=_modes(file, config))
+            if pooling.prompts and config.get("include_prompt") is False:
+                raise BctError(f"{file}: leaves the tokens of a prompt out, which is not done here")
+    return pooling
+
+
+def _modes(file: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what newer configurations say under `pooling_mode`, older ones as a flag for each mode."""
+    flags = [name.removeprefix("pooling_mode_") for name, on in config.items() if on is True and "mode_" in name]
+    said = config.get("pooling_mode") or sorted(flags, key=_plain_order) or list(Pooling.modes)
+    modes = tuple(map(_plain, [said] if isinstance(said, str) else said))
+    unknown = [mode for mode in modes if mode not in _POOL]
+    if unknown:
+        raise BctError(f"{file}: pools by {', '.join(unknown)}; known are {', '.join(_POOL)}")
+    return modes
+
+
+def _plain(mode: str) -> str:
+    return mode.removesuffix("_tokens").removesuffix("_token")
+
+
+def _plain_order(mode: str) -> int:
+    """Return the place of a mode among those that stand one behind the other."""
+    return list(_POOL).index(_plain(mode)) if _plain(mode) in _POOL else len(_POOL)
+
+
+def _longest(folder: Path) -> int | None:
+    """Return the longest text in tokens; a tokenizer without a limit says a number beyond all texts."""
+    own = _config(folder / "sentence_bert_config.json").get("max_seq_length")
+    longest = own or _config(folder / "tokenizer_config.json").get("model_max_length")
+    return int(longest) if longest and longest < _NO_LIMIT else None
 
 
 def _config(file: Path) -> dict[str, Any]:
     return dict(read_json(file)) if file.is_file() else {}
 
 
-def _modes(file: Path) -> tuple[str, ...]:
-    config = read_json(file)
-    flags = [name.removeprefix("pooling_mode_") for name, on in config.items() if on is True]
-    modes = tuple(name.removesuffix("_tokens").removesuffix("_token") for name in flags if name != "include_prompt")
-    unknown = [mode for mode in modes if mode not in _POOL]
-    if unknown or not modes:
-        raise BctError(f"{file}: pools by {', '.join(unknown) or 'nothing'}; known are {', '.join(_POOL)}")
-    return tuple(sorted(modes, key=list(_POOL).index))
-
-
 def _prompts(folder: Path) -> Mapping[str, str]:
     config = _config(folder / "config_sentence_transformers.json")
     prompts = dict(config.get("prompts") or {})
-    # What stands before a passage is called by either name.
-    prompts["document"] = prompts.get("document") or prompts.get("passage") or prompts.get("corpus") or ""
-    return {
-        kind: text for kind, text in {**prompts, "": prompts.get(config.get("default_prompt_name"))}.items() if text
-    }
+    # What stands before a passage is called by any of these names.
+    prompts["document"] = prompts.get("document") or prompts.get("passage") or prompts.get("corpus")
+    prompts[""] = prompts.get(config.get("default_prompt_name"))
+    return {kind: text for kind, text in prompts.items() if text}
 
 
 class Embedder:

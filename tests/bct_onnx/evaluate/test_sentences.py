@@ -64,6 +64,36 @@ def test_the_folder_says_how_to_pool(checkpoint):
     assert read_pooling(folder.parent / "a" / "b" / "c.onnx", folder) == Pooling(("cls", "lasttoken"), 99, {})
 
 
+@pytest.mark.parametrize(
+    ("pooling", "modes"),
+    [
+        ({"pooling_mode": "cls", "include_prompt": True}, ("cls",)),
+        ({"pooling_mode": ["mean", "max"]}, ("mean", "max")),
+        ({"pooling_mode": "mean_sqrt_len_tokens"}, ("mean_sqrt_len",)),
+        ({"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True}, ("max", "mean")),
+        ({"pooling_mode_weightedmean_tokens": True}, ("weightedmean",)),
+        ({"pooling_mode_mean_tokens": False}, ("mean",)),
+    ],
+)
+def test_newer_and_older_configurations(checkpoint, pooling, modes):
+    folder = checkpoint(pooling)
+    assert read_pooling(folder, folder).modes == modes
+
+
+@pytest.mark.parametrize(("longest", "limit"), [(77, 77), (10**30, None)])
+def test_the_longest_text_may_be_the_tokenizers(checkpoint, longest, limit):
+    folder = checkpoint({"pooling_mode": "mean"})
+    (folder / "sentence_bert_config.json").unlink()
+    (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": longest}))
+    assert read_pooling(folder, folder).limit == limit
+
+
+def test_pooling_without_the_prompt_is_refused(checkpoint):
+    folder = checkpoint({"pooling_mode": "mean", "include_prompt": False}, prompts={"prompts": {"query": "q: "}})
+    with pytest.raises(BctError, match="leaves the tokens of a prompt out"):
+        read_pooling(folder, folder)
+
+
 def test_without_modules_it_is_the_mean(tmp_path):
     assert read_pooling(tmp_path, tmp_path) == Pooling(("mean",), None, {})
 
@@ -86,7 +116,7 @@ def test_without_a_default_no_prompt_stands_before_a_text(checkpoint):
     [
         ({"pooling_mode_mean_tokens": True}, ("Transformer", "Pooling", "Dense"), "has a module Dense, which is not"),
         ({"pooling_mode_median_tokens": True}, ("Transformer", "Pooling"), "pools by median; known are cls, max, mean"),
-        ({"pooling_mode_mean_tokens": False}, ("Transformer", "Pooling"), "pools by nothing"),
+        ({"pooling_mode": ["mean", "median"]}, ("Transformer", "Pooling"), "pools by median; known"),
     ],
 )
 def test_what_cannot_be_done_here_is_said(checkpoint, pooling, modules, message):
