@@ -82,7 +82,7 @@ def _whisper(folder: Path) -> None:
         vocab_size=len(words),
         d_model=WIDTH,
         num_mel_bins=16,
-        max_target_positions=64,
+        max_target_positions=128,
         decoder_start_token_id=1,
         pad_token_id=0,
         bos_token_id=1,
