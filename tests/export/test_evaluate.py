@@ -18,6 +18,7 @@ from bct_onnx.evaluate import (
     evaluate_speech,
     evaluate_texts,
     evaluate_tokens,
+    questions,
     speech,
     tokens,
 )
@@ -116,6 +117,20 @@ def test_questions(folders, tmp_path):
     files = [folder / "model.onnx" for folder in both]
     again = evaluate_questions(data, files, settings=SETTINGS)
     assert [model.scores for model in again.models] == [model.scores for model in found.models]
+
+
+@pytest.mark.parametrize(
+    ("answer", "right", "exact", "f1"),
+    [
+        ("the Red house", ("red house.",), 1, 1),
+        ("a red house", ("blue house", "house"), 0, 2 / 3),
+        ("", (), 1, 1),
+        ("house", (), 0, 0),
+        ("", ("house",), 0, 0),
+    ],
+)
+def test_answers_are_scored_as_squad_does(answer, right, exact, f1):
+    assert questions.scores(questions.Question("?", "house", right), answer) == pytest.approx((exact, f1))
 
 
 @pytest.mark.parametrize("task", ["translation", "summarization"])

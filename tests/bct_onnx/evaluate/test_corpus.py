@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bct_onnx.evaluate import questions, speech, texts, tokens
+from bct_onnx.evaluate import speech, texts, tokens
 from bct_onnx.evaluate.compare import Outcome, intervals
 from bct_onnx.evaluate.metrics import Metric, mean, ratio
 
@@ -124,18 +124,3 @@ def test_metrics_may_have_answers_of_their_own(tmp_path):
     assert one.answers_for(mean("b")).tolist() == [0.5]
     assert mean("b").score(np.zeros(1), one.answers_for(mean("b"))) == 50
     assert Outcome(tmp_path, 1, np.ones(3), np.zeros(1)).answers_for(mean("b")).tolist() == [1, 1, 1]
-
-
-@pytest.mark.parametrize(
-    ("answer", "right", "exact", "f1"),
-    [
-        ("the Red house", ("red house.",), 1, 1),
-        ("a red house", ("blue house", "house"), 0, 2 / 3),
-        ("", (), 1, 1),
-        ("house", (), 0, 0),
-        ("", ("house",), 0, 0),
-    ],
-)
-def test_answers_are_scored_as_squad_does(answer, right, exact, f1):
-    pytest.importorskip("transformers.data.metrics.squad_metrics")
-    assert questions.scores(questions.Question("?", "house", right), answer) == pytest.approx((exact, f1))
