@@ -67,7 +67,7 @@ def compress(
             does not allow is not done and said in the notes.
         feeds: an .npz file to compare on, instead of feeds made from the model's inputs; codes of fewer than 8 bits are
             fitted to them, so give samples like those to come.
-        data: or real samples, for the same: a .txt (one a line), .jsonl, or a folder of texts, pictures or .wav files,
+        data: or real samples, for the same: a .txt (one a line), .jsonl, or a folder of texts, pictures or sounds,
             at most 64 of them; transformers' tokenizer or processor in the model's folder makes inputs of them.
         processor: another folder for that tokenizer or processor.
         max_rel_error: largest error of an output, as `measure.outputs` defines it, instead of the default bound.

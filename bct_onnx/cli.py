@@ -120,7 +120,7 @@ Made = TypeVar("Made", Report, Package)
     "--data",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="The same from real samples: a .txt (one a line), .jsonl, or a folder of texts, pictures or .wav files;"
+    help="The same from real samples: a .txt (one a line), .jsonl, or a folder of texts, pictures or sounds;"
     " through the tokenizer or processor in the model's folder. Needs pip install 'bct-onnx[data]'.",
 )
 @click.option(
