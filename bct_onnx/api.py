@@ -9,19 +9,19 @@ from pathlib import Path
 
 import onnx
 
-import passes
 from passes import Progress
 
 from . import files
-from .attempt import MARK, Attempt, Result
-from .errors import BctError, InaccurateError, VerificationError
+from .at_opset import attempt_at_opset
+from .attempt import MARK, Attempt
+from .errors import BctError, VerificationError
 from .memory import available_bytes, means_for
-from .opset import ConversionError, operators_of, opset_of, raise_opset
 from .presets import DEFAULT_PRESET, Request, check_promise
 from .report import InputRecord, OutputRecord, Report
 from .runtimes import min_onnxruntime
 from .samples import data_feeds
 from .search import DEFAULT_DROP, DEFAULT_SECONDS, Goal
+from .targets import DEFAULT_TARGET
 from .verify import run_reference
 
 
@@ -36,6 +36,8 @@ def compress(
     keep: Sequence[str] = (),
     operators: Sequence[str] | None = None,
     activations: str | None = None,
+    runtime: str | None = None,
+    target_runtime: str = DEFAULT_TARGET,
     verify: bool = True,
     feeds: str | Path | None = None,
     data: str | Path | None = None,
@@ -63,6 +65,9 @@ def compress(
         operators: names of passes to run besides those for weights, instead of the preset's; or, each with a minus,
             names of those to leave out of the preset's.
         activations: code type of intermediate results, int8, int4 or float8e4m3, instead of the preset's.
+        runtime: the oldest ONNX Runtime that must run `target`, such as "1.20" or "1.20.1": opset and forms follow, and
+            the notes say what that costs.
+        target_runtime: where it runs, onnxruntime, web or openvino: the preset's bits in the forms that are fast there.
         verify: compare both models in ONNX Runtime before `target` appears; without, it is loaded only. What memory
             does not allow is not done and said in the notes.
         feeds: an .npz file to compare on, instead of feeds made from the model's inputs; codes of fewer than 8 bits are
@@ -86,9 +91,8 @@ def compress(
         BctError: a bad request or a bad input; the message says what to do.
         VerificationError: the compressed model does not answer like the input model.
     """
-    request = Request(
-        preset, bits, block_size, lowering, tuple(keep), None if operators is None else tuple(operators), activations
-    )
+    chosen = None if operators is None else tuple(operators)
+    request = Request(preset, bits, block_size, lowering, tuple(keep), chosen, activations, runtime, target_runtime)
     goal = goal_for(request, verify, (max_drop, target_ratio, target_bytes), search_seconds)
     request = replace(request, searched=goal is not None)
     if feeds is not None and data is not None:
@@ -113,9 +117,10 @@ def compress(
     given = feeds is not None or data is not None
     with files.staged(target) as stage:
         attempt = Attempt(stage.path, reference, given, means, goal, external_data, say, max_rel_error)
-        result = _at_the_right_opset(request, model, attempt)
+        result = attempt_at_opset(request, model, attempt)
         made = files.read(stage.path).proto
-        check_promise(preset, made, source)
+        check_promise(request, made, source)
+        request.limits.check(made, source)
         _check_valid(made, model)
         oldest = min_onnxruntime(made)
         notes = tuple(map(stage.public, result.notes))
@@ -125,6 +130,8 @@ def compress(
         input=InputRecord(source, model.bytes, model.sha256),
         output=OutputRecord(target, written.bytes, written.sha256, written.opset, written.ir_version, oldest),
         preset=preset,
+        runtime=request.limits.release,
+        target=target_runtime,
         options=result.options,
         notes=(*notes, *([means.note] if means.note and verify else [])),
         passes=result.passes,
@@ -163,29 +170,3 @@ def goal_for(request: Request, verify: bool, goals: Sequence[float | None], seco
 
 def _tell_nobody(*_: object) -> None:
     """Stand for a progress that nobody asked for."""
-
-
-def _at_the_right_opset(
-    request: Request,
-    model: files.ModelFile,
-    attempt: Attempt,
-) -> Result:
-    """Attempt with the best opset for the codes; where that cannot be had or does not run, with the model's own."""
-    options, notes = request.options(model.proto)
-    has = opset_of(model.proto)
-    better = [opset for opset in passes.preferred_opsets(options, operators_of(model.proto)) if opset > has]
-    for opset in better:
-        try:
-            raised = replace(model, proto=raise_opset(model.proto, opset))
-            attempt.check_raised(raised)
-            return attempt(raised, options, notes)
-        except InaccurateError:
-            raise
-        except (ConversionError, VerificationError) as error:
-            notes.append(f"opset {has} cannot be raised to {opset}: {error}")
-    if passes.required_opset(options) > has:
-        options, note = request.options_at(has, options)
-        notes.append(note)
-    if passes.required_opset(options) > has:
-        raise BctError(f"{model.path}: {'; '.join(notes)}; export the model at opset {better[-1]}")
-    return attempt(model, options, notes)

@@ -32,6 +32,7 @@ from .presets import DEFAULT_PRESET, PRESETS
 from .progress import DEBUG, LEVELS, set_log_level, shown
 from .report import Report
 from .search import DEFAULT_SECONDS, plot
+from .targets import DEFAULT_TARGET, TARGETS
 from .version import __version__
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -112,6 +113,21 @@ Made = TypeVar("Made", Report, Package)
     "--activations",
     type=click.Choice(ACTIVATIONS),
     help="Code type of intermediate results, where they are compressed.",
+)
+@click.option(
+    "--runtime",
+    metavar="RELEASE",
+    help="The oldest ONNX Runtime that must run OUT, from 1.17.3 on, such as 1.20 or 1.20.1: opset and forms follow,"
+    " and notes say what that costs.",
+)
+@click.option(
+    "--target",
+    "target_runtime",
+    type=click.Choice(list(TARGETS)),
+    default=DEFAULT_TARGET,
+    show_default=True,
+    help="Where OUT runs: the preset's bits in the forms that are fast there. web: onnxruntime-web and Transformers.js."
+    " openvino: standard operators only.",
 )
 @click.option(
     "--feeds", type=click.Path(path_type=Path), metavar="FILE.npz", help="Inputs to verify on, and to fit codes to."

@@ -1,4 +1,4 @@
-"""Raise a model's opset by ONNX's own converter, weights left out and foreign operators hidden from it."""
+"""Raise or lower a model's opset by ONNX's own converter, weights left out and foreign operators hidden from it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LAST_ASYMMETRIC = 10
 
 
 class ConversionError(Exception):
-    """The converter cannot raise the model's opset; the message is one line."""
+    """The converter cannot change the model's opset; the message is one line."""
 
 
 def opset_of(model: onnx.ModelProto) -> int:
@@ -56,6 +56,24 @@ def raise_opset(model: onnx.ModelProto, target: int) -> onnx.ModelProto:
     _mend_resize(converted.graph, opset_of(model))
     _give_weights_back(converted.graph, weights, inputs)
     return _with_header(model, converted, target)
+
+
+def lower_opset(model: onnx.ModelProto, target: int) -> onnx.ModelProto:
+    """Return the model at the lower opset `target`, as `raise_opset` does; the error names a node that has no place."""
+    for node in nodes_of(model.graph):
+        if node.domain in ("", "ai.onnx") and not onnx.defs.has(node.op_type, target):
+            raise ConversionError(f"opset {target} has no {node.op_type}, which {node.name or node.output[0]!r} is")
+    return raise_opset(model, target)
+
+
+def with_ir_version(model: onnx.ModelProto, newest: int) -> onnx.ModelProto:
+    """Return the model with an IR version of at most `newest`, whatever that leaves out."""
+    if model.ir_version <= newest:
+        return model
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    result.ir_version = newest
+    return result
 
 
 def _mend_resize(graph: onnx.GraphProto, before: int) -> None:

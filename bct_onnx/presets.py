@@ -5,14 +5,28 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import onnx
 
-from passes import CHAIN, DEFAULT_OPERATORS, DENSE, LOWERINGS, Options, beyond_opset, pass_name
+from passes import (
+    CHAIN,
+    DEFAULT_OPERATORS,
+    DENSE,
+    LOWERINGS,
+    NBITS,
+    Feature,
+    Options,
+    beyond_opset,
+    make_lowering,
+    pass_name,
+)
 
 from .errors import BctError
 from .files.order import nodes_of
+from .runtimes import Limits, first_release, limits_of
+from .targets import DEFAULT_TARGET, STANDARD, TARGETS, Target
 
 # Codes of one width, block and lowering. A preset's dense gives way to packed for models that decode token by token.
 PRESETS = {
@@ -36,7 +50,7 @@ SCALED_BLOCK = 32
 # Width of the only codes that standard operators have at every opset.
 STANDARD_BITS = 8
 # What a preset promises: the domains of all operators in what it writes.
-DOMAINS = {"portable": frozenset({"", "ai.onnx", "ai.onnx.ml"})}
+DOMAINS = {"portable": STANDARD}
 # Rows of a weight that no block size is too large for.
 WIDE = 256
 # Inputs that hold what earlier tokens left: their models multiply one row at a time.
@@ -56,6 +70,8 @@ class Request:
         operators: names of passes that run besides those for weights, instead of the preset's; names with a minus are
             left out of the preset's; None for the preset's.
         activations: code type of intermediate results instead of the preset's, or None.
+        runtime: oldest release of ONNX Runtime that must run the model, or None for the target's.
+        target: name of the target: where the model runs.
         searched: whether the bits of every weight are chosen by measurement: options say what to start from.
     """
 
@@ -66,6 +82,8 @@ class Request:
     keep: tuple[str, ...] = ()
     operators: tuple[str, ...] | None = None
     activations: str | None = None
+    runtime: str | None = None
+    target: str = DEFAULT_TARGET
     searched: bool = False
 
     def __post_init__(self) -> None:
@@ -74,16 +92,35 @@ class Request:
             raise BctError(f"preset {self.preset!r} does not exist; choose one of {', '.join(PRESETS)}")
         if self.lowering != "auto" and self.lowering not in LOWERINGS:
             raise BctError(f"lowering {self.lowering!r} does not exist; choose auto or one of {', '.join(LOWERINGS)}")
-        self._options(PRESETS[self.preset].lowering if self.lowering == "auto" else self.lowering)
+        if self.target not in TARGETS:
+            raise BctError(f"target {self.target!r} does not exist; choose one of {', '.join(TARGETS)}")
+        if self.preset not in self._target.presets:
+            raise BctError(
+                f"preset {self.preset!r} has no form for target {self.target!r};"
+                f" choose one of {', '.join(name for name in PRESETS if name in self._target.presets)}"
+            )
+        if self.lowering not in ("auto", self._target.lowering) and self._target.lowering:
+            raise BctError(f"target {self.target!r} takes {self._target.lowering} weights; leave out --lowering, or it")
+        options = self._options(self._lowering() if self.lowering == "auto" else self.lowering)
+        if self._is_cut(options) and (self.lowering != "auto" or options.lowering == "shifts"):
+            raise BctError(
+                f"{Feature.NBITS_8} runs from ONNX Runtime {first_release(Feature.NBITS_8)}, not in"
+                f" {self.limits.release}: use --bits 4, or another preset or lowering"
+            )
+
+    @cached_property
+    def limits(self) -> Limits:
+        """What the model may be made of."""
+        return limits_of(self.runtime or self._target.runtime)
 
     def options(self, model: onnx.ModelProto) -> tuple[Options, list[str]]:
         """Return the options for a model, and a sentence for each that differs from what was asked for."""
         lowering, notes = self.lowering, []
         if lowering == "auto":
-            lowering = PRESETS[self.preset].lowering
+            lowering = self._lowering()
             if lowering == "dense" and decodes_by_token(model):
-                lowering = "packed"
-                notes.append("the model decodes token by token: its weights are packed (see --lowering)")
+                lowering, note = self._by_token()
+                notes.append(note)
         asked = self._options(lowering)
         options = self.options_for(lowering, asked.bits)
         if options.bits != asked.bits:
@@ -93,21 +130,51 @@ class Request:
     def options_for(self, lowering: str, bits: int) -> Options:
         """Return the options for a lowering, with the width that it has for a request of so many bits."""
         options = self._options(lowering, bits)
-        nearest = LOWERINGS[lowering]().format(bits, options.block_size, WIDE).bits
+        nearest = make_lowering(lowering, options.lacks).format(bits, options.block_size, WIDE).bits
         return options if nearest == bits else self._options(lowering, nearest)
 
     def options_at(self, opset: int, asked: Options) -> tuple[Options, str]:
         """Return what comes closest to options at an opset that is too low, and a sentence on what that leaves out.
 
-        Standard operators stay standard operators: these have 8-bit codes at every opset. Else weights are packed.
+        Standard operators stay standard operators: these have 8-bit codes at every opset. Else weights are packed, or
+        whole bytes where the runtime cannot pack so many bits.
         """
         lowering = "qdq" if asked.lowering == "qdq" else "packed"
+        if lowering == "packed" and self._is_cut(self._options(lowering, asked.bits)):
+            lowering = "dense"
         fits = LOWERINGS[lowering]().opset(asked.bits) <= opset
         options = self.options_for(lowering, asked.bits if fits else STANDARD_BITS)
         newer = beyond_opset(options, opset)
         without = f", without {', '.join(sorted(newer))}" if newer else ""
         note = f"opset {opset} has no place for these codes: {options.bits}-bit {lowering} weights instead{without}"
         return replace(options, operators=options.operators - newer), note
+
+    @property
+    def _target(self) -> Target:
+        return TARGETS[self.target]
+
+    def _lowering(self) -> str:
+        return self._target.lowering or PRESETS[self.preset].lowering
+
+    def _by_token(self) -> tuple[str, str]:
+        """Return the lowering of a model that decodes token by token, in place of dense, and a sentence on it."""
+        lowering = self._target.by_token
+        if lowering == "dense":
+            return (
+                lowering,
+                f"the model decodes token by token: target {self.target!r} multiplies dense weights all the same",
+            )
+        if self._is_cut(self._options(lowering)):
+            first = first_release(Feature.NBITS_8)
+            why = f"{Feature.NBITS_8} runs from ONNX Runtime {first}, not in {self.limits.release}"
+            return "dense", f"{why}: weights are dense, which takes about twice as long token by token as packed ones"
+        return lowering, f"the model decodes token by token: its weights are {lowering} (see --lowering)"
+
+    def _is_cut(self, options: Options) -> bool:
+        """Tell whether the runtime has no codes as wide as asked for."""
+        lowering = make_lowering(options.lowering, options.lacks)
+        cut = lowering.format(options.bits, options.block_size, WIDE).bits < options.bits
+        return options.lowering in NBITS and cut
 
     def _options(self, lowering: str, bits: int | None = None) -> Options:
         preset = PRESETS[self.preset]
@@ -133,6 +200,7 @@ class Request:
                 keep=self.keep,
                 operators=operators,
                 activations=self.activations or preset.activations,
+                lacks=self.limits.lacks,
             )
         except ValueError as error:
             raise BctError(str(error)) from error
@@ -153,14 +221,16 @@ def _operators(preset: frozenset[str], names: Sequence[str] | None) -> frozenset
     return preset if names is None else DEFAULT_OPERATORS.union(names)
 
 
-def check_promise(preset: str, written: onnx.ModelProto, source: Path) -> None:
-    """Raise BctError where a written model has an operator that its preset promises to do without."""
-    domains = DOMAINS.get(preset)
+def check_promise(request: Request, written: onnx.ModelProto, source: Path) -> None:
+    """Raise BctError where a written model has an operator that its preset or target promises to do without."""
+    promised = DOMAINS.get(request.preset)
+    domains = promised or TARGETS[request.target].domains
+    said, other = (f"preset {request.preset!r}", "preset") if promised else (f"target {request.target!r}", "target")
     foreign = next((node for node in nodes_of(written.graph) if domains and node.domain not in domains), None)
     if foreign is not None:
         raise BctError(
-            f"{source}: preset {preset!r} writes standard operators only, but {foreign.name or foreign.output[0]!r}"
-            f" is a {foreign.domain}.{foreign.op_type}: use another preset, or export the model without it"
+            f"{source}: {said} writes standard operators only, but {foreign.name or foreign.output[0]!r}"
+            f" is a {foreign.domain}.{foreign.op_type}: use another {other}, or export the model without it"
         )
 
 

@@ -13,6 +13,7 @@ from passes import LeftInFloat, Options, PassReport
 from .bench.memory import Memory
 from .coverage import Coverage
 from .search import SearchRecord
+from .targets import DEFAULT_TARGET
 from .verify import Bound, Verification
 
 # Part of the file from which a weight in float matters to its size.
@@ -50,6 +51,8 @@ class Report:
         input: the model read.
         output: the model written.
         preset: name of the preset.
+        runtime: the release of ONNX Runtime it was made for, or None for whichever the forms ask for.
+        target: name of the target.
         options: the options used.
         notes: sentences on what differs from the request.
         passes: a report per pass.
@@ -73,6 +76,8 @@ class Report:
     left: tuple[LeftInFloat, ...] = ()
     bound: Bound | None = None
     memory: Memory | None = None
+    runtime: str | None = None
+    target: str = DEFAULT_TARGET
 
     @property
     def ratio(self) -> float:
@@ -108,7 +113,13 @@ class Report:
             "output": _plain(asdict(self.output)),
             "ratio": self.ratio,
             "preset": self.preset,
-            "options": {**asdict(self.options), "operators": sorted(self.options.operators)},
+            "runtime": self.runtime,
+            "target": self.target,
+            "options": {
+                **asdict(self.options),
+                "operators": sorted(self.options.operators),
+                "lacks": sorted(self.options.lacks),
+            },
             "notes": list(self.notes),
             "passes": [
                 {

@@ -10,6 +10,7 @@ from rich.text import Text
 from .coverage import Coverage
 from .report import Report
 from .search import SearchRecord
+from .targets import DEFAULT_TARGET
 
 # Most reasons shown a pass; the JSON report has one for every node.
 MOST_REASONS = 3
@@ -48,7 +49,10 @@ def _summary(report: Report) -> Table:
     widths = sorted(set(report.search.choice.bits.values())) if report.search else [options.bits]
     bits = f"{widths[0]}-bit" if len(widths) == 1 else f"{widths[0]}- to {widths[-1]}-bit"
     table.add_row("preset", f"{report.preset}: {bits} codes, {block}, {options.lowering}")
-    table.add_row("needs", f"ONNX Runtime {report.output.min_onnxruntime} or newer (opset {report.output.opset})")
+    asked = f", made for {report.runtime}" if report.runtime else ""
+    where = f", for {report.target}" if report.target != DEFAULT_TARGET else ""
+    needs = f"ONNX Runtime {report.output.min_onnxruntime} or newer (opset {report.output.opset}){asked}{where}"
+    table.add_row("needs", needs)
     return table
 
 

@@ -5,6 +5,7 @@ model that `min_onnxruntime` says it runs, and answer like the newest release: o
 at most TOLERANCE times what the compressed model differs from its original. Not less, because the last bit
 of a float decides which way an activation is rounded to int8, and releases differ in last bits: their rounding errors
 are as good as independent, so the difference of two equally good answers is about as large as the error of one.
+Some forms are made for a release by name (`--runtime`): what is refused for it is said.
 """
 
 import json
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import venv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from bct_onnx.verify import run_reference
 ROOT = Path(__file__).parents[1]
 RUNNER = Path(__file__).with_name("run_models.py")
 NEWEST = "newest"
-RELEASES = ("1.20.1", "1.22.1", "1.24.4", NEWEST)
+RELEASES = ("1.17.3", "1.20.1", "1.22.1", "1.24.4", NEWEST)
 # Encoders and decoders; caches, an If, float16, opset 23, pictures.
 FIXTURES = (
     "bert_torchscript_eager",
@@ -53,6 +54,13 @@ FORMS: dict[str, dict[str, Any]] = {
     "packed, 8 bits": {"lowering": "packed", "bits": 8},
     "qdq, 4 bits": {"lowering": "qdq", "bits": 4},
     "portable": {"preset": "portable"},
+}
+# Releases that forms are made for by name.
+MADE_FOR = ("1.17.3", "1.20.1", "1.22.1")
+FORMS |= {
+    f"{form} for {release}": {**FORMS[form], "runtime": release}
+    for form in ("fast", "small", "packed, 4 bits", "qdq, 4 bits", "portable")
+    for release in MADE_FOR
 }
 TOLERANCE = 1.5
 # What stands for the error of a model that has next to none, as a share of its output.
@@ -83,15 +91,23 @@ class Release:
     trouble: dict[str, str]
 
 
-def make_cases(sources: Iterable[Path], folder: Path) -> Iterator[Case]:
-    """Compress each source in each form into the folder, with feeds beside it."""
+def make_cases(
+    sources: Iterable[Path], folder: Path, forms: Mapping[str, Mapping[str, Any]], tell: Callable[[str], None]
+) -> Iterator[Case]:
+    """Compress each source in each form into the folder, with feeds beside it; tell what is refused for a release."""
     for source in sources:
         reference = run_reference(source, onnx.load(source, load_external_data=False))
         feed: dict[str, Any] = {name: np.asarray(value) for name, value in reference.feeds[reference.timed].items()}
         exact = [np.asarray(output) for output in reference.outputs[reference.timed].values()]
-        for form, wishes in FORMS.items():
+        for form, wishes in forms.items():
             name = f"{source.stem}.{form.replace(', ', '_').replace(' ', '_')}".replace(".", "-")
-            compress(source, folder / f"{name}.onnx", verify=False, **wishes)
+            try:
+                compress(source, folder / f"{name}.onnx", verify=False, **wishes)
+            except BctError as error:
+                if "runtime" not in wishes:
+                    raise
+                tell(f"{form}: refused: {error}")
+                continue
             np.savez(folder / f"{name}.npz", **feed)
             proto = onnx.load(folder / f"{name}.onnx", load_external_data=False)
             yield Case(name, source.stem, form, min_onnxruntime(proto), exact)
@@ -187,15 +203,17 @@ def report(cases: Sequence[Case], releases: Sequence[Release], console: Console)
 @click.command()
 @click.argument("sources", nargs=-1, metavar="[MODEL.onnx]...", type=click.Path(exists=True, path_type=Path))
 @click.option("--release", "wanted", multiple=True, help=f"A release, or {NEWEST}; default: {', '.join(RELEASES)}.")
+@click.option("--form", "part", default="", help="Only forms whose name holds this, such as 'for 1.20.1'.")
 @click.option("--venvs", default=ROOT / "build" / "venvs", type=click.Path(path_type=Path), help="Environments.")
-def main(sources: tuple[Path, ...], wanted: tuple[str, ...], venvs: Path) -> None:
+def main(sources: tuple[Path, ...], wanted: tuple[str, ...], part: str, venvs: Path) -> None:
     """Run MODEL.onnx (default: some of models/fixtures), compressed in every form, on releases of ONNX Runtime."""
     console = Console(width=None if sys.stdout.isatty() else 140)
+    forms = {form: wishes for form, wishes in FORMS.items() if part in form}
     paths = sources or tuple(ROOT / "models" / "fixtures" / f"{name}.onnx" for name in FIXTURES)
     names = [release for release in wanted or RELEASES if release != NEWEST]
     try:
         with tempfile.TemporaryDirectory() as folder, console.status("compressing") as status:
-            cases = list(make_cases(paths, Path(folder)))
+            cases = list(make_cases(paths, Path(folder), forms, lambda text: console.print(text, markup=False)))
             releases = []
             for release in (*sorted(names, key=parts), NEWEST):
                 status.update(f"onnxruntime {release}")

@@ -32,10 +32,11 @@ from .base import Finishes, Groups, Match, NeedsOpset, Pass, PrefersOpset, Prepa
 from .context import ChannelRange, Coder, Context, plain_codes
 from .graph.constants import resolve
 from .graph.editor import Editor, Keep, walk
+from .graph.features import FIRST_OPSET, NOTHING, Feature, Lacks
 from .graph.tidy import lift_constant_nodes, merge_equal, shorten_names
 from .left import LeftInFloat, left_in_float
 from .lowerings.base import Lowering
-from .lowerings.table import DENSE, LOWERINGS
+from .lowerings.table import DENSE, LOWERINGS, NBITS, make_lowering
 from .options import DEFAULT_OPERATORS, Options
 from .report import PassReport, Skip, SkippedNode
 
@@ -43,9 +44,14 @@ __all__ = [
     "CHAIN",
     "DEFAULT_OPERATORS",
     "DENSE",
+    "FIRST_OPSET",
     "LOWERINGS",
+    "NBITS",
+    "NOTHING",
     "ChannelRange",
     "Coder",
+    "Feature",
+    "Lacks",
     "LeftInFloat",
     "Options",
     "PassReport",
@@ -53,6 +59,7 @@ __all__ = [
     "beyond_opset",
     "chain",
     "left_in_float",
+    "make_lowering",
     "make_plain",
     "pass_name",
     "plain_codes",
@@ -133,14 +140,14 @@ def preferred_opsets(options: Options, operators: Iterable[str]) -> list[int]:
     """Return the opsets with which a graph of these operators is fast, the fastest first."""
     found = set(operators)
     useful = [each for each in chain(options) if isinstance(each, PrefersOpset) and found & each.BEST_FOR]
-    least = max(LOWERINGS[options.lowering]().best_opset, required_opset(options))
+    least = max(make_lowering(options.lowering, options.lacks).best_opset, required_opset(options))
     return sorted({least, *(max(least, each.BEST_OPSET) for each in useful)}, reverse=True)
 
 
 def required_opset(options: Options) -> int:
     """Return the lowest opset that the request's weights and passes need."""
     passes = [each.OPSET for each in chain(options) if isinstance(each, NeedsOpset)]
-    lowering = LOWERINGS[options.lowering]()
+    lowering = make_lowering(options.lowering, options.lacks)
     return max([*map(lowering.opset, options.widths), *passes])
 
 
@@ -167,8 +174,8 @@ def _begin(graph: gs.Graph, options: Options, keep: Keep = lambda array: array) 
     """Return the context of a run over a graph, whose constants are constants and whose equal nodes are one."""
     lift_constant_nodes(graph)
     merge_equal(graph)
-    editor = Editor(graph, keep, options.workers)
-    return Context(editor, options, LOWERINGS[options.lowering](), PassReport(""))
+    editor = Editor(graph, keep, options.workers, options.lacks)
+    return Context(editor, options, make_lowering(options.lowering, options.lacks), PassReport(""))
 
 
 def _run_plain(graph: gs.Graph, context: Context, progress: Progress | None) -> list[PassReport]:
@@ -213,6 +220,7 @@ def _run_pass(module: Pass, graph: gs.Graph, context: Context, progress: Progres
         else:
             report.skipped += [_skipped(match.node, skip) for match in group]
     context.editor.flush()
+    report.avoided, context.editor.avoided = context.editor.avoided, set()
     return report
 
 

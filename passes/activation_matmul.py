@@ -12,9 +12,9 @@ import onnx_graphsurgeon as gs
 
 from .context import Context
 from .graph.constants import FLOATS, resolve
+from .graph.features import OPSET_INT4
 from .graph.shapes import rank
 from .graph.types import element_type
-from .lowerings.operators import OPSET_INT4
 from .lowerings.products import multiply_activations
 from .lowerings.rowwise import LONGEST_SUM
 from .report import Skip

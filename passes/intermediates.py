@@ -17,10 +17,11 @@ from .constant import turned_by
 from .context import Context
 from .graph.activations import MOVERS, SHAPES, find_activations
 from .graph.editor import redirect
+from .graph.features import OPSET_INT4
 from .graph.shapes import rank
 from .graph.survey import survey
 from .lowerings.blockwise import CODE_TYPES, quantize_blocks
-from .lowerings.operators import FLOAT, OPSET_INT4, cast
+from .lowerings.operators import FLOAT, cast
 from .report import EdgeReport, PassReport, Skip
 
 OPSET = OPSET_INT4

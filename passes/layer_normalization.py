@@ -25,8 +25,9 @@ from .formats.encode import encode
 from .formats.numbers import half_holds
 from .graph.constants import FLOATS, constant_bytes, resolve
 from .graph.editor import Emitter
+from .graph.features import OPSET_INT4
 from .lowerings.normalization import WIDEST, Rows, normalize
-from .lowerings.operators import FLOAT, OPSET_INT4
+from .lowerings.operators import FLOAT
 from .lowerings.stored import store_codes, store_half
 from .patterns.normalization import Normalization, match_normalization
 from .report import TOGETHER, Skip, TensorReport

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from .graph.features import NOTHING, Lacks
 from .report import TOGETHER
 
 # The passes that run unless told otherwise.
@@ -45,6 +46,7 @@ class Options:
         activations: code type of intermediate results, int8, int4 or float8e4m3, where the passes code them.
         scales: fine (quarter octaves) or shift (powers of two): block scales of weights that nothing multiplies in
             integers.
+        lacks: features that the runtime which is to run the file does not have.
         bits_for: width of the codes of single weights, by the name they have in the report, instead of `bits`.
     """
 
@@ -56,6 +58,7 @@ class Options:
     operators: frozenset[str] = DEFAULT_OPERATORS
     activations: str = "int8"
     scales: str = "fine"
+    lacks: Lacks = NOTHING
     bits_for: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .graph.features import Feature
+
 # Between the names of weights that are stored as one.
 TOGETHER = " + "
 
@@ -98,6 +100,7 @@ class NodeReport:
 class PassReport:
     """What one pass did to the graph.
 
+    `avoided` are features in whose place it wrote other operators, since the runtime lacks them.
     `edges` and `nodes` cover the whole graph: the pass for intermediate results reports them.
     """
 
@@ -106,6 +109,7 @@ class PassReport:
     skipped: list[SkippedNode] = field(default_factory=list)
     tensors: list[TensorReport] = field(default_factory=list)
     not_finite: list[str] = field(default_factory=list)
+    avoided: set[Feature] = field(default_factory=set)
     edges: list[EdgeReport] = field(default_factory=list)
     nodes: list[NodeReport] = field(default_factory=list)
 

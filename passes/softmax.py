@@ -11,7 +11,7 @@ import onnx_graphsurgeon as gs
 from .base import Rewrite
 from .context import Context
 from .graph.constants import FLOATS, resolve
-from .lowerings.operators import OPSET_INT4
+from .graph.features import OPSET_INT4
 from .lowerings.softmax import softmax
 from .patterns.softmax import Softmax, match_softmax
 from .report import Skip

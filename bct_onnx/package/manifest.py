@@ -32,7 +32,7 @@ class ModelRecord:
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON data, without the parts of the report that are longer than a page."""
         data = self.report.to_dict()
-        keys = ("ratio", "preset", "options", "notes", "sizes", "verification", "memory")
+        keys = ("ratio", "preset", "runtime", "target", "options", "notes", "sizes", "verification", "memory")
         search = self.report.search
         return {
             "bytes_before": data["input"]["bytes"],

@@ -14,6 +14,7 @@ from bct_onnx.api import goal_for
 from bct_onnx.errors import BctError
 from bct_onnx.presets import DEFAULT_PRESET, PRESETS, Request
 from bct_onnx.search import DEFAULT_SECONDS, Goal
+from bct_onnx.targets import DEFAULT_TARGET
 
 from .contents import CONFIG, GENAI_CONFIG, MANIFEST, Contents, look, read_json
 from .export import find_task
@@ -22,7 +23,7 @@ LAYOUTS = ("keep", "optimum", "transformers.js")
 # The folder that Transformers.js reads models from, and the end of the name of its dtype "q8".
 JS_FOLDER, JS_DTYPE, JS_ENDING = "onnx", "q8", "_quantized"
 # Options of `compress` that decide on codes, as Request has them.
-_OF_REQUEST = ("bits", "block_size", "lowering", "keep", "operators", "activations")
+_OF_REQUEST = ("bits", "block_size", "lowering", "keep", "operators", "activations", "runtime")
 # And those that let bits be chosen by measurement.
 _GOALS = ("max_drop", "target_ratio", "target_bytes")
 # A name of the hub: who, and what.
@@ -116,7 +117,7 @@ def request_for(preset: str, options: Mapping[str, Any]) -> tuple[Request, Goal 
     """Return what options of `compress` make of a preset; raises BctError where they do not go together."""
     asked: dict[str, Any] = {name: options[name] for name in _OF_REQUEST if options.get(name) is not None}
     lists = {name: tuple(value) for name, value in asked.items() if isinstance(value, list)}
-    request = Request(preset, **{**asked, **lists})
+    request = Request(preset, **{**asked, **lists}, target=options.get("target_runtime", DEFAULT_TARGET))
     goals = [options.get(name) for name in _GOALS]
     return request, goal_for(
         request, options.get("verify", True), goals, options.get("search_seconds", DEFAULT_SECONDS)

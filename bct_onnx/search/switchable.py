@@ -16,7 +16,7 @@ from bct_onnx import files
 from bct_onnx.arrays import Array, Feed
 from bct_onnx.search.work import nominal_seconds
 from bct_onnx.session import Session
-from passes import LOWERINGS, Options
+from passes import Options, make_lowering
 from passes.constant import LARGEST_MAGNITUDE, SMALLEST_CODED_BYTES, WEIGHT_READERS
 from passes.formats.block import BlockFormat, BlockTensor
 from passes.graph.constants import load
@@ -145,7 +145,7 @@ def formats(switch: Switch, options: Options) -> dict[int, BlockFormat]:
     """Return the formats that a weight can have, by width."""
     if switch.stored:
         return {bits: BlockFormat.fine(bits, BLOCK_SIZE) for bits in range(2, 9)}
-    lowering = LOWERINGS[options.lowering]()
+    lowering = make_lowering(options.lowering, options.lacks)
     asked = {bits: lowering.format(bits, options.block_size, len(switch.matrix)) for bits in range(2, 9)}
     return {bits: fmt for bits, fmt in asked.items() if fmt.bits == bits}
 

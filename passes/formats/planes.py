@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
+Pack = Callable[[Bytes], Bytes]
 
 # Widths of the planes of a code, most significant first. The first plane carries the sign.
 PLANES = {2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 7: (4, 2, 1), 8: (8,)}
@@ -20,8 +21,9 @@ class Plane(NamedTuple):
     Attributes:
         bits: bits of one piece: 8, 4, 2 or 1.
         shift: how far left the piece belongs in the code.
-        packed: uint8 [elements * bits / 8]. Nibbles are packed as ONNX packs int4 (neighbours share a byte, the first
-            one low); smaller pieces are packed so that byte i holds elements i, i + m, i + 2m, ... for m bytes.
+        packed: uint8 [elements * bits / 8]. By PACK nibbles are packed as ONNX packs int4 (neighbours share a byte, the
+            first one low), by PACK_LANES like smaller pieces, so that byte i holds elements i, i + m, i + 2m, ... for m
+            bytes.
     """
 
     bits: int
@@ -29,14 +31,14 @@ class Plane(NamedTuple):
     packed: Bytes
 
 
-def split(codes: NDArray[np.int8], bits: int) -> list[Plane]:
-    """Return the planes of two's complement codes; the number of codes is a multiple of 8."""
+def split(codes: NDArray[np.int8], bits: int, pack: Mapping[int, Pack] | None = None) -> list[Plane]:
+    """Return the planes of two's complement codes, packed by PACK or PACK_LANES; the codes are a multiple of 8."""
     unsigned = codes.reshape(-1).view(np.uint8)
     shift, planes = bits, []
     for width in PLANES[bits]:
         shift -= width
         pieces = (unsigned >> np.uint8(shift)) & np.uint8((1 << width) - 1)
-        planes.append(Plane(width, shift, PACK[width](pieces)))
+        planes.append(Plane(width, shift, (pack or PACK)[width](pieces)))
     return planes
 
 
@@ -56,9 +58,11 @@ def _pack_strided(pieces: Bytes, width: int) -> Bytes:
     return packed
 
 
-PACK: dict[int, Callable[[Bytes], Bytes]] = {
+PACK: dict[int, Pack] = {
     8: lambda pieces: pieces.copy(),
     4: pack_nibbles,
     2: lambda pieces: _pack_strided(pieces, 2),
     1: lambda pieces: _pack_strided(pieces, 1),
 }
+# With nibbles, too, a half of all pieces apart: what unpacks them by shifts has whole rows to shift.
+PACK_LANES: dict[int, Pack] = {**PACK, 4: lambda pieces: _pack_strided(pieces, 4)}

@@ -13,6 +13,8 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
+from .features import FIRST_OPSET, NOTHING, Feature, Lacks
+
 if TYPE_CHECKING:
     from .shapes import Shape, Shapes
 
@@ -87,6 +89,10 @@ class Emitter:
     def opset(self) -> int:
         """Version of the standard operators."""
         return self._editor.opset
+
+    def has(self, feature: Feature) -> bool:
+        """Tell whether nodes may be of a feature: the opset has it, and the runtime."""
+        return self._editor.has(feature)
 
     @property
     def workers(self) -> int:
@@ -176,17 +182,23 @@ class Editor:
     Attributes:
         graph: the graph.
         keep: see there.
+        lacks: features that the runtime does not have, whatever the opset.
+        avoided: those that would have been written otherwise.
         workers: threads that constants are made with.
         shapes: of the input model's tensors, or None where no pass asked for them.
         exact: ids of constants that stay as they are.
         shared_names: names of axes that several inputs have.
     """
 
-    def __init__(self, graph: gs.Graph, keep: Keep = lambda array: array, workers: int = 1) -> None:
+    def __init__(
+        self, graph: gs.Graph, keep: Keep = lambda array: array, workers: int = 1, lacks: Lacks = NOTHING
+    ) -> None:
         """Take over `graph`, which nobody else changes meanwhile; new constants are what `keep` returns for them."""
         self.graph = graph
         self.keep = keep
         self.workers = workers
+        self.lacks = lacks
+        self.avoided: set[Feature] = set()
         self.shapes: Shapes | None = None
         self.exact: set[int] = set()
         dims = [
@@ -203,6 +215,13 @@ class Editor:
     def opset(self) -> int:
         """Version of the standard operators."""
         return int(self.graph.opset)
+
+    def has(self, feature: Feature) -> bool:
+        """Tell whether nodes may be of a feature: the opset has it, and the runtime."""
+        if feature in self.lacks:
+            self.avoided.add(feature)
+            return False
+        return self.opset >= FIRST_OPSET.get(feature, 1)
 
     def at_load(self) -> Emitter:
         """Return an emitter for nodes with constant inputs only, which a session computes once."""

@@ -17,8 +17,9 @@ import onnx_graphsurgeon as gs
 
 from ..formats.block import BlockFormat, BlockTensor, round_up
 from ..graph.editor import Emitter
+from ..graph.features import OPSET_INT4
 from .base import StoredWeight
-from .operators import FLOAT, OPSET_INT4, OPSET_QUANTIZE, cast, keep_between, keep_first, reshape
+from .operators import FLOAT, OPSET_QUANTIZE, cast, keep_between, keep_first, reshape
 from .rowwise import LONGEST_SUM, RowQuantizer
 from .scales import float_scale
 from .unpack import as_int8, opset_for, shift_blocks, unpack
@@ -46,7 +47,7 @@ class Dense:
         return BlockFormat.shifted(bits, 0 if bits == self.most_bits else min(block_size, round_up(k)))
 
     def opset(self, bits: int) -> int:
-        """Return the opset of int4 codes, or of QuantizeLinear for whole bytes."""
+        """Return the opset of operators on bits, or of QuantizeLinear for whole bytes."""
         return max(OPSET_QUANTIZE, opset_for(bits))
 
     def store(self, load: Emitter, tensor: BlockTensor, name: str, by_rows: bool) -> StoredWeight:

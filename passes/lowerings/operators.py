@@ -13,10 +13,10 @@ INT64 = onnx.TensorProto.INT64
 INT8, UINT8, BOOL = onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.BOOL
 INT32 = onnx.TensorProto.INT32
 INT4, UINT4 = onnx.TensorProto.INT4, onnx.TensorProto.UINT4
-# Sub-byte types, and blockwise QuantizeLinear and DequantizeLinear.
-OPSET_INT4 = 21
 # QuantizeLinear.
 OPSET_QUANTIZE = 10
+# BitwiseAnd and BitwiseOr.
+OPSET_BITWISE = 18
 
 
 def cast(at: Emitter, x: gs.Tensor, to: int, name: str, output: gs.Variable | None = None) -> gs.Variable:

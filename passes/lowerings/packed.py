@@ -3,6 +3,11 @@
 codes uint8 [n, blocks, block bytes], block scales [n, blocks]
 x [..., k] -- MatMulNBits(accuracy_level 4) -> [..., n]
 indices [...] -- GatherBlockQuantized -> [..., k]
+
+Where that is not to be had, what is looked up is unpacked at every call:
+
+indices [...] -- Gather(codes [n, row bytes]) -- BitShift left, right -> pieces [..., k] -- Cast -- Sub(2^(bits-1))
+               -- Mul(Gather(block scales)) -> [..., k]
 """
 
 from __future__ import annotations
@@ -17,11 +22,13 @@ from ..formats.block import BlockFormat, BlockTensor
 from ..formats.planes import pack_nibbles
 from ..formats.threads import over_ranges
 from ..graph.editor import Emitter
+from ..graph.features import NOTHING, Feature, Lacks
 from .base import StoredWeight
-from .operators import keep_first, reshape
+from .operators import FLOAT, cast, keep_first, reshape, unsqueeze_last
 from .scales import expand_scales
 
-WIDTHS = (2, 4, 8)
+# Widths of MatMulNBits, with what they are where runtimes may lack them.
+WIDTHS = {2: Feature.NBITS_2, 4: None, 8: Feature.NBITS_8}
 # MatMulNBits takes powers of two; above 256 released runtimes compute wrong numbers without an error.
 SMALLEST_BLOCK, LARGEST_BLOCK = 16, 256
 # One block for a whole column is not to be had: the kernel's fastest block at 8 bits stands for it.
@@ -34,15 +41,25 @@ ACCURACY_LEVEL = 4
 
 @dataclass
 class Packed:
-    """Keep the codes packed, compute in the runtime's n-bit kernels."""
+    """Keep the codes packed, compute in the runtime's n-bit kernels.
+
+    Attributes:
+        name: packed.
+        lacks: features that the runtime does not have; without a width, weights have the next.
+    """
 
     name: str = "packed"
+    lacks: Lacks = NOTHING
     best_opset: int = 7
     _flat: dict[str, gs.Variable] = field(default_factory=dict)
 
     def format(self, bits: int, block_size: int, k: int) -> BlockFormat:
-        """Return the next width and power-of-two block size that the kernel takes, with quarter-octave scales."""
-        width = next(w for w in WIDTHS if w >= bits)
+        """Return the next width and power-of-two block size that the kernel takes, with quarter-octave scales.
+
+        Weights of more bits than there are have the most.
+        """
+        widths = [width for width, feature in WIDTHS.items() if feature not in self.lacks]
+        width = next((w for w in widths if w >= bits), widths[-1])
         block = min(max(block_size or WHOLE_COLUMN_BLOCK, SMALLEST_BLOCK), LARGEST_BLOCK)
         block = 1 << (block - 1).bit_length()
         while block > SMALLEST_BLOCK and block // 2 >= k:
@@ -90,11 +107,13 @@ class Packed:
         )
 
     def lookup(self, at: Emitter, table: StoredWeight, indices: gs.Tensor, name: str) -> gs.Variable:
-        """Write GatherBlockQuantized on the same codes, seen as [n, row bytes]."""
+        """Write GatherBlockQuantized, or what it computes, on the same codes, seen as [n, row bytes]."""
         flat = self._flat.get(table.values.name)
         if flat is None:
             flat = reshape(at.at_load(), table.values, (table.n, -1), f"{name}.codes")
             self._flat[table.values.name] = flat
+        if not at.has(Feature.GATHER_BLOCKS_2 if table.format.bits == 2 else Feature.GATHER_BLOCKS):
+            return _unpacked_rows(at, table, flat, indices, name)
         rows = at.op(
             "GatherBlockQuantized",
             flat,
@@ -110,6 +129,31 @@ class Packed:
         )
         padded = table.k % table.format.block_size
         return keep_first(at, rows, -1, table.k, f"{name}.unpadded") if padded else rows
+
+
+def _unpacked_rows(at: Emitter, table: StoredWeight, codes: gs.Tensor, indices: gs.Tensor, name: str) -> gs.Variable:
+    """Write what GatherBlockQuantized computes: [..., k]."""
+    fmt, blocks = table.format, table.format.blocks(table.k)[0]
+    pieces: gs.Tensor = at.op("Gather", codes, indices, name=f"{name}.bytes", axis=0)
+    shape = at.op("Shape", indices, name=f"{name}.shape", dtype=np.int64)
+    if fmt.bits < 8:
+        # A byte's pieces, the lowest first: what is above a piece falls out on the left, what is below on the right.
+        left = np.arange(8 - fmt.bits, -1, -fmt.bits, dtype=np.uint8)
+        pieces = unsqueeze_last(at, pieces, 1, f"{name}.pieces")
+        pieces = at.op("BitShift", pieces, at.constant(left, f"left{fmt.bits}"), name=f"{name}.high", direction="LEFT")
+        right = at.constant(np.array([8 - fmt.bits], np.uint8), f"right{fmt.bits}")
+        pieces = at.op("BitShift", pieces, right, name=f"{name}.low", direction="RIGHT")
+    in_blocks = at.constant(np.array([blocks, fmt.block_size], np.int64), f"{name}.in_blocks")
+    apart = at.op("Concat", shape, in_blocks, name=f"{name}.apart", dtype=np.int64, axis=0)
+    pieces = at.op("Reshape", cast(at, pieces, FLOAT, f"{name}.floats"), apart, name=f"{name}.blocks")
+    middle = at.constant(np.array(-fmt.low, np.float32), f"middle{fmt.bits}")
+    steps = at.op("Sub", pieces, middle, name=f"{name}.steps")
+    scale = at.op("Gather", table.scale, indices, name=f"{name}.scale", axis=0)
+    rows = at.op("Mul", steps, unsqueeze_last(at, scale, 1, f"{name}.scales"), name=f"{name}.scaled")
+    whole = at.constant(np.array([blocks * fmt.block_size], np.int64), f"{name}.whole")
+    joined = at.op("Concat", shape, whole, name=f"{name}.joined", dtype=np.int64, axis=0)
+    rows = at.op("Reshape", rows, joined, name=f"{name}.rows", dtype=np.float32)
+    return keep_first(at, rows, -1, table.k, f"{name}.unpadded") if table.k % fmt.block_size else rows
 
 
 def _pack(tensor: BlockTensor, workers: int) -> NDArray[np.uint8]:

@@ -1,7 +1,8 @@
 """Blockwise DequantizeLinear, standard operators only: for any ONNX runtime.
 
 codes int8 or int4 [k, n], block scales [blocks, n] -- DequantizeLinear(axis 0, block_size) -> float [k, n]
-codes int8 before opset 21: Cast -- Reshape [blocks, block_size, n] -- Mul(block scales) -- Reshape -> float [k, n]
+where that is not to be had, codes int8 (of 4 bits: unpacked) -- Cast -- Reshape [blocks, block_size, n]
+                               -- Mul(block scales) -- Reshape -> float [k, n]
 x [..., k] -- MatMul -> [..., n]
 indices [...] -- Gather(codes [rows, k]) -- Cast -- Mul(Gather(block scales), one a value) -> [..., k]
 """
@@ -17,9 +18,11 @@ from numpy.typing import NDArray
 from ..formats.block import BlockFormat, BlockTensor, round_up
 from ..formats.planes import pack_nibbles
 from ..graph.editor import Emitter
+from ..graph.features import OPSET_INT4, Feature
 from .base import StoredWeight
-from .operators import FLOAT, INT4, INT8, OPSET_INT4, cast, keep_first, reshape
+from .operators import FLOAT, INT4, INT8, cast, keep_first, reshape
 from .scales import expand_scales
+from .unpack import as_int8, opset_for, unpack
 
 WIDTHS = (4, 8)
 WHOLE_COLUMN_BLOCK = 128
@@ -44,8 +47,8 @@ class Qdq:
         return BlockFormat.fine(next(w for w in WIDTHS if w >= bits), min(even, round_up(k)))
 
     def opset(self, bits: int) -> int:
-        """Return the opset of int4, for codes of a byte that of operators that broadcast."""
-        return OPSET_INT4 if bits < 8 else OPSET_BROADCAST
+        """Return the opset of operators on bits, for codes of a byte that of operators that broadcast."""
+        return opset_for(bits) if bits < 8 else OPSET_BROADCAST
 
     def store(self, load: Emitter, tensor: BlockTensor, name: str, by_rows: bool) -> StoredWeight:
         """Write codes [k, n], or [n, k] when stored by rows, and the scales' expansion."""
@@ -55,10 +58,8 @@ class Qdq:
         if by_rows:
             codes, exponents, column_scale = codes.T, exponents.T, column_scale[:, None]
         fmt = tensor.format
-        values, size = _codes(load, np.ascontiguousarray(codes), fmt.bits, name)
-        if by_rows and fmt.bits == 4:
-            # Gather takes whole bytes only: the session widens the table once.
-            values = cast(load, values, INT8, f"{name}.int8")
+        # Gather takes whole bytes only: the session widens a table once.
+        values, size = _codes(load, np.ascontiguousarray(codes), fmt.bits, name, whole_bytes=by_rows)
         scale, scale_bytes = expand_scales(
             load, np.ascontiguousarray(exponents), column_scale, tensor.tensor_scale, fmt, name
         )
@@ -88,7 +89,7 @@ class Qdq:
         if name not in self._floats:
             load, axis = at.at_load(), 1 if weight.by_rows else 0
             block, pair = weight.format.block_size, (weight.values, weight.scale)
-            if load.opset < OPSET_INT4:
+            if not load.has(Feature.BLOCKWISE):
                 matrix = _product(load, weight, name)
             else:
                 matrix = load.op("DequantizeLinear", *pair, name=f"{name}.float", axis=axis, block_size=block)
@@ -113,10 +114,14 @@ def _product(load: Emitter, weight: StoredWeight, name: str) -> gs.Variable:
     return reshape(load, load.op("Mul", codes, scale, name=f"{name}.product"), whole, f"{name}.float")
 
 
-def _codes(load: Emitter, codes: NDArray[np.int8], bits: int, name: str) -> tuple[gs.Tensor, int]:
+def _codes(load: Emitter, codes: NDArray[np.int8], bits: int, name: str, whole_bytes: bool) -> tuple[gs.Tensor, int]:
     if bits == 8:
         return load.constant(codes, f"{name}.codes"), codes.nbytes
+    if not load.has(Feature.INT4_CASTS if whole_bytes else Feature.BLOCKWISE):
+        values, size = unpack(load, codes, bits, name)
+        return as_int8(load, values, bits, name), size
     flat = np.zeros(-(-codes.size // 2) * 2, np.uint8)
     flat[: codes.size] = codes.reshape(-1).view(np.uint8) & np.uint8(15)
     packed = pack_nibbles(flat)
-    return load.packed(packed, INT4, codes.shape, f"{name}.codes4"), packed.nbytes
+    stored = load.packed(packed, INT4, codes.shape, f"{name}.codes4")
+    return cast(load, stored, INT8, f"{name}.int8") if whole_bytes else stored, packed.nbytes

@@ -5,7 +5,7 @@
 
 An element errs by at most half its row's scale, max|x| / 254. Two reductions are cheaper than Abs and one, and a
 blockwise QuantizeLinear with the row as its block than Div and a scalar one: it needs opset 21, and more than one axis.
-Below, and where the number of axes is not known, Div takes its place.
+Where it is not to be had, or the number of axes is not known, Div takes its place.
 
 Where x cannot fall below a small floor (-0.17 after Gelu), few codes are kept for what is negative, the scale is finer
 by 1.75 (2 for a floor of zero) and ReduceMin is spared:
@@ -21,9 +21,10 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from ..graph.editor import Emitter
+from ..graph.features import Feature
 from ..graph.origin import Origins
 from ..graph.shapes import rank
-from .operators import OPSET_INT4, reduce_last
+from .operators import reduce_last
 
 # A row of zeros is divided by this, not by zero.
 SMALLEST_SCALE = 1e-30
@@ -75,7 +76,7 @@ class RowQuantizer:
         scale = at.op("Mul", peak, _number(at, 1 / (CODES - below), "step"), name=f"{name}.scale")
         zero_point = at.constant(np.array(below, np.uint8), "zero_point")
         # A vector has no axis of rows to give a scale each.
-        if at.opset < OPSET_INT4 or rank(x) is None:
+        if not at.has(Feature.BLOCKWISE) or rank(x) is None:
             steps = at.op("Div", x, scale, name=f"{name}.quotient")
             q = at.op("QuantizeLinear", steps, _number(at, 1, "one"), zero_point, name=f"{name}.q")
             return Rows(q, scale, zero_point)

@@ -1,6 +1,6 @@
 """Float block scales from half a byte or one each: expanded when the session is made.
 
-exponents uint4 or uint8 -- Cast -- Mul(1/steps) -- Pow(2, .) -- Mul(column scale) -> float block scales
+exponents uint4, nibbles or uint8 -- Cast -- Mul(1/steps) -- Pow(2, .) -- Mul(column scale) -> float block scales
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from ..formats.block import BlockFormat
 from ..formats.planes import pack_nibbles
 from ..graph.editor import Emitter
-from .operators import FLOAT, OPSET_INT4, UINT4, cast
+from ..graph.features import Feature
+from .operators import FLOAT, UINT4, cast
+from .unpack import opset_for, unpack_whole
 
-LARGEST_NIBBLE = 15
+NIBBLE, LARGEST_NIBBLE = 4, 15
 
 
 def expand_scales(
@@ -48,8 +50,10 @@ def float_scale(load: Emitter, column_scale: NDArray[np.floating], stored: str, 
 
 def _exponents(load: Emitter, exponents: NDArray[np.uint8], fmt: BlockFormat, name: str) -> tuple[gs.Tensor, int]:
     """Return (exponents as stored, bytes)."""
-    if fmt.max_exponent > LARGEST_NIBBLE or load.opset < OPSET_INT4:
+    if fmt.max_exponent > LARGEST_NIBBLE or load.opset < opset_for(NIBBLE):
         return load.constant(exponents, f"{name}.exponents"), exponents.nbytes
+    if not load.has(Feature.INT4_CASTS):
+        return unpack_whole(load, exponents, NIBBLE, f"{name}.shifts")
     flat = np.zeros(-(-exponents.size // 2) * 2, np.uint8)
     flat[: exponents.size] = exponents.reshape(-1)
     packed = pack_nibbles(flat)

@@ -303,7 +303,7 @@ def test_options_that_no_lowering_can_do(wrong, message):
     ("options", "opset"),
     [
         (passes.Options(bits=8, block_size=0), 10),
-        (passes.Options(), 21),
+        (passes.Options(), 18),
         (passes.Options(bits=4, lowering="packed"), 7),
     ],
 )
