@@ -111,7 +111,7 @@ class Request:
     @cached_property
     def limits(self) -> Limits:
         """What the model may be made of."""
-        return limits_of(self.runtime or self._target.runtime)
+        return limits_of(self._target.runtime if self.runtime is None else self.runtime)
 
     def options(self, model: onnx.ModelProto) -> tuple[Options, list[str]]:
         """Return the options for a model, and a sentence for each that differs from what was asked for."""

@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,20 @@ from bct_onnx import compress
 from bct_onnx.errors import BctError
 
 HERE = Path(__file__).parent
-# What is made: target, preset, and the release it is made for.
-FORMS: dict[str, dict[str, Any]] = {
-    **{preset: {"preset": preset} for preset in ("fast", "balanced", "small", "portable")},
-    **{f"{preset}, runtime 1.20": {"preset": preset, "runtime": "1.20"} for preset in ("fast", "balanced", "small")},
-    **{f"{preset}, web": {"preset": preset, "target_runtime": "web"} for preset in ("fast", "balanced", "small")},
-    **{f"{preset}, openvino": {"preset": preset, "target_runtime": "openvino"} for preset in ("fast", "small")},
-    "packed, 4 bits": {"preset": "small", "lowering": "packed"},
-}
+PRESETS = ("fast", "balanced", "small")
+
+
+def forms_of(presets: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return what is made, by name: options of `compress`."""
+    wishes: dict[str, dict[str, Any]] = {
+        "": {},
+        ", runtime 1.20": {"runtime": "1.20"},
+        ", web": {"target_runtime": "web"},
+        ", openvino": {"target_runtime": "openvino"},
+    }
+    forms = {f"{preset}{what}": {"preset": preset, **wish} for what, wish in wishes.items() for preset in presets}
+    packed = {f"{preset}, packed": {"preset": preset, "lowering": "packed"} for preset in presets if preset == "small"}
+    return {**forms, "portable": {"preset": "portable"}, **packed}
 
 
 @dataclass(frozen=True)
@@ -61,10 +68,10 @@ def run(command: list[str], folder: Path | None, shape: tuple[int, int, int], pa
     return [Found(**found[str(path)]) for path in paths]
 
 
-def make(source: Path, folder: Path) -> dict[str, Path]:
+def make(source: Path, folder: Path, presets: Iterable[str]) -> dict[str, Path]:
     """Return the float model and the compressed ones by form, largest part of the work."""
     models = {"float": source.absolute()}
-    for form, wishes in FORMS.items():
+    for form, wishes in forms_of(presets).items():
         target = folder / f"{form.replace(', ', '-').replace(' ', '-')}.onnx"
         if not target.exists():
             compress(source, target, **wishes)
@@ -74,6 +81,7 @@ def make(source: Path, folder: Path) -> dict[str, Path]:
 
 @click.command()
 @click.argument("source", metavar="MODEL.onnx", type=click.Path(exists=True, path_type=Path))
+@click.option("--preset", "presets", multiple=True, default=PRESETS, show_default=True)
 @click.option("--rows", default=1, show_default=True)
 @click.option("--tokens", default=128, show_default=True)
 @click.option("--rounds", default=11, show_default=True)
@@ -81,7 +89,14 @@ def make(source: Path, folder: Path) -> dict[str, Path]:
 @click.option("--node", type=click.Path(exists=True, path_type=Path), help="A folder with node_modules.")
 @click.option("--models", type=click.Path(path_type=Path), help="A folder that keeps the models; made where needed.")
 def main(
-    source: Path, rows: int, tokens: int, rounds: int, openvino: Path | None, node: Path | None, models: Path | None
+    source: Path,
+    presets: tuple[str, ...],
+    rows: int,
+    tokens: int,
+    rounds: int,
+    openvino: Path | None,
+    node: Path | None,
+    models: Path | None,
 ) -> None:
     """Run MODEL.onnx, compressed for every target, in every runtime that is here."""
     console = Console(width=None if sys.stdout.isatty() else 160)
@@ -89,7 +104,7 @@ def main(
         folder = (models or Path(scratch)).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            made = make(source, folder)
+            made = make(source, folder, presets)
             paths = list(made.values())
             found = {
                 name: run(command, where, (rows, tokens, rounds), paths)

@@ -46,3 +46,15 @@ def test_tables_and_products(tmp_path, width, opset, bits):
     (found,) = openvino_answers(tmp_path / "out.onnx", {"ids": ids})
     # OpenVINO may quantize activations in groups to a byte.
     assert np.linalg.norm(found - expected) < 0.02 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("preset", ["fast", "small"])
+def test_the_target_of_that_name(tmp_path, preset):
+    weights = {"table": random(ROWS, 64), "w": random(64, 96, seed=1), "v": random(96, 64, seed=2)}
+    vectors = {"scale": np.ones(64, np.float32), "bias": random(64, seed=3), "c": random(96, seed=4)}
+    onnx.save(model(TEXT, 17, 8, **weights, **vectors), tmp_path / "in.onnx")
+    compress(tmp_path / "in.onnx", tmp_path / "out.onnx", preset=preset, target_runtime="openvino")
+    ids = np.random.default_rng(5).integers(0, ROWS, (2, LONG))
+    (expected,) = run(tmp_path / "out.onnx", optimize=False, ids=ids)
+    (found,) = openvino_answers(tmp_path / "out.onnx", {"ids": ids})
+    assert np.linalg.norm(found - expected) < 0.02 * np.linalg.norm(expected)

@@ -49,7 +49,7 @@ def not_later(release: str, runtime: str) -> bool:
     return RELEASES.index(release) <= RELEASES.index(runtime)
 
 
-@pytest.mark.parametrize(("preset", "runtime"), product(PRESETS, RUNTIMES))
+@pytest.mark.parametrize(("preset", "runtime"), list(product(PRESETS, RUNTIMES)))
 @pytest.mark.parametrize("text", [ENCODER, DECODER], ids=["encoder", "decoder"])
 def test_nothing_is_newer_and_the_answers_are_near(tmp_path, text, preset, runtime):
     source, target = save(tmp_path, text), tmp_path / "out.onnx"

@@ -114,6 +114,24 @@ def test_transformers_js(write, tmp_path):
     }
 
 
+def test_a_release_and_a_target_go_for_every_model(write, tmp_path):
+    source = write("encoder_model.onnx", "decoder_model.onnx")
+    made = compress_folder(
+        source, tmp_path / "out", preset="small", runtime="1.20", target_runtime="openvino", layout="keep"
+    )
+    manifest = manifest_of(tmp_path / "out")
+    said = {(entry["runtime"], entry["target"], entry["options"]["lowering"]) for entry in manifest["models"].values()}
+    assert said == {("1.20.1", "openvino", "qdq")}
+    assert manifest["min_onnxruntime"] == made.min_onnxruntime <= "1.20.1"
+    for wrong, message in (
+        ({"runtime": "1.2"}, "older than 1.17.3"),
+        ({"preset": "paper", "target_runtime": "web"}, "'paper' has no form for target 'web'"),
+    ):
+        with pytest.raises(BctError, match=message):
+            compress_folder(source, tmp_path / "refused", **wrong)
+    assert not (tmp_path / "refused").exists()
+
+
 def test_external_data_comes_along(write, tmp_path):
     folder = write("encoder_model.onnx")
     compress_folder(folder, tmp_path / "out", preset="fast", external_data="always", verify=False)
