@@ -2,7 +2,7 @@
 // node run_turns.mjs node|chromium ROWS TOKENS ROUNDS MODEL.onnx...
 // from a folder with onnxruntime-web, and for Chromium puppeteer-core, in its node_modules.
 
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import { basename, dirname, join } from "node:path";
@@ -77,6 +77,7 @@ async function inChromium() {
     const name = request.url.slice(1);
     if (!name) return response.setHeader("Content-Type", "text/html").end("<!doctype html>");
     const path = /^\d+$/.test(name) ? paths[+name] : join(dirname(script), basename(name));
+    if (!existsSync(path)) return response.writeHead(404).end();
     response.setHeader("Content-Type", types[path.slice(path.lastIndexOf("."))] ?? "application/octet-stream");
     response.end(readFileSync(path));
   }).listen(0, "127.0.0.1");
