@@ -29,8 +29,8 @@ class Target:
 BITS = frozenset({"fast", "balanced", "small"})
 TARGETS = {
     "onnxruntime": Target(BITS | {"portable", "paper"}),
-    # WebAssembly has no fast kernel of MatMulNBits.
-    "web": Target(BITS, "dense", "dense", "1.22"),
+    # WebAssembly has no fast kernel of MatMulNBits. Transformers.js 3 brings onnxruntime-node 1.21 and -web 1.22.
+    "web": Target(BITS, "dense", "dense", "1.21"),
     "openvino": Target(BITS | {"portable"}, "qdq", "qdq", domains=STANDARD),
 }
 DEFAULT_TARGET = "onnxruntime"

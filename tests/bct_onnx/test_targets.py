@@ -59,7 +59,7 @@ def test_targets_name_what_there_is(name, target):
 
 
 def test_a_target_has_a_release_that_another_may_take_the_place_of():
-    assert Request("fast", target="web").limits.release == "1.22.1"
+    assert Request("fast", target="web").limits.release == "1.21.1"
     assert Request("fast", target="web", runtime="1.24").limits.release == "1.24.4"
     assert Request("fast").limits.release is None
 
