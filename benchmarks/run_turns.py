@@ -46,17 +46,19 @@ def main() -> None:
     found: dict[str, dict[str, Any]] = {}
     runs: dict[str, Callable[[], Any]] = {}
     times: dict[str, list[float]] = {}
+    answers: dict[str, Any] = {}
     for path in paths:
         begin = time.perf_counter()
         try:
             names, run = {"onnxruntime": with_onnxruntime, "openvino": with_openvino}[runtime](path)
+            load = 1e3 * (time.perf_counter() - begin)
+            answers[path] = run({name: feeds[name] for name in names})
         except Exception as error:  # whatever a runtime raises is a result
             found[path] = {"trouble": str(error).splitlines()[0]}
             continue
-        found[path] = {"load": 1e3 * (time.perf_counter() - begin)}
+        found[path] = {"load": load}
         runs[path] = lambda run=run, names=names: run({name: feeds[name] for name in names})  # type: ignore[misc]
         times[path] = []
-    answers = {path: run() for path, run in runs.items()}
     for _ in range(int(rounds)):
         for path, run in runs.items():
             begin = time.perf_counter()
