@@ -84,6 +84,7 @@ def compress_folder(
         models = _compress_all(plan, folder, stage.path, options, tell)
         _copy(plan, stage.path)
         plan, end_to_end, notes = _try_task(plan, folder, stage.path, given, tell, options.get("verify", True))
+        notes += _not_for_the_web(plan, models)
         tell("listing operators", 0, 0)
         operators = find_operators([stage.path / name for name in models], stage.path.parent)
         if operators is None:
@@ -95,6 +96,13 @@ def compress_folder(
         write_manifest(package, stage.path)
         _put_in_place(stage)
     return package
+
+
+def _not_for_the_web(plan: Plan, models: Mapping[str, ModelRecord]) -> list[str]:
+    """Return what to do where a browser will not load models: Transformers.js's WebAssembly has no types of 4 bits."""
+    if plan.layout != "transformers.js" or not any(record.types & {"int4", "uint4"} for record in models.values()):
+        return []
+    return ["the models have codes of type int4, which Transformers.js does not load in a browser: --target web"]
 
 
 def _examples(given: str | Path | None, data: str | Path | None) -> Path | None:
