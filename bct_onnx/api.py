@@ -37,7 +37,7 @@ def compress(
     operators: Sequence[str] | None = None,
     activations: str | None = None,
     runtime: str | None = None,
-    target_runtime: str = DEFAULT_TARGET,
+    target_runtime: str | None = None,
     verify: bool = True,
     feeds: str | Path | None = None,
     data: str | Path | None = None,
@@ -67,7 +67,8 @@ def compress(
         activations: code type of intermediate results, int8, int4 or float8e4m3, instead of the preset's.
         runtime: the oldest ONNX Runtime that must run `target`, such as "1.20" or "1.20.1": opset and forms follow, and
             the notes say what that costs.
-        target_runtime: where it runs, onnxruntime, web or openvino: the preset's bits in the forms that are fast there.
+        target_runtime: where it runs, onnxruntime (None), web or openvino: the preset's bits in the forms that are fast
+            there.
         verify: compare both models in ONNX Runtime before `target` appears; without, it is loaded only. What memory
             does not allow is not done and said in the notes.
         feeds: an .npz file to compare on, instead of feeds made from the model's inputs; codes of fewer than 8 bits are
@@ -92,7 +93,8 @@ def compress(
         VerificationError: the compressed model does not answer like the input model.
     """
     chosen = None if operators is None else tuple(operators)
-    request = Request(preset, bits, block_size, lowering, tuple(keep), chosen, activations, runtime, target_runtime)
+    where = target_runtime or DEFAULT_TARGET
+    request = Request(preset, bits, block_size, lowering, tuple(keep), chosen, activations, runtime, where)
     goal = goal_for(request, verify, (max_drop, target_ratio, target_bytes), search_seconds)
     request = replace(request, searched=goal is not None)
     if feeds is not None and data is not None:
@@ -131,7 +133,7 @@ def compress(
         output=OutputRecord(target, written.bytes, written.sha256, written.opset, written.ir_version, oldest),
         preset=preset,
         runtime=request.limits.release,
-        target=target_runtime,
+        target=where,
         options=result.options,
         notes=(*notes, *([means.note] if means.note and verify else [])),
         passes=result.passes,

@@ -102,10 +102,9 @@ PARAMETERS = (
         "--target",
         "target_runtime",
         type=click.Choice(list(TARGETS)),
-        default=DEFAULT_TARGET,
-        show_default=True,
         help="Where OUT runs: the preset's bits in the forms that are fast there. web: onnxruntime-web and"
-        " Transformers.js. openvino: standard operators only.",
+        " Transformers.js. openvino: standard operators only."
+        f"  [default: {DEFAULT_TARGET}; web with --layout transformers.js]",
     ),
     click.option(
         "--feeds", type=click.Path(path_type=Path), metavar="FILE.npz", help="Inputs to verify on, and to fit codes to."

@@ -22,7 +22,7 @@ from .contents import CONFIG, OPERATORS_CONFIG, look, read_json
 from .export import download, export, exporter_is_installed, find_task
 from .manifest import ModelRecord, Package, write_manifest
 from .operators import element_types, find_operators
-from .plan import JS_DTYPE, Plan, Step, check_folders, make_plan, request_for, with_models
+from .plan import JS_DTYPE, Plan, Step, check_folders, for_layout, make_plan, request_for, with_models
 from .probe import probe_of, write_probe
 from .tasks import EndToEnd, compare_tasks
 
@@ -62,7 +62,7 @@ def compress_folder(
     """
     tell = progress or (lambda *_: None)
     for name in (preset, *(name for _, name in preset_for)):
-        request_for(name, options)
+        request_for(name, for_layout(layout, name, options))
     folder, given = Path(source), _examples(examples, options.get("data"))
     if given is not None and not given.exists():
         raise BctError(f"{given}: is not there; name a text file or a folder of pictures or sounds as examples")
@@ -164,7 +164,8 @@ def _compress(
     target = folder / step.target
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        report = compress(source, target, preset=step.preset, progress=progress, **options)
+        asked = for_layout(plan.layout, step.preset, options)
+        report = compress(source, target, preset=step.preset, progress=progress, **asked)
     except BctError as error:
         raise type(error)(f"{step.source}: {error}") from error
     progress("measuring memory", 0, 0)

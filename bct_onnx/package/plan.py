@@ -14,7 +14,7 @@ from bct_onnx.api import goal_for
 from bct_onnx.errors import BctError
 from bct_onnx.presets import DEFAULT_PRESET, PRESETS, Request
 from bct_onnx.search import DEFAULT_SECONDS, Goal
-from bct_onnx.targets import DEFAULT_TARGET
+from bct_onnx.targets import DEFAULT_TARGET, TARGETS
 
 from .contents import CONFIG, GENAI_CONFIG, MANIFEST, Contents, look, read_json
 from .export import find_task
@@ -117,11 +117,21 @@ def request_for(preset: str, options: Mapping[str, Any]) -> tuple[Request, Goal 
     """Return what options of `compress` make of a preset; raises BctError where they do not go together."""
     asked: dict[str, Any] = {name: options[name] for name in _OF_REQUEST if options.get(name) is not None}
     lists = {name: tuple(value) for name, value in asked.items() if isinstance(value, list)}
-    request = Request(preset, **{**asked, **lists}, target=options.get("target_runtime", DEFAULT_TARGET))
+    request = Request(preset, **{**asked, **lists}, target=options.get("target_runtime") or DEFAULT_TARGET)
     goals = [options.get(name) for name in _GOALS]
     return request, goal_for(
         request, options.get("verify", True), goals, options.get("search_seconds", DEFAULT_SECONDS)
     )
+
+
+def for_layout(layout: str, preset: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options with the target that a layout asks for, unless they name one, or other forms than it has.
+
+    The WebAssembly that Transformers.js loads in a browser knows no types of 4 bits, and is slow at packed weights.
+    """
+    free = options.get("lowering", "auto") == "auto" and preset in TARGETS["web"].presets
+    asked = options.get("target_runtime") or ("web" if layout == "transformers.js" and free else DEFAULT_TARGET)
+    return {**options, "target_runtime": asked}
 
 
 def plan_of_file(source: Path, target: Path, preset: str) -> Plan:

@@ -16,7 +16,7 @@ from bct_onnx.table import size
 
 from .card import models_table
 from .manifest import Package
-from .plan import Plan, Step, request_for
+from .plan import Plan, Step, for_layout, request_for
 
 
 def show_package(package: Package) -> None:
@@ -47,7 +47,7 @@ def show_plan(plan: Plan, **options: Any) -> None:
 
     Raises BctError for options that do not go together.
     """
-    request_for(options["preset"], options)
+    request_for(options["preset"], for_layout(plan.layout, options["preset"], options))
     parts: list[Any] = [Text(f"from {plan.source} to {plan.target}; nothing is written")]
     if plan.exported:
         parts.append(Text(f"first exported for {plan.task or 'the task that the hub names'}"))
@@ -58,7 +58,7 @@ def show_plan(plan: Plan, **options: Any) -> None:
     models.add_column("before", justify="right")
     models.add_column("codes", overflow="fold")
     for step in plan.steps:
-        what = _codes(Path(plan.source) / step.source, step, options)
+        what = _codes(Path(plan.source) / step.source, step, for_layout(plan.layout, step.preset, options))
         models.add_row(escape(str(step.source)), escape(str(step.target)), step.preset, size(step.bytes), what)
     if plan.steps:
         parts.append(models)

@@ -115,13 +115,15 @@ def test_transformers_js(write, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("preset", "target", "said"), [("small", "onnxruntime", 1), ("small", "web", 0), ("fast", "onnxruntime", 0)]
+    ("preset", "target", "said"),
+    [("small", "onnxruntime", 1), ("small", "web", 0), ("small", None, 0), ("fast", "onnxruntime", 0)],
 )
 def test_what_a_browser_does_not_load_is_said(write, tmp_path, preset, target, said):
     made = compress_folder(
         write("model.onnx"), tmp_path / "out", preset=preset, target_runtime=target, layout="transformers.js"
     )
     assert sum("--target web" in note for note in made.notes) == said
+    assert {record.report.target for record in made.models.values()} == {target or "web"}
 
 
 def test_a_release_and_a_target_go_for_every_model(write, tmp_path):
