@@ -7,12 +7,11 @@ import onnx
 from .files.importer import OVERRIDABLE_IR
 from .files.native import NativeError, convert, inline
 from .files.order import nodes_of
+from .meanings import keep_meaning, mend_resize
 
 # Where operators hide that the converter does not know, such as LayerNormalization before opset 17, which ONNX
 # Runtime runs all the same.
 _HIDDEN = "bct.hidden"
-# Newest opset whose Resize and Upsample divide a pixel's place by the scale, and nothing else.
-LAST_ASYMMETRIC = 10
 
 
 class ConversionError(Exception):
@@ -44,6 +43,8 @@ def raise_opset(model: onnx.ModelProto, target: int) -> onnx.ModelProto:
             _drop_defaults(skeleton.graph)
             # The converter looks for an older file's initializers among its inputs.
             skeleton.ir_version = OVERRIDABLE_IR
+        if changed := keep_meaning(skeleton, opset_of(model)):
+            raise ConversionError(changed)
         inputs = {value.name for value in skeleton.graph.input}
         weights = _take_weights(skeleton.graph)
         _hide(skeleton)
@@ -53,7 +54,8 @@ def raise_opset(model: onnx.ModelProto, target: int) -> onnx.ModelProto:
     for node in nodes_of(converted.graph):
         if node.domain == _HIDDEN:
             node.domain = ""
-    _mend_resize(converted.graph, opset_of(model))
+    if changed := mend_resize(converted.graph, opset_of(model)):
+        raise ConversionError(changed)
     _give_weights_back(converted.graph, weights, inputs)
     return _with_header(model, converted, target)
 
@@ -74,17 +76,6 @@ def with_ir_version(model: onnx.ModelProto, newest: int) -> onnx.ModelProto:
     result.CopyFrom(model)
     result.ir_version = newest
     return result
-
-
-def _mend_resize(graph: onnx.GraphProto, before: int) -> None:
-    """Let Resize, and what was Upsample, place pixels as before opset 11; the converter leaves that to defaults."""
-    if before > LAST_ASYMMETRIC:
-        return
-    for node in nodes_of(graph):
-        if node.op_type == "Resize" and not node.domain:
-            named = {attribute.name for attribute in node.attribute}
-            old = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-            node.attribute.extend(onnx.helper.make_attribute(k, v) for k, v in old.items() if k not in named)
 
 
 def _restore_interface(graph: onnx.GraphProto, before: onnx.GraphProto) -> None:

@@ -31,12 +31,18 @@ def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
         yield from attribute.graphs
 
 
+def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """Yield a graph and the bodies in it."""
+    yield graph
+    for node in graph.node:
+        for body in bodies(node):
+            yield from graphs_of(body)
+
+
 def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     """Yield the nodes of a graph and of the bodies in them."""
-    for node in graph.node:
-        yield node
-        for body in bodies(node):
-            yield from nodes_of(body)
+    for each in graphs_of(graph):
+        yield from each.node
 
 
 def _sort(graph: Any) -> set[str]:
