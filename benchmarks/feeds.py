@@ -1,7 +1,11 @@
-"""Feeds from every n-th picture, and the score on all others: `python -m benchmarks.feeds make|score DATA ...`."""
+"""Feeds from every n-th picture, and the score on all others; feeds from text.
+
+python -m benchmarks.feeds make|score|text DATA ...
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,7 @@ from bct_onnx.evaluate import Preprocess, evaluate_images
 from bct_onnx.evaluate.images import pixels, read_pictures
 from bct_onnx.evaluate.session import Model
 from bct_onnx.evaluate.table import table
+from bct_onnx.evaluate.tokens import read_encoder
 
 
 def chosen(every: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -42,7 +47,7 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.group()
 def main() -> None:
-    """Make feeds of every n-th picture, or score models on the pictures that are none."""
+    """Make feeds of every n-th picture, score models on the pictures that are none, or make feeds of text."""
 
 
 @main.command()
@@ -69,6 +74,23 @@ def score(data: Path, models: tuple[Path, ...], *, every: int, count: int, mean:
     left_out = chosen(every, count).tolist()
     evaluation = evaluate_images(data, models, preprocess=Preprocess(mean, std), left_out=left_out)
     Console(width=120).print(table(evaluation))
+
+
+@main.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("tokenizer", type=click.Path(path_type=Path))
+@click.argument("target", metavar="FEEDS.npz", type=click.Path(path_type=Path))
+@click.option("--batch", default=4, show_default=True, type=click.IntRange(min=1), help="Texts in a feed.")
+@click.option("--count", default=16, show_default=True, type=click.IntRange(min=1), help="Texts in all.")
+@click.option("--width", default=64, show_default=True, type=click.IntRange(min=1), help="Tokens of a text.")
+def text(data: Path, model: Path, tokenizer: Path, target: Path, *, batch: int, count: int, width: int) -> None:
+    """Write the first tokens of the long lines of DATA, for a language MODEL that takes tokens and nothing else."""
+    encoder, name = read_encoder(tokenizer), Model(model, threads=2).inputs[0].name
+    begin = [] if encoder.begin is None else [encoder.begin]
+    lines = ((begin + encoder.encode(line.strip()))[:width] for line in data.read_text("utf-8").splitlines())
+    rows = np.array(list(itertools.islice((line for line in lines if len(line) == width), count)), np.int64)
+    np.savez(target, **{f"{name}.{i}": rows[start : start + batch] for i, start in enumerate(range(0, count, batch))})  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Compress a folder of models by many exporters and print how each ends: `python -m benchmarks.zoo FOLDER`."""
+"""Compress a folder of models by many exporters and print how each ends: `python -m benchmarks.zoo [FOLDER]`."""
 
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 from collections import Counter
@@ -15,6 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bct_onnx.many import Job, jobs, run
+
+ZOO = Path(os.environ.get("BCT_DATA", Path(__file__).parents[2] / "shared" / "data")) / "zoo"
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,12 @@ def measure(job: Job, preset: str) -> Row:
 
 
 @click.command()
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("folder", default=ZOO, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--preset", "presets", multiple=True, default=["balanced", "small"], show_default=True)
 @click.option("--workers", default=2, show_default=True)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all rows there.")
 def main(folder: Path, presets: list[str], workers: int, json_path: Path | None) -> None:
-    """Compress every model of FOLDER under each preset."""
+    """Compress every model of FOLDER (default: the zoo in BCT_DATA) under each preset."""
     console, rows = Console(width=200), []
     for preset in presets:
         with tempfile.TemporaryDirectory() as out, ThreadPoolExecutor(workers) as pool:
