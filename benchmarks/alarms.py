@@ -83,9 +83,10 @@ def measured(model: Path, data: Path, processor: Path | None = None, *, presets:
 
 def verdict(exit_code: int, bound: float, real: float) -> str:
     """Return what is to be thought of an exit code, given the error on real inputs."""
+    keeps = real <= bound
     if exit_code:
-        return "right" if real > bound else "false alarm"
-    return "miss" if real > bound else "right"
+        return "false alarm" if keeps else "right"
+    return "right" if keeps else "miss"
 
 
 def _row(model: Path, preset: str, made: Reference, real: Reference) -> Row:

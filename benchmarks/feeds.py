@@ -5,7 +5,6 @@ python -m benchmarks.feeds make|score|text DATA ...
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,9 +87,10 @@ def text(data: Path, model: Path, tokenizer: Path, target: Path, *, batch: int, 
     """Write the first tokens of the long lines of DATA, for a language MODEL that takes tokens and nothing else."""
     encoder, name = read_encoder(tokenizer), Model(model, threads=2).inputs[0].name
     begin = [] if encoder.begin is None else [encoder.begin]
-    lines = ((begin + encoder.encode(line.strip()))[:width] for line in data.read_text("utf-8").splitlines())
-    rows = np.array(list(itertools.islice((line for line in lines if len(line) == width), count)), np.int64)
-    np.savez(target, **{f"{name}.{i}": rows[start : start + batch] for i, start in enumerate(range(0, count, batch))})  # type: ignore[arg-type]
+    lines = [(begin + encoder.encode(line.strip()))[:width] for line in data.read_text("utf-8").splitlines()]
+    rows = [line for line in lines if len(line) == width][:count]
+    groups = [np.array(rows[start : start + batch], np.int64) for start in range(0, len(rows), batch)]
+    np.savez(target, **{f"{name}.{i}": group for i, group in enumerate(groups)})  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":
