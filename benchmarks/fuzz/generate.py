@@ -1,4 +1,4 @@
-"""Random small transformer-like models that ONNX Runtime runs: widths, operators, types and opsets by chance."""
+"""Random small transformer-like models that ONNX Runtime runs: widths, parts, types and opsets by chance."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from .rare import PARTS
+
 Array = NDArray[Any]
 WIDTHS = (8, 12, 24, 32, 40, 64, 72, 96, 128)
 OPSETS = (11, 12, 13, 14, 15, 17, 18, 20, 21, 22)
+# Oldest file format with sparse initializers.
+MIN_IR = 6
 
 
 class Builder:
@@ -25,6 +29,7 @@ class Builder:
         self.dtype = np.float16 if rng.random() < 0.15 else np.float32
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
+        self.sparse: list[onnx.SparseTensorProto] = []
         self.weights: list[tuple[str, tuple[int, int]]] = []
         self.count = 0
 
@@ -96,11 +101,11 @@ class Builder:
         root = self.op("Sqrt", self.op("Add", variance, self.scalar(1e-3)))
         return self.op("Add", self.op("Mul", self.op("Div", centred, root), scale), bias)
 
-    def mean(self, x: str) -> str:
-        """Write the mean over the last axis, whose axes are an attribute or an input by version."""
+    def mean(self, x: str, axis: int = -1) -> str:
+        """Write the mean over an axis, the last one if not told, which is an attribute or an input by version."""
         if self.opset < 18:
-            return self.op("ReduceMean", x, axes=[-1], keepdims=1)
-        return self.op("ReduceMean", x, self.constant(np.array([-1], np.int64)), keepdims=1)
+            return self.op("ReduceMean", x, axes=[axis], keepdims=1)
+        return self.op("ReduceMean", x, self.constant(np.array([axis], np.int64)), keepdims=1)
 
     def activation(self, x: str) -> str:
         """Write a GELU in one of its forms, or another activation."""
@@ -167,6 +172,11 @@ class Builder:
         condition = self.constant(np.array(bool(self.rng.integers(2))))
         return self.op("If", condition, then_branch=bodies[0], else_branch=bodies[1])
 
+    def rare(self, x: str, width: int) -> str:
+        """Write a part that few models have."""
+        known = [part for part, opset in PARTS.items() if opset <= self.opset]
+        return known[int(self.rng.integers(len(known)))](self, x, width)
+
     def finish(self, x: str) -> list[str]:
         """Call x `output`, as it is or through Identity; return all outputs, now and then a tensor before it, too."""
         inner = [
@@ -194,9 +204,9 @@ def model(seed: int) -> onnx.ModelProto:
     else:
         x = "states"
         inputs = [helper.make_tensor_value_info(x, kind, ["batch", "length", width])]
-    parts: list[Callable[[str, int], str]] = [b.attention, b.feed_forward, b.norm, b.branch, b.post_norm]
+    parts: list[Callable[[str, int], str]] = [b.attention, b.feed_forward, b.norm, b.branch, b.post_norm, b.rare]
     for _ in range(int(rng.integers(1, 6))):
-        part = parts[int(rng.choice(len(parts), p=[0.25, 0.25, 0.15, 0.1, 0.25]))]
+        part = parts[int(rng.choice(len(parts), p=[0.2, 0.2, 0.1, 0.1, 0.2, 0.2]))]
         y = part(x, width)
         x = b.op("Add", x, y) if rng.random() < 0.6 else y
     if table is not None and rng.random() < 0.5:
@@ -204,6 +214,6 @@ def model(seed: int) -> onnx.ModelProto:
     elif rng.random() < 0.6:
         x = b.head(x, width)
     outputs = [helper.make_tensor_value_info(name, kind, None) for name in b.finish(x)]
-    graph = helper.make_graph(b.nodes, f"seed {seed}", inputs, outputs, b.constants)
-    imports = [helper.make_opsetid("", b.opset)]
-    return helper.make_model(graph, opset_imports=imports, ir_version=helper.find_min_ir_version_for(imports))
+    graph = helper.make_graph(b.nodes, f"seed {seed}", inputs, outputs, b.constants, sparse_initializer=b.sparse)
+    imports = [helper.make_opsetid("", b.opset), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(graph, opset_imports=imports, ir_version=max(MIN_IR, helper.find_min_ir_version_for(imports, True)))

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks import alarms, feeds
-from tests.helpers import K, MLP, model, random
+from tests.helpers import MLP, K, model, random
 
 
 @pytest.mark.parametrize(
