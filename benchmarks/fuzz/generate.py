@@ -216,4 +216,5 @@ def model(seed: int) -> onnx.ModelProto:
     outputs = [helper.make_tensor_value_info(name, kind, None) for name in b.finish(x)]
     graph = helper.make_graph(b.nodes, f"seed {seed}", inputs, outputs, b.constants, sparse_initializer=b.sparse)
     imports = [helper.make_opsetid("", b.opset), helper.make_opsetid("com.microsoft", 1)]
-    return helper.make_model(graph, opset_imports=imports, ir_version=max(MIN_IR, helper.find_min_ir_version_for(imports, True)))
+    version = max(MIN_IR, helper.find_min_ir_version_for(imports, ignore_unknown=True))
+    return helper.make_model(graph, opset_imports=imports, ir_version=version)
