@@ -94,10 +94,10 @@ def values_of(model: ModelProto, folder: Path) -> Values:
 
 def _plausible(run: Run, plan: Plan, feed: Feed, answer: Outputs) -> tuple[Feed, Outputs, str]:
     """Return the feed of a language model with text and caches of its own, and its answer; others as they are."""
-    decoder = decoder_of(run, plan, feed, answer)
-    if decoder is None:
-        return feed, answer, kind_of(feed)
     try:
+        decoder = decoder_of(run, plan, feed, answer)
+        if decoder is None:
+            return feed, answer, kind_of(feed)
         better, kind = decoder.plausible(feed, np.random.default_rng((*plan.seed, 1)))
         return better, run(better), kind
     except OrtError:

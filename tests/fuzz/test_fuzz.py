@@ -1,6 +1,6 @@
 """A slice of the fuzz campaign: `python -m benchmarks.fuzz` runs all of it."""
 
-import time
+import math
 
 import pytest
 
@@ -11,8 +11,8 @@ from benchmarks.fuzz.campaign import campaign, generated, run
 
 def test_the_slice_ends_well() -> None:
     models = sorted((ROOT / "models" / "fixtures").glob("*.onnx"))
-    endings = list(campaign(cases(12, 48, 77, models), time.monotonic() + 15))
-    assert len(endings) > 10
+    endings = list(campaign(cases(5, 20, 77, models), math.inf))
+    assert len(endings) == 25
     assert [ending for ending in endings if not ending.good] == []
 
 
