@@ -112,6 +112,8 @@ class Attempt:
         if self.reference is None or self.means.thrift is not Thrift.NONE or self.reference.seeded:
             return
         self.progress("comparing with the raised opset", 0, 0)
+        # What an attempt at another opset may have left.
+        self._remove()
         try:
             files.write(model.graph(), model, self.path, external_data=self.external_data)
             session = Session(self.path)

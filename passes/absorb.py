@@ -28,6 +28,8 @@ from .report import Skip
 # A weight takes a bias in where it changes by at most this part of its length, whose square is the quantization noise
 # that it adds, and no column by more than this part of its peak.
 LARGEST_CHANGE, LARGEST_RISE = 0.1, 0.25
+# Squares of larger weights, or of what is no number, do not add up in float32.
+LARGEST_WEIGHT = 2.0**50
 # The constant added to a normalization's bias, as a part of its scale: rows have peaks of three to ten times that.
 SHIFT = 0.1
 
@@ -81,9 +83,12 @@ class Absorbed:
     def _fits(self, reader: Reader) -> bool:
         # In half precision the sum of squares would overflow.
         matrix = reader.linear.matrix().astype(np.float32, copy=False)
+        peak = np.abs(matrix).max(axis=0)
+        if not np.all(peak < LARGEST_WEIGHT):
+            return False
         change = self.change(reader, matrix)
         small = np.linalg.norm(change) <= LARGEST_CHANGE * np.linalg.norm(matrix)
-        return bool(small and np.all(np.abs(change).max(axis=0) <= LARGEST_RISE * np.abs(matrix).max(axis=0)))
+        return bool(small and np.all(np.abs(change).max(axis=0) <= LARGEST_RISE * peak))
 
 
 def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite[Absorbed] | None:

@@ -64,18 +64,21 @@ class Biased:
 
 
 def biased_product(node: gs.Node, context: Context) -> Biased | None:
-    """Return a product with a constant weight and a constant bias."""
+    """Return a product with a constant weight and a constant bias of numbers."""
     linear = match_linear(node)
     if not isinstance(linear, Linear) or linear.batch or linear.transpose_x or context.kept(node):
         return None
     if node.op == "Gemm":
         vector = None if linear.bias is None else as_vector(linear.bias, linear.n)
-        whole = vector is not None and linear.beta == 1
-        return Biased(linear, vector, node, BIAS_OF_GEMM, node.inputs[2]) if vector is not None and whole else None
+        if vector is None or linear.beta != 1 or not np.isfinite(vector).all():
+            return None
+        return Biased(linear, vector, node, BIAS_OF_GEMM, node.inputs[2])
     added = None if context.is_output(node.outputs[0]) else added_bias(linear)
     if added is None or context.kept(added[1]):
         return None
     vector, add = added
+    if not np.isfinite(vector).all():
+        return None
     index = 1 if add.inputs[0] is node.outputs[0] else 0
     return Biased(linear, vector, add, index, add.inputs[index])
 

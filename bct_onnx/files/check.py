@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import onnx
 
-from .order import bodies
+from . import native
+from .order import graphs_of
 
 
 def refusal(model: onnx.ModelProto) -> str | None:
@@ -16,7 +17,7 @@ def refusal(model: onnx.ModelProto) -> str | None:
     """
     known = onnx.ModelProto()
     known.CopyFrom(model)
-    for graph in list(_graphs(known.graph)):
+    for graph in list(graphs_of(known.graph)):
         kept = []
         for tensor in graph.initializer:
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
@@ -30,23 +31,15 @@ def refusal(model: onnx.ModelProto) -> str | None:
     if any(_elsewhere(known.graph)):
         return None
     try:
-        onnx.checker.check_model(known, full_check=True)
-    except Exception as error:  # the checker's and those of shape inference have no common base
-        lines = str(error).strip().splitlines()
-        return lines[0] if lines else type(error).__name__
+        native.check(known)
+    except native.NativeError as error:
+        return str(error)
     return None
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    yield graph
-    for node in graph.node:
-        for body in bodies(node):
-            yield from _graphs(body)
 
 
 def _elsewhere(graph: onnx.GraphProto) -> Iterator[bool]:
     """Tell of the tensors in attributes whether their data is elsewhere."""
-    for inner in _graphs(graph):
+    for inner in graphs_of(graph):
         for node in inner.node:
             for attribute in node.attribute:
                 yield attribute.t.data_location == onnx.TensorProto.EXTERNAL

@@ -1,6 +1,6 @@
-"""ONNX's own converter and inliner in a process of their own: what crashes there is an error here.
+"""ONNX's own converter, inliner and checker in a process of their own: what crashes there is an error here.
 
-Both are native code that trusts the graph; a model that ONNX Runtime loads can still bring them down. They see a model
+All are native code that trusts the graph; a model that ONNX Runtime loads can still bring them down. They see a model
 without its large weights, so that what goes back and forth is small; a call takes a third of a second.
 """
 
@@ -15,8 +15,14 @@ import onnx
 
 _SCRIPT = """
 import sys
-from onnx.onnx_cpp2py_export import inliner, version_converter
+from onnx.onnx_cpp2py_export import checker, inliner, version_converter
+
+def check(model, full):
+    checker.check_model(model, full, False, False)
+    return b""
+
 call, kind = {
+    "check": (check, bool),
     "convert": (version_converter.convert_version, int),
     "inline": (inliner.inline_local_functions, bool),
 }[sys.argv[1]]
@@ -32,12 +38,17 @@ sys.stdout.buffer.write(made)
 
 
 class NativeError(Exception):
-    """The converter or the inliner refused a model or died of it; the message is one line."""
+    """The converter, the inliner or the checker refused a model or died of it; the message is one line."""
 
 
 def convert(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     """Return the model as onnx.version_converter raises it; raises NativeError."""
     return _call("convert", model, opset)
+
+
+def check(model: onnx.ModelProto) -> None:
+    """Let onnx.checker see a model, its types and shapes inferred; raises NativeError with what it refuses."""
+    _call("check", model, int(True))
 
 
 def inline(model: onnx.ModelProto, convert_version: bool = False) -> onnx.ModelProto:

@@ -52,7 +52,8 @@ def encode(
     largest, empty = _largest_scale(weight, fmt, workers)
     # In units of this power of two, squares of the tiniest and the hugest weights are within float32's range.
     tensor_scale = np.exp2(np.floor(np.log2(largest.max(initial=TINY))))
-    largest /= tensor_scale
+    # A column of zeros beside huge ones still has a scale that can be divided by.
+    largest = np.maximum(largest / tensor_scale, TINY)
     kind: type[np.floating] = np.float32 if np.any(largest < SMALLEST_WHOLE_SCALE, where=~empty) else np.float16
     transposed = weight.strides[0] < weight.strides[1]
     codes = np.empty((n, blocks * rows) if transposed else (blocks * rows, n), np.int8)

@@ -75,7 +75,7 @@ def merged_attention(node: gs.Node) -> Writer | Skip:
         node, x, weight, bias, mask, past, output_of(node, PRESENT), addend, sizes, heads,
         scale=float(attrs.get("scale") or 0) or 1 / math.sqrt(sizes[0] / heads),
         causal=bool(attrs.get("unidirectional", 0)),
-        hidden=float(attrs.get("mask_filter_value", HIDDEN)),
+        hidden=max(float(attrs.get("mask_filter_value", HIDDEN)), float(np.finfo(view.dtype).min)),
         dtype=np.dtype(view.dtype),
     )  # fmt: skip
     return lambda at: _write(at, form)

@@ -141,6 +141,8 @@ def _parameters(x: gs.Tensor, *tensors: gs.Tensor) -> _Parameters | Skip:
     scale, *rest = [np.asarray(view.values(), np.float64) for view in known]
     if scale.ndim == 0 or scale.size != scale.shape[-1] or any(bias.size != scale.size for bias in rest):
         return Skip(f"its scale has shape {list(scale.shape)}: rows along the last axis are normalized, nothing else")
+    if not all(np.isfinite(vector).all() for vector in (scale, *rest)):
+        return Skip("its scale or bias holds NaN or infinity")
     width = x.shape[-1] if x.shape else None
     if scale.size == 1 and width != 1:
         # One number for all of a row, however long.

@@ -7,8 +7,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from bct_onnx import attempt, compress, files, search
+from bct_onnx import VerificationError, attempt, compress, files, search
 from bct_onnx.session import OrtError
+from bct_onnx.verify import Reference, Verification, compare
 from tests.helpers import MLP, K, random
 from tests.helpers import model as model_of
 
@@ -44,3 +45,23 @@ def test_what_was_read_of_a_large_model_is_given_back_after_every_weight(
     monkeypatch.setattr(attempt, "LARGEST_SEARCHED", 0)
     assert compress(tmp_path / "in.onnx", tmp_path / "large.onnx", bits=4).output.sha256 == report.output.sha256
     assert len(given_back) - once > once + 1
+
+
+def test_a_model_that_does_not_run_at_the_best_opset_is_written_at_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the attempt before left behind is in nobody's way."""
+    calls: list[Path] = []
+
+    def refuse_once(reference: Reference, path: Path) -> Verification:
+        calls.append(path)
+        if len(calls) == 1:
+            raise VerificationError("not implemented")
+        return compare(reference, path)
+
+    monkeypatch.setattr(attempt, "compare", refuse_once)
+    text = "g (float[m, 64] x) => (float[m, 64] y) { a = MatMul(x, w) y = Softmax <axis = -1> (a) }"
+    onnx.save(model_of(text, 13, 7, w=random(K, K, seed=1)), tmp_path / "in.onnx")
+    report = compress(tmp_path / "in.onnx", tmp_path / "out.onnx", preset="fast")
+    assert report.notes == ("opset 13 cannot be raised to 23: not implemented",)
+    assert report.output.opset == 21

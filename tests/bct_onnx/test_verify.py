@@ -278,3 +278,20 @@ def test_trained_models_equal_themselves(folder: str, data: Path) -> None:
     assert len(reference.feeds) == 4
     assert all(outputs["logits"].std() > 0.1 for outputs in reference.outputs)
     verify.compare(reference, path).check(verify.Bound(1e-3))
+
+
+def test_a_model_that_runs_but_once_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second run tells whether it draws numbers."""
+    runs: list[int] = []
+    run_session = Session.run
+
+    def run_once(self: Session, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        runs.append(1)
+        if len(runs) > 4:
+            raise OrtError("stopped")
+        return run_session(self, feed)
+
+    monkeypatch.setattr(Session, "run", run_once)
+    path, proto = save(tmp_path / "in.onnx", PRODUCT, w=WEIGHT)
+    with pytest.raises(BctError, match="does not run a second time: stopped"):
+        verify.run_reference(path, proto)

@@ -1,5 +1,6 @@
 """Biases inside weights: the same function without the additions; and those that have to stay."""
 
+import itertools
 from functools import partial
 
 import numpy as np
@@ -215,3 +216,12 @@ def test_a_kept_weight_takes_in_nothing(tmp_path):
 
 def test_other_lowerings_add_biases_on_their_way(tmp_path):
     check(block(), tmp_path, 2, 0, lowering="packed")
+
+
+@pytest.mark.parametrize(("where", "wrong"), [("w", 1e30), *itertools.product(("w", "b", "shift"), (np.inf, np.nan))])
+def test_what_does_not_add_up_stays(tmp_path, where, wrong):
+    source = block()
+    values = onnx.numpy_helper.to_array(next(t for t in source.graph.initializer if t.name == where)).copy()
+    values.flat[3] = wrong
+    source = helpers.with_weights(source, **{where: values})
+    assert rewrite(source, tmp_path, operators=frozenset({"absorb", "biases"})).replaced.get("absorb", 0) == 0

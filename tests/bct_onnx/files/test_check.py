@@ -1,5 +1,6 @@
 """What ONNX's checker says of a model whose weights are elsewhere, and of what is written."""
 
+import numpy as np
 import onnx
 import pytest
 
@@ -61,3 +62,11 @@ def test_what_the_checker_refuses_is_not_put_in_place(tmp_path, source, monkeypa
     with pytest.raises(VerificationError, match=r"onnx\.checker refuses the compressed model"):
         compress(source, tmp_path / "out.onnx", preset="fast")
     assert not (tmp_path / "out.onnx").exists()
+
+
+def test_a_model_that_the_checker_dies_of_is_refused_by_it(tmp_path):
+    """Shape inference relies on sizes that are not negative."""
+    numbers = {"start": np.array([0]), "stop": np.array([2**63 - 1]), "axis": np.array([0])}
+    proto = model("g (int32[n, 7] x) => (int32[a, b] y) { y = Slice(x, start, stop, axis) }", 13, 7, **numbers)
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+    assert files.refusal(read(tmp_path, proto).proto)

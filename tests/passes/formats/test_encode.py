@@ -302,3 +302,17 @@ def test_a_value_that_is_not_finite_is_found_anywhere(order, value):
     weight[69, 32] = value
     assert not np.isfinite(largest_size(weight, 2))
     assert largest_size(weight[:0]) == 0
+
+
+@pytest.mark.parametrize("size", [1e10, 1e18, 1e30])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_columns_of_zeros_and_small_ones_stand_beside_huge_ones(bits: int, size: float) -> None:
+    weight = np.random.default_rng(0).standard_normal((64, 8)).astype(np.float32)
+    weight[:, 2] = 0
+    huge = weight * np.where(np.arange(8) == 5, np.float32(size), np.float32(1))
+    fmt = BlockFormat.shifted(bits, 32)
+    alone, beside = (np.delete(decode(encode(each, fmt)), 5, 1) for each in (weight, huge))
+    assert not beside[:, 2].any()
+    noise = [np.square(each - np.delete(weight, 5, 1)).sum(axis=0) for each in (beside, alone)]
+    # Beyond 1e20 squared errors of the small ones are nothing in units of the huge one: none of them is clipped.
+    assert np.all(noise[0] <= noise[1] * (1.02 if size < 1e20 else 4))
