@@ -18,6 +18,8 @@ LAST_ASYMMETRIC = 10
 LAST_FLATTENED = 12
 # Opsets whose GroupNormalization has a scale a group; from 21 on it is one a channel.
 SCALE_A_GROUP = range(18, 21)
+# Newest opset whose Scan goes through every row of a batch by itself.
+LAST_BATCHED_SCAN = 8
 # Newest opset whose Pad has its value as an attribute, which the converter leaves where nothing is filled with it.
 LAST_VALUED_PAD = 10
 # Newest opset whose Dropout, which drops nothing here, has a mask of zeros; then of ones.
@@ -54,13 +56,22 @@ class Rewrite:
 
 def keep_meaning(model: onnx.ModelProto, opset: int) -> str | None:
     """Rewrite what the converter would change in a model at `opset`; return what cannot be kept, in words."""
-    for node in nodes_of(model.graph):
-        is_old = node.op_type == "Dropout" and node.domain in STANDARD and opset <= LAST_EMPTY_MASK
-        if is_old and any(node.output[1:]):
-            return f"the mask of Dropout {node.name or node.output[0]!r} has another meaning from opset 12 on"
+    if lost := next(filter(None, (_lost(node, opset) for node in nodes_of(model.graph))), None):
+        return lost
     rewrites = {each.op: each for each in REWRITES if opset in each.opsets}
     if any(node.op_type in rewrites for node in nodes_of(model.graph)):
         _rewrite(model.graph, rewrites, _Names(model.graph))
+    return None
+
+
+def _lost(node: NodeProto, opset: int) -> str | None:
+    """Return which meaning of a node cannot be kept, in words."""
+    if node.domain not in STANDARD:
+        return None
+    if node.op_type == "Dropout" and opset <= LAST_EMPTY_MASK and any(node.output[1:]):
+        return f"the mask of Dropout {node.name or node.output[0]!r} has another meaning from opset 12 on"
+    if node.op_type == "Scan" and opset <= LAST_BATCHED_SCAN:
+        return f"Scan {node.name or ''.join(node.output[:1])!r} has an axis for batches until opset 8"
     return None
 
 

@@ -227,6 +227,13 @@ def test_a_mask_of_dropout_that_changed_is_refused() -> None:
         raise_opset(model(text, 10, 5), 21)
 
 
+def test_a_scan_over_batches_is_refused() -> None:
+    text = """g (float[2, 3, 8] x, float[2, 8] z) => (float[2, 3, 8] y) { f, y = Scan <num_scan_inputs = 1,
+        body = b (float[8] s, float[8] e) => (float[8] n, float[8] o) { n = Add (s, e) o = Relu (n) }> (, z, x) }"""
+    with pytest.raises(ConversionError, match="Scan 'f' has an axis for batches until opset 8"):
+        raise_opset(model(text, 8, 4), 21)
+
+
 @pytest.mark.parametrize("scales", [[1, 1, 1.5, 0.7], None])
 def test_nearest_pixels_that_no_mode_gives_are_refused(scales: list[float] | None) -> None:
     """Some axes grow and some shrink, or nobody knows."""
