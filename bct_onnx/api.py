@@ -148,7 +148,7 @@ def compress(
 def _check_valid(made: onnx.ModelProto, model: files.ModelFile) -> None:
     """Raise VerificationError where ONNX's checker takes the input and refuses what is written."""
     refusal = files.refusal(made)
-    if refusal and not files.refusal(model.proto):
+    if refusal and files.is_accepted(model.proto):
         raise VerificationError(f"{model.path}: onnx.checker refuses the compressed model: {refusal}")
 
 

@@ -1,6 +1,6 @@
 """Models in files: `read` one, `write` a graph to a `staged` place, `commit` it when it was checked."""
 
-from .check import refusal
+from .check import is_accepted, refusal
 from .reader import ModelFile, read
 from .scratch import Scratch
 from .staging import Stage, check_target, check_text, staged, write_text
@@ -14,6 +14,7 @@ __all__ = [
     "WrittenFile",
     "check_target",
     "check_text",
+    "is_accepted",
     "read",
     "refusal",
     "staged",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +19,9 @@ from bct_onnx.inputs.scale import Values
 from bct_onnx.inputs.text import decoder_of
 from bct_onnx.session import OrtError, TooLongError
 
+# An output of fewer rows is asked again, at most so often, for so many rows at once: the error of a dozen answers says
+# little of that of the next dozen.
+FEWEST_ANSWERS, MOST_ADDED, ADDED_BATCH = 24, 3, 16
 # Part of the time that text of a model's own may take: dozens of runs.
 TEXT_SHARE = 0.5
 
@@ -53,7 +58,7 @@ def made_feeds(run: Run, path: str | Path, model: ModelProto, seed: int, budget_
         return run(feed)
 
     for group in candidate_plans(model, seed, values_of(model, Path(path).parent)):
-        made = Answered([], [], [])
+        made, plans = Answered([], [], []), list[Plan]()
         for plan in group:
             feed = plan.feed()
             if time.monotonic() - start > budget_seconds and (made.feeds or first_error):
@@ -67,10 +72,33 @@ def made_feeds(run: Run, path: str | Path, model: ModelProto, seed: int, budget_
                 continue
             if _says_something(answer):
                 made.add(*_plausible(run_in_time, plan, feed, answer))
+                plans.append(plan)
             first_error = first_error or "every output is empty, NaN or infinite"
         if made.feeds:
+            _add_answers(run, plans[0], made, start + budget_seconds)
             return made
     return Answered([], [], []).or_refuse(path, first_error)
+
+
+def _add_answers(run: Run, plan: Plan, made: Answered, until: float) -> None:
+    """Add feeds like a plan's, of more rows, while some output of the model has few answers to tell its error by."""
+    for number in range(MOST_ADDED):
+        if _fewest_answers(made.outputs) >= FEWEST_ANSWERS or time.monotonic() > until:
+            return
+        feed = replace(plan, seed=(*plan.seed, number)).feed(batch=ADDED_BATCH)
+        try:
+            answer = run(feed)
+        except OrtError:
+            return
+        if _says_something(answer):
+            made.add(feed, answer, kind_of(feed))
+
+
+def _fewest_answers(outputs: Sequence[Outputs]) -> int:
+    """Return the rows of the output that has the fewest: one a text, say, where others have one a token."""
+    floats = [name for name, array in outputs[0].items() if array.dtype.kind == "f" and array.ndim]
+    rows = [sum(math.prod(each[name].shape[:-1]) for each in outputs) for name in floats]
+    return min(rows, default=FEWEST_ANSWERS)
 
 
 def more_feeds(run: Run, path: str | Path, model: ModelProto, feeds: Sequence[Feed], count: int) -> list[Feed]:

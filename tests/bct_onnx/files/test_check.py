@@ -6,7 +6,7 @@ import pytest
 
 from bct_onnx import VerificationError, compress, files
 from bct_onnx.files import writer
-from tests.helpers import MLP, K, model, random
+from tests.helpers import MLP, K, as_constant_nodes, model, random
 
 LOOP = """g (float[2, 64] x) => (float[2, 64] y) {
     n = Constant <value = int64 {3}> ()
@@ -70,3 +70,26 @@ def test_a_model_that_the_checker_dies_of_is_refused_by_it(tmp_path):
     proto = model("g (int32[n, 7] x) => (int32[a, b] y) { y = Slice(x, start, stop, axis) }", 13, 7, **numbers)
     proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
     assert files.refusal(read(tmp_path, proto).proto)
+
+
+def test_constants_in_nodes_hide_no_fault(tmp_path):
+    """An output without a shape is refused by the checker alone, before and after."""
+    weights = {"w": random(K, K, seed=1), "v": random(K, K, seed=2)}
+    source = as_constant_nodes(model(MLP, **weights))
+    assert files.is_accepted(read(tmp_path, source).proto)
+    source.graph.output[0].type.tensor_type.ClearField("shape")
+    assert not files.is_accepted(read(tmp_path, source).proto)
+    assert files.refusal(read(tmp_path, source).proto)
+    compress(tmp_path / "in.onnx", tmp_path / "out.onnx", preset="fast")
+
+
+def test_a_model_that_the_checker_cannot_see_is_neither_accepted_nor_refused(tmp_path):
+    text = "g (float[m, 64] x) => (float[m, 64] y) { s = Shape(x) z = ConstantOfShape(s) y = Add(x, z) }"
+    source = model(text)
+    value = onnx.numpy_helper.from_array(np.ones(1, np.float32))
+    source.graph.node[1].attribute.append(onnx.helper.make_attribute("value", value))
+    proto = read(tmp_path, source).proto
+    elsewhere = proto.graph.node[1].attribute[0].t
+    elsewhere.data_location = onnx.TensorProto.EXTERNAL
+    assert files.refusal(proto) is None
+    assert not files.is_accepted(proto)

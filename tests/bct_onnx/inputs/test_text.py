@@ -133,3 +133,25 @@ def test_features_are_drawn_as_a_standardization_takes_them() -> None:
     answers = np.concatenate([outputs["y"] for outputs in made.outputs])
     assert np.abs(answers).max() < 5
     assert 0.3 < answers.std() < 2
+
+
+@pytest.mark.parametrize(
+    ("inputs", "y", "counts"),
+    [
+        ("float[n, s, 8] x", "ReduceMean <axes = [1], keepdims = 0> (x)", [4, 1, 6, 1, 16]),
+        ("float[1, s, 8] x", "ReduceMean <axes = [1], keepdims = 0> (x)", [1] * 7),
+        ("float[n, s, 8] x", "Identity (x)", [4, 1, 6, 1]),
+    ],
+    ids=["one a text", "a fixed batch", "one a token"],
+)
+def test_an_output_of_few_answers_is_asked_for_more(inputs: str, y: str, counts: list[int]) -> None:
+    """Twelve answers do not tell what the error of others will be."""
+    proto = parse_model(f'<ir_version: 8, opset_import: ["" : 17]> g ({inputs}) => (float y) {{ y = {y} }}')
+
+    def answer(feed: Feed) -> Outputs:
+        x = np.asarray(feed["x"])
+        return {"y": x.mean(axis=1) if "Reduce" in y else x}
+
+    feeds = made_feeds(answer, "m.onnx", proto, 0, 60.0).feeds
+    assert [len(np.asarray(feed["x"])) for feed in feeds] == counts
+    assert len({np.asarray(feed["x"]).tobytes() for feed in feeds}) == len(feeds)
