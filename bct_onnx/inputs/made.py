@@ -82,7 +82,7 @@ def made_feeds(run: Run, path: str | Path, model: ModelProto, seed: int, budget_
 
 def _add_answers(run: Run, plan: Plan, made: Answered, until: float) -> None:
     """Add feeds like a plan's, of more rows, while some output of the model has few answers to tell its error by."""
-    for number in range(MOST_ADDED):
+    for number in range(1, MOST_ADDED + 1):
         if _fewest_answers(made.outputs) >= FEWEST_ANSWERS or time.monotonic() > until:
             return
         feed = replace(plan, seed=(*plan.seed, number)).feed(batch=ADDED_BATCH)
