@@ -18,7 +18,7 @@ from bct_onnx.evaluate import Preprocess, evaluate_images
 from bct_onnx.evaluate.images import pixels, read_pictures
 from bct_onnx.evaluate.session import Model
 from bct_onnx.evaluate.table import table
-from bct_onnx.evaluate.tokens import read_encoder
+from bct_onnx.evaluate.tokenizers import read_encoder
 
 
 def chosen(every: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
