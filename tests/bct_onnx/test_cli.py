@@ -34,7 +34,7 @@ def test_the_tables(run, source, tmp_path):
     assert re.fullmatch(r" needs   ONNX Runtime \d+\.\d+\.\d+ or newer \(opset 21\)", shown[3])
     assert shown[4] == "Passes"
     assert re.match(r"│ matmul +│ +2 │ +0 │ +32\.77 kB │ +[56]\.\d\d kB │ +\d\.\d\d │", shown[8])
-    assert "Verified on 4 feeds in ONNX Runtime" in shown
+    assert "Verified on 5 feeds in ONNX Runtime" in shown
     assert any(re.match(r"│ y +│ +0\.0[\d]+ │ values │ +│ +[\d.]+ │ x \[\d+, 64\] +│", line) for line in shown)
     assert re.search(r"[\d.]+ ms before, [\d.]+ ms after: [\d.]+x as fast \(x \[\d+, 64\]\)", shown[-1])
 
