@@ -26,6 +26,10 @@ FEWEST_ANSWERS, MOST_ADDED, ADDED_BATCH = 24, 3, 16
 TEXT_SHARE = 0.5
 
 
+class _LateError(Exception):
+    """There is no time for another text of the model's own."""
+
+
 class Answered(NamedTuple):
     """Feeds, the model's outputs for each, and in words what kind of input each is, to say where an error was found."""
 
@@ -51,10 +55,12 @@ def made_feeds(run: Run, path: str | Path, model: ModelProto, seed: int, budget_
     A language model reads text of its own, behind caches that it filled itself; what cannot be made so stays as drawn.
     """
     start, first_error = time.monotonic(), ""
+    made = Answered([], [], [])
 
     def run_in_time(feed: Feed) -> Outputs:
-        if time.monotonic() - start > TEXT_SHARE * budget_seconds:
-            raise OrtError("there is no time for text of its own")
+        # The first text takes the time that it takes: tokens and caches of noise would be a false alarm.
+        if made.feeds and time.monotonic() - start > TEXT_SHARE * budget_seconds:
+            raise _LateError
         return run(feed)
 
     for group in candidate_plans(model, seed, values_of(model, Path(path).parent)):
@@ -70,8 +76,8 @@ def made_feeds(run: Run, path: str | Path, model: ModelProto, seed: int, budget_
             except OrtError as error:
                 first_error = first_error or str(error)
                 continue
-            if _says_something(answer):
-                made.add(*_plausible(run_in_time, plan, feed, answer))
+            if _says_something(answer) and (found := _plausible(run_in_time, plan, feed, answer)):
+                made.add(*found)
                 plans.append(plan)
             first_error = first_error or "every output is empty, NaN or infinite"
         if made.feeds:
@@ -120,14 +126,19 @@ def values_of(model: ModelProto, folder: Path) -> Values:
     return values
 
 
-def _plausible(run: Run, plan: Plan, feed: Feed, answer: Outputs) -> tuple[Feed, Outputs, str]:
-    """Return the feed of a language model with text and caches of its own, and its answer; others as they are."""
+def _plausible(run: Run, plan: Plan, feed: Feed, answer: Outputs) -> tuple[Feed, Outputs, str] | None:
+    """Return the feed of a language model with text and caches of its own, and its answer; others as they are.
+
+    None where there is no time for its text.
+    """
     try:
         decoder = decoder_of(run, plan, feed, answer)
         if decoder is None:
             return feed, answer, kind_of(feed)
         better, kind = decoder.plausible(feed, np.random.default_rng((*plan.seed, 1)))
         return better, run(better), kind
+    except _LateError:
+        return None
     except OrtError:
         return feed, answer, f"tokens and caches drawn at random, {kind_of(feed)}"
 

@@ -155,3 +155,10 @@ def test_an_output_of_few_answers_is_asked_for_more(inputs: str, y: str, counts:
     feeds = made_feeds(answer, "m.onnx", proto, 0, 60.0).feeds
     assert [len(np.asarray(feed["x"])) for feed in feeds] == counts
     assert len({np.asarray(feed["x"]).tobytes() for feed in feeds}) == len(feeds)
+
+
+@pytest.mark.parametrize("text", [PLAIN, CACHED])
+def test_a_slow_machine_gets_fewer_texts_and_no_noise(text: str) -> None:
+    made = made_feeds(sure, "m.onnx", model(text), 0, 0.0)
+    assert len(made.feeds) == 1
+    assert "text of its own" in made.kinds[0]
