@@ -2,13 +2,13 @@
 
 Kept beyond its own: default values of inputs (variables here), types other than tensors (`Variable.dtype` is
 then the TypeProto), attributes that have no Python form (the AttributeProto itself), the type of empty lists,
-names that a subgraph defines anew, and constants that only subgraphs read (written once). Not kept:
-value_info of tensors, documentation of nodes.
+tensors of the same name in and outside of a subgraph, under different ones, and constants that only subgraphs read
+(written once). Not kept: value_info of tensors, documentation of nodes.
 """
 
 from collections import ChainMap
 from collections.abc import Callable
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +91,20 @@ class _Importer:
         self.path = path
         self.header = header
 
-    def graph(self, proto: onnx.GraphProto, outer: ChainMap[str, gs.Tensor], variables: set[str]) -> gs.Graph:
-        """Import a graph that sees the tensors of `outer`; initializers named in `variables` are inputs."""
+    def graph(
+        self,
+        proto: onnx.GraphProto,
+        outer: ChainMap[str, gs.Tensor],
+        variables: set[str],
+        taken: frozenset[str] = frozenset(),
+    ) -> gs.Graph:
+        """Import a graph that sees the tensors of `outer`; initializers named in `variables` are inputs.
+
+        What its nodes make of the names `taken` further out gets another name: ONNX's shape inference mixes them up.
+        Its inputs and outputs, which some operators know by name, keep theirs.
+        """
         own: dict[str, gs.Tensor] = {}
+        names = taken | _defined(proto)
         scope = outer.new_child(own)
         for tensor in proto.initializer:
             if tensor.name not in variables:
@@ -102,12 +113,14 @@ class _Importer:
             if sparse.values.name not in variables:
                 own[sparse.values.name] = gs.Constant(sparse.values.name, SparseValues(sparse))
         infos = {value.name: value for value in chain(proto.value_info, proto.input, proto.output)}
+        renamed = taken - {value.name for value in chain(proto.input, proto.output)}
 
         def define(name: str) -> gs.Tensor:
             if not name:
                 return gs.Variable.empty()
             if name not in own:
                 own[name] = variable(name, infos.get(name))
+                own[name].name = _fresh(name, names) if name in renamed else name
             return own[name]
 
         inputs = [define(value.name) for value in proto.input if not isinstance(own.get(value.name), gs.Constant)]
@@ -116,7 +129,7 @@ class _Importer:
             gs.Node(
                 node.op_type,
                 node.name,
-                {attribute.name: self.attribute(attribute, node, scope) for attribute in node.attribute},
+                {attribute.name: self.attribute(attribute, node, scope, names) for attribute in node.attribute},
                 [scope[name] if name and name in scope else define(name) for name in node.input],
                 [define(name) for name in node.output],
                 node.domain if node.domain not in ("", "ai.onnx") else None,
@@ -128,13 +141,19 @@ class _Importer:
     def constant(self, tensor: onnx.TensorProto) -> gs.Constant:
         return gs.Constant(tensor.name, TensorValues(tensor, self.contents(tensor)))
 
-    def attribute(self, attribute: onnx.AttributeProto, node: onnx.NodeProto, scope: ChainMap[str, gs.Tensor]) -> Any:
+    def attribute(
+        self,
+        attribute: onnx.AttributeProto,
+        node: onnx.NodeProto,
+        scope: ChainMap[str, gs.Tensor],
+        names: frozenset[str],
+    ) -> Any:
         """Return the Python form of an attribute, or a copy of itself when it has none."""
         referring = bool(attribute.ref_attr_name)
         if attribute.type == Kind.TENSOR and attribute.HasField("t") and not referring:
             return self.constant(attribute.t)
         if attribute.type == Kind.GRAPH and attribute.HasField("g") and not referring:
-            return self.graph(attribute.g, scope, set())
+            return self.graph(attribute.g, scope, set(), names)
         if attribute.type in (Kind.TENSOR, Kind.GRAPH, Kind.GRAPHS, Kind.UNDEFINED):
             kind = Kind.AttributeType.Name(attribute.type)
             raise BctError(
@@ -150,6 +169,17 @@ class _Importer:
             kept.CopyFrom(attribute)
             return kept
         return EmptyList(attribute.type) if value == [] else value
+
+
+def _defined(graph: onnx.GraphProto) -> frozenset[str]:
+    """Return the names that a graph itself defines."""
+    made = chain.from_iterable(node.output for node in graph.node)
+    return frozenset({*made, *(entry.name for entry in chain(graph.input, graph.output, graph.initializer))})
+
+
+def _fresh(name: str, taken: frozenset[str]) -> str:
+    """Return a name like the given one that is none of those taken."""
+    return next(other for number in count(1) if (other := f"{name}.inner{number}") not in taken)
 
 
 def variable(name: str, info: onnx.ValueInfoProto | None) -> gs.Variable:

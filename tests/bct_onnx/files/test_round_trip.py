@@ -153,6 +153,24 @@ def test_names_that_a_subgraph_defines_anew_mean_its_own_value(tmp_path, own):
         np.testing.assert_array_equal(session(written).run(None, feeds)[0], expected)
 
 
+def test_values_of_one_name_in_and_outside_of_a_body_are_told_apart(tmp_path):
+    """Of other shapes, too, which onnx.checker takes for one where only one of them is written."""
+    body = onnx.parser.parse_graph(
+        "b (float[2] before, float[2] part) => (float[2] after, float[2] each)"
+        " <float[2] stack> { stack = Add(before, part) after = Identity(stack) each = Mul(stack, part) }"
+    )
+    model = parse("g (float[2] s, float[3, 2] x) => (float[2] last, float[3, 2] y) { y = Relu(stack) }")
+    node = helper.make_node("Scan", ["s", "x"], ["last", "stack"], num_scan_inputs=1, body=body)
+    model.graph.node.insert(0, node)
+    written = round_trip(model, tmp_path)
+    onnx.checker.check_model(written, full_check=True)
+    inner = next(attribute.g for attribute in written.graph.node[0].attribute if attribute.name == "body")
+    assert "stack" not in [name for node in inner.node for name in node.output]
+    feeds = {"s": np.float32([1, -2]), "x": np.float32([[1, 2], [-3, 4], [5, -6]])}
+    for one, other in zip(session(written).run(None, feeds), session(model).run(None, feeds), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_weights_that_only_one_subgraph_reads_are_written_once(tmp_path):
     model = branches(branch("Mul", None), branch("Sub", None))
     model.graph.node[0].input[1] = "x"
