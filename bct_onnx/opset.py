@@ -98,26 +98,40 @@ def _drop_defaults(graph: onnx.GraphProto) -> None:
     graph.input.extend(inputs)
 
 
-def _take_weights(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
-    """Take the initializers without data out of the graph and let them be inputs meanwhile."""
-    weights = {t.name: t for t in graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL}
-    kept = [tensor for tensor in graph.initializer if tensor.name not in weights]
+def _take_weights(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto | onnx.SparseTensorProto]:
+    """Take sparse initializers and those without data out of the graph and let them be inputs meanwhile."""
+    weights: dict[str, onnx.TensorProto | onnx.SparseTensorProto] = {}
+    kinds = dict[str, int]()
+    for tensor in graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            weights[tensor.name], kinds[tensor.name] = onnx.TensorProto(), tensor.data_type
+            weights[tensor.name].CopyFrom(tensor)
+    for sparse in graph.sparse_initializer:
+        # The converter does not know them.
+        weights[sparse.values.name], kinds[sparse.values.name] = onnx.SparseTensorProto(), sparse.values.data_type
+        weights[sparse.values.name].CopyFrom(sparse)
     inputs = {value.name for value in graph.input}
-    for tensor in weights.values():
-        if tensor.name not in inputs:
-            graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-    weights = {name: onnx.TensorProto.FromString(tensor.SerializeToString()) for name, tensor in weights.items()}
-    del graph.initializer[:]
+    for name, tensor in weights.items():
+        if name not in inputs:
+            graph.input.append(onnx.helper.make_tensor_value_info(name, kinds[name], tensor.dims))
+    kept = [tensor for tensor in graph.initializer if tensor.name not in weights]
+    del graph.initializer[:], graph.sparse_initializer[:]
     graph.initializer.extend(kept)
     return weights
 
 
-def _give_weights_back(graph: onnx.GraphProto, weights: dict[str, onnx.TensorProto], inputs: set[str]) -> None:
+def _give_weights_back(
+    graph: onnx.GraphProto, weights: dict[str, onnx.TensorProto | onnx.SparseTensorProto], inputs: set[str]
+) -> None:
     """Put the weights back; of the graph's inputs those stay that were `inputs` before."""
     kept = [value for value in graph.input if value.name not in weights or value.name in inputs]
     del graph.input[:]
     graph.input.extend(kept)
-    graph.initializer.extend(weights.values())
+    for tensor in weights.values():
+        if isinstance(tensor, onnx.SparseTensorProto):
+            graph.sparse_initializer.append(tensor)
+        else:
+            graph.initializer.append(tensor)
 
 
 def _hide(model: onnx.ModelProto) -> None:

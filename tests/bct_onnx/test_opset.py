@@ -32,6 +32,19 @@ def test_weights_without_data_come_through():
     assert [value.name for value in raised.graph.input] == ["x"]
 
 
+def test_sparse_weights_come_through():
+    source = model("g (float[m, 4] x) => (float[m, 2] y) { y = MatMul(x, w) }", 11, 6)
+    values = onnx.numpy_helper.from_array(np.float32([3, -2]), "w")
+    places = onnx.numpy_helper.from_array(np.int64([1, 6]), "places")
+    source.graph.sparse_initializer.append(onnx.helper.make_sparse_tensor(values, places, [4, 2]))
+    kept = source.graph.sparse_initializer[0].SerializeToString()
+    raised = raise_opset(source, 21)
+    assert [weight.SerializeToString() for weight in raised.graph.sparse_initializer] == [kept]
+    assert [value.name for value in raised.graph.input] == ["x"]
+    x = random(3, 4, seed=3)
+    np.testing.assert_array_equal(run(raised, x=x), run(source, x=x))
+
+
 def test_initializers_of_an_old_file_need_not_be_inputs():
     source = model("g (float[m, 64] x) => (float[m, 64] y) { y = Add(x, w) }", 7, 3, w=random(64))
     assert opset_of(raise_opset(source, 21)) == 21
