@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections.abc import Callable
@@ -151,7 +150,7 @@ def _show_plan(whole: bool, folder: dict[str, Any], options: dict[str, Any]) -> 
 def _write(data: dict[str, Any], json_path: Path | None, page_path: Path | None) -> None:
     """Write a report as data and as a page, where they are asked for."""
     if json_path is not None:
-        files.write_text(json_path, json.dumps(data, indent=2) + "\n")
+        files.write_json(json_path, data)
     if page_path is not None:
         write_page(data, page_path)
 

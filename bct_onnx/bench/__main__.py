@@ -1,6 +1,5 @@
 """The command line of the benchmark: `python -m bct_onnx.bench FLOAT.onnx [CANDIDATE.onnx ...]`."""
 
-import json
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from bct_onnx import files
 from bct_onnx.bench.measure import CLOCKS, Bench, Effort
 from bct_onnx.bench.peers import PEERS, make_all, ours
 from bct_onnx.bench.records import Candidate, Comparison, Skipped
@@ -90,7 +90,7 @@ def _show(comparison: Comparison, json_path: Path | None, plot_path: Path | None
     for skipped in comparison.skipped:
         console.print(f"skipped: {skipped.name}: {skipped.reason}", highlight=False, markup=False)
     if json_path:
-        json_path.write_text(json.dumps(as_data(comparison), indent=2) + "\n", encoding="utf-8")
+        files.write_json(json_path, as_data(comparison))
     if plot_path:
         plot(comparison, plot_path)
 

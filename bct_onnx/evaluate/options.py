@@ -1,6 +1,5 @@
 """What sub-commands have in common: options, and how an evaluation is shown."""
 
-import json
 import re
 import sys
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from bct_onnx.errors import BctError
+from bct_onnx import files
 
 from .records import Evaluation, Settings
 from .table import table
@@ -80,7 +79,4 @@ def add_command(
 def _show(evaluation: Evaluation, json_file: Path | None) -> None:
     Console(width=None if sys.stdout.isatty() else 120).print(table(evaluation))
     if json_file is not None:
-        try:
-            json_file.write_text(json.dumps(evaluation.to_dict(), indent=2) + "\n", "utf-8")
-        except OSError as error:
-            raise BctError(f"{json_file}: cannot be written: {error.strerror}") from error
+        files.write_json(json_file, evaluation.to_dict())

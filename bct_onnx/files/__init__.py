@@ -3,7 +3,7 @@
 from .check import is_accepted, refusal
 from .reader import ModelFile, read
 from .scratch import Scratch
-from .staging import Stage, check_target, check_text, staged, write_text
+from .staging import Stage, check_target, check_text, staged, write_json, write_text
 from .writer import ExternalData, WrittenFile, write
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "refusal",
     "staged",
     "write",
+    "write_json",
     "write_text",
 ]

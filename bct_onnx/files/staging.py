@@ -1,5 +1,6 @@
 """A model appears under its name whole or not at all: made in a hidden folder beside it, moved at the end."""
 
+import json
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bct_onnx.errors import BctError
 
@@ -149,6 +151,11 @@ def write_text(path: Path, text: str) -> None:
             stage.path.replace(stage.target)
     except OSError as error:
         raise BctError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write data as indented JSON, as `write_text` does."""
+    write_text(path, json.dumps(data, indent=2) + "\n")
 
 
 def check_target(source: Path, target: Path) -> None:

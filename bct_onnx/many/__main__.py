@@ -12,11 +12,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from bct_onnx import files
 from bct_onnx.errors import BctError
 from bct_onnx.table import size
 
 from .jobs import Job, jobs
-from .run import DONE, FAILED, SKIPPED, Result, executor, run_all, write_whole
+from .run import DONE, FAILED, SKIPPED, Result, executor, run_all
 
 _SHOWN = 100
 
@@ -44,7 +45,7 @@ def main(
         work = jobs(source, folder, options)
         results = _run_with_progress(work, workers, scheduler, console)
         if json_path is not None:
-            write_whole(json_path, [_plain(result) for result in results])
+            files.write_json(json_path, [_plain(result) for result in results])
     except BctError as error:
         raise click.ClickException(" ".join(str(error).split())) from error
     _show(results)

@@ -60,7 +60,7 @@ def run(job: Job) -> Result:
         lines = ended.stderr.strip().splitlines() or [f"ended with exit code {ended.returncode}"]
         return Result(job.source, job.target, FAILED, ended.returncode, lines[-1].removeprefix("error: "))
     report = {**json.loads(job.report.read_text(encoding="utf-8")), "key": key}
-    write_whole(job.report, report)
+    files.write_json(job.report, report)
     return Result(job.source, job.target, DONE, 0, "", *_sizes(report))
 
 
@@ -100,11 +100,6 @@ def _sizes(report: dict[str, Any]) -> tuple[int, int]:
     if "bytes_before" in report:
         return int(report["bytes_before"]), int(report["bytes"])
     return int(report["input"]["bytes"]), int(report["output"]["bytes"])
-
-
-def write_whole(path: Path, data: Any) -> None:
-    """Write JSON that appears whole or not at all; raises BctError where it cannot be."""
-    files.write_text(path, json.dumps(data, indent=2) + "\n")
 
 
 @contextmanager

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 from rich.console import Console
 
-from bct_onnx.errors import BctError
+from bct_onnx import files
 from bct_onnx.progress import shown
 
 from .check import verify_folder
@@ -45,10 +44,7 @@ def verify(folder: Path, json_path: Path | None, quiet: bool) -> None:
     with shown(quiet) as progress:
         found = verify_folder(folder, progress=progress)
     if json_path is not None:
-        try:
-            json_path.write_text(json.dumps(asdict(found), indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise BctError(f"{json_path}: cannot be written: {error.strerror}") from error
+        files.write_json(json_path, asdict(found))
     if not quiet:
         show = Console().print
         show(f"{found.files} files have the hashes of the manifest", highlight=False)
