@@ -1,5 +1,7 @@
 """All commands under one name: completion in a shell, lines of a log."""
 
+import re
+
 import pytest
 
 from bct_onnx.commands import COMMANDS, COMPLETE_VARIABLE
@@ -39,5 +41,6 @@ def test_stages_are_logged_where_that_is_asked_for(run, source, tmp_path):
     assert (code, out) == (0, "")
     stages = [line.split(" ", 1)[1] for line in err.splitlines()]
     assert [stages[0], *stages[-2:]] == ["running the input model", "writing", "verifying"]
-    assert len(stages) == len(set(stages))
+    names = [re.sub(r" \d+/\d+$", "", stage) for stage in stages]
+    assert len(names) == len(set(names))  # steps within a stage are for debug
     assert run(source, tmp_path / "c.onnx", *plain) == (0, "", "")
