@@ -38,6 +38,7 @@ def compress(
     activations: str | None = None,
     runtime: str | None = None,
     target_runtime: str | None = None,
+    inline: bool = False,
     verify: bool = True,
     feeds: str | Path | None = None,
     data: str | Path | None = None,
@@ -69,6 +70,8 @@ def compress(
             the notes say what that costs.
         target_runtime: where it runs, onnxruntime (None), web or openvino: the preset's bits in the forms that are fast
             there.
+        inline: write what compressed operators do in place of calls of their ONNX functions, for tools that know no
+            functions.
         verify: compare both models in ONNX Runtime before `target` appears; without, it is loaded only. What memory
             does not allow is not done and said in the notes.
         feeds: an .npz file to compare on, instead of feeds made from the model's inputs; codes of fewer than 8 bits are
@@ -94,7 +97,7 @@ def compress(
     """
     chosen = None if operators is None else tuple(operators)
     where = target_runtime or DEFAULT_TARGET
-    request = Request(preset, bits, block_size, lowering, tuple(keep), chosen, activations, runtime, where)
+    request = Request(preset, bits, block_size, lowering, tuple(keep), chosen, activations, runtime, where, inline)
     goal = goal_for(request, verify, (max_drop, target_ratio, target_bytes), search_seconds)
     request = replace(request, searched=goal is not None)
     if feeds is not None and data is not None:
@@ -120,11 +123,11 @@ def compress(
     with files.staged(target) as stage:
         attempt = Attempt(stage.path, reference, given, means, goal, external_data, say, max_rel_error)
         result = attempt_at_opset(request, model, attempt)
-        made = files.read(stage.path).proto
-        check_promise(request, made, source)
-        request.limits.check(made, source)
-        _check_valid(made, model)
-        oldest = min_onnxruntime(made)
+        made = files.read(stage.path)
+        check_promise(request, made.inlined, source)
+        request.limits.check(made.inlined, source)
+        _check_valid(made.proto, model)
+        oldest = min_onnxruntime(made.inlined)
         notes = tuple(map(stage.public, result.notes))
         stage.commit()
     written = result.written

@@ -275,19 +275,19 @@ class Attempt:
                 notes.append(f"weights that hold NaN or infinity are kept exact: {', '.join(broken)}")
             left = passes.left_in_float(graph, reports)
             self.progress("writing", 0, 0)
-            return self._put(graph, model), reports, left
+            return self._put(graph, model, options.inline), reports, left
 
     def _remove(self) -> None:
         """Remove what an earlier attempt left."""
         for path in (self.path, *self.path.parent.glob(f"{self.path.name}.*.data")):
             path.unlink(missing_ok=True)
 
-    def _put(self, graph: gs.Graph, model: files.ModelFile) -> files.WrittenFile:
+    def _put(self, graph: gs.Graph, model: files.ModelFile, inline: bool) -> files.WrittenFile:
         """Write the graph, marked, in place of what an earlier attempt left."""
         if not any(entry.key == MARK for entry in model.proto.metadata_props):
             model.proto.metadata_props.append(onnx.StringStringEntryProto(key=MARK, value=__version__))
         self._remove()
-        return files.write(graph, model, self.path, external_data=self.external_data)
+        return files.write(graph, model, self.path, external_data=self.external_data, inline=inline)
 
 
 def _missed(goal: Goal, error: float, size: int) -> str:

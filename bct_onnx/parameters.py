@@ -107,6 +107,11 @@ PARAMETERS = (
         f"  [default: {DEFAULT_TARGET}; web with --layout transformers.js]",
     ),
     click.option(
+        "--inline",
+        is_flag=True,
+        help="Write what compressed operators do in place of calls of ONNX functions, for tools that know none.",
+    ),
+    click.option(
         "--feeds", type=click.Path(path_type=Path), metavar="FILE.npz", help="Inputs to verify on, and to fit codes to."
     ),
     click.option(

@@ -72,6 +72,8 @@ class Request:
         activations: code type of intermediate results instead of the preset's, or None.
         runtime: oldest release of ONNX Runtime that must run the model, or None for the target's.
         target: name of the target: where the model runs.
+        inline: whether calls of functions are replaced by what they do, as they always are where standard operators are
+            promised.
         searched: whether the bits of every weight are chosen by measurement: options say what to start from.
     """
 
@@ -84,6 +86,7 @@ class Request:
     activations: str | None = None
     runtime: str | None = None
     target: str = DEFAULT_TARGET
+    inline: bool = False
     searched: bool = False
 
     def __post_init__(self) -> None:
@@ -112,6 +115,11 @@ class Request:
     def limits(self) -> Limits:
         """What the model may be made of."""
         return limits_of(self._target.runtime if self.runtime is None else self.runtime)
+
+    @property
+    def domains(self) -> frozenset[str] | None:
+        """The only domains that operators may have, or None for any."""
+        return DOMAINS.get(self.preset) or self._target.domains
 
     def options(self, model: onnx.ModelProto) -> tuple[Options, list[str]]:
         """Return the options for a model, and a sentence for each that differs from what was asked for."""
@@ -201,6 +209,7 @@ class Request:
                 operators=operators,
                 activations=self.activations or preset.activations,
                 lacks=self.limits.lacks,
+                inline=self.inline or self.domains is not None,
             )
         except ValueError as error:
             raise BctError(str(error)) from error
@@ -223,8 +232,7 @@ def _operators(preset: frozenset[str], names: Sequence[str] | None) -> frozenset
 
 def check_promise(request: Request, written: onnx.ModelProto, source: Path) -> None:
     """Raise BctError where a written model has an operator that its preset or target promises to do without."""
-    promised = DOMAINS.get(request.preset)
-    domains = promised or TARGETS[request.target].domains
+    promised, domains = DOMAINS.get(request.preset), request.domains
     said, other = (f"preset {request.preset!r}", "preset") if promised else (f"target {request.target!r}", "target")
     foreign = next((node for node in nodes_of(written.graph) if domains and node.domain not in domains), None)
     if foreign is not None:

@@ -16,6 +16,7 @@ from onnx import AttributeProto, TensorProto
 from passes import NOTHING, Feature, Lacks
 
 from .errors import BctError
+from .files import native
 
 # The releases tried. One between two of them counts as the older one.
 RELEASES = (
@@ -179,12 +180,12 @@ def min_onnxruntime(model: onnx.ModelProto) -> str:
 
 
 def _demands(model: onnx.ModelProto) -> Iterator[Demand]:
+    # What a function does depends on the attributes of its calls.
+    model = native.inline(model) if model.functions else model
     opset = _opset(model.opset_import)
     yield Demand(_first(OPSETS, opset), f"opset {opset}")
     yield Demand(_first(IR_VERSIONS, model.ir_version), f"IR version {model.ir_version}")
     yield from _of_graph(model.graph, {}, opset)
-    for function in model.functions:
-        yield from _of_nodes(function.node, {}, _opset(function.opset_import))
 
 
 def _opset(imports: Sequence[onnx.OperatorSetIdProto]) -> int:

@@ -20,12 +20,13 @@ from rich.table import Table
 
 import passes
 from bct_onnx import files
-from passes.lowerings.blockwise import CODE_TYPES, SMALLEST_PEAK
-from passes.lowerings.lookup_table import function_table
-from passes.lowerings.normalization import Rows, normalization_bound
-from passes.lowerings.products import product_bound
-from passes.lowerings.softmax import ENTRY_BOUND, GRID_BOUND
-from passes.patterns.activation import FUNCTIONS
+from passes.functions.gelu import CURVES
+from passes.functions.gelu import table as function_table
+from passes.functions.integer_matmul import bound as product_bound
+from passes.functions.layer_normalization import Rows
+from passes.functions.layer_normalization import bound as normalization_bound
+from passes.functions.quantize_blocks import CODE_TYPES, SMALLEST_PEAK
+from passes.functions.softmax import ENTRY_BOUND, GRID_BOUND
 from passes.patterns.normalization import normalized
 
 Array = NDArray[Any]
@@ -117,7 +118,7 @@ ACTIVATIONS = {
 def activation(kind: str, x: Array) -> Array:
     """Return a function of Gelu's kind, its limit 0 at minus infinity."""
     with np.errstate(invalid="ignore", over="ignore"):
-        return np.where(np.isneginf(x), 0, FUNCTIONS[kind](x))
+        return np.where(np.isneginf(x), 0, CURVES[kind](x))
 
 
 def activation_feeds() -> Iterator[tuple[str, Feeds]]:

@@ -30,6 +30,7 @@ from . import (
 )
 from .base import Finishes, Groups, Match, NeedsOpset, Pass, PrefersOpset, Prepares
 from .context import ChannelRange, Coder, Context, plain_codes
+from .graph.calls import compose_calls
 from .graph.constants import resolve
 from .graph.editor import Editor, Keep, walk
 from .graph.features import FIRST_OPSET, NOTHING, Feature, Lacks
@@ -124,6 +125,7 @@ def run(
     for module in modules:
         if isinstance(module, Finishes):
             module.finish(graph, context, reports)
+    compose_calls(graph)
     context.editor.flush()  # where no pass ran, too, nothing is left of nodes that became constants
     shorten_names(graph)
     return reports

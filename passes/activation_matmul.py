@@ -1,7 +1,7 @@
 """MatMul of two activations (queries and keys, probabilities and values): int8 on both sides.
 
 Before: a [..., m, k], b [..., k, n] -- MatMul -> [..., m, n]
-After:  a, b -- lowerings.products -> [..., m, n] (a scale per row of a and per column of b)
+After:  a, b -- IntegerMatMul -> [..., m, n] (a scale per row of a and per column of b)
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import onnx_graphsurgeon as gs
 
 from .context import Context
+from .functions import integer_matmul
+from .functions.quantize_rows import LONGEST_SUM
 from .graph.constants import FLOATS, resolve
 from .graph.features import OPSET_INT4
 from .graph.shapes import rank
 from .graph.types import element_type
-from .lowerings.products import multiply_activations
-from .lowerings.rowwise import LONGEST_SUM
 from .report import Skip
 
 # ReduceMax with its axes as an input.
@@ -62,6 +62,7 @@ def replace(context: Context, matches: list[ActivationProduct]) -> Skip | None:
     node, dtype = matches[0].node, matches[0].dtype
     at, name = context.editor.before(matches[0].scope, node), f"product{context.report.replaced}"
     a, b = (context.as_float(at, tensor, dtype) for tensor in node.inputs)
-    y = multiply_activations(at, a, b, name, fused=context.lowering.name != "qdq")
+    function = integer_matmul.STANDARD if context.lowering.name == "qdq" else integer_matmul.FUSED
+    (y,) = at.call(function, a, b, name=name, node=node.name)
     at.deliver(at.as_type(y, dtype, name), node)
     return None

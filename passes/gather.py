@@ -92,7 +92,7 @@ def replace(context: Context, matches: list[Lookup]) -> Skip | None:
     at = context.editor.before(lookup.scope, lookup.node)
     name = table.name
     indices = lookup.indices if len(view.shape) == MATRIX else _all_rows(at, lookup, name)
-    rows = context.lowering.lookup(at, table, indices, name)
+    rows = context.lowering.lookup(at, table, indices, name, lookup.node.name)
     rows = at.as_type(channels.scale(at, rows) if channels else rows, view.dtype, name)
     axes = rank(lookup.indices) if lookup.columns else 0
     if axes:

@@ -1,7 +1,7 @@
 """Gelu and its kin (tanh form, QuickGelu, SiLU) from a table of 256 integers, 8 bits in and 8 bits out.
 
 Before: x -- Gelu, BiasGelu, FastGelu, QuickGelu, Swish, or what exporters write of Erf, Tanh, Sigmoid -> y
-After:  (x -- Add bias) -- lowerings.lookup_table -> y; one table for all nodes of a kind
+After:  (x -- Add bias) -- TableGelu (of its kind) -> y
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import onnx_graphsurgeon as gs
 
 from .base import Rewrite
 from .context import Context
+from .functions.gelu import BY_KIND
 from .graph.constants import FLOATS, resolve
-from .lowerings.lookup_table import apply_table
 from .lowerings.operators import OPSET_QUANTIZE
 from .patterns.activation import Activation, match_activation
 from .report import Skip
@@ -38,6 +38,6 @@ def replace(context: Context, matches: list[Rewrite[Activation]]) -> Skip | None
     x, name = form.x, f"{form.kind}{context.report.replaced}"
     if form.bias is not None:
         x = at.op("Add", x, form.bias, name=f"{name}.biased", dtype=x.dtype)
-    y = apply_table(at, context.as_float(at, x, dtype), form.kind, name)
+    (y,) = at.call(BY_KIND[form.kind], context.as_float(at, x, dtype), name=name, node=form.node.name)
     at.deliver(at.as_type(y, dtype, name), form.node)
     return None

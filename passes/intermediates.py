@@ -1,7 +1,7 @@
 """Intermediate results on the edges between operators, residual sums included: blockwise codes with shifts.
 
 Before: node -> x [..., k] -- readers
-After:  node -> x -- lowerings.blockwise -> x in blocks [..., k] -- readers
+After:  node -> x -- CodeBlocks -> x in blocks [..., k] -- readers
 
 Left alone, each with its reason: what the readers quantize themselves (codes already), what only moves codes, what
 holds a mask's huge values, what angles are made of, and what leaves the graph.
@@ -15,12 +15,13 @@ import onnx_graphsurgeon as gs
 
 from .constant import turned_by
 from .context import Context
+from .functions import FUNCTIONS
+from .functions.quantize_blocks import ANY_RANK, CODE_TYPES, KNOWN
 from .graph.activations import MOVERS, SHAPES, find_activations
 from .graph.editor import redirect
 from .graph.features import OPSET_INT4
 from .graph.shapes import rank
 from .graph.survey import survey
-from .lowerings.blockwise import CODE_TYPES, quantize_blocks
 from .lowerings.operators import FLOAT, cast
 from .report import EdgeReport, PassReport, Skip
 
@@ -29,8 +30,8 @@ OPSET = OPSET_INT4
 QUANTIZERS = frozenset(
     {"DynamicQuantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulNBits", "QuantizeLinear"}
 )
-# Operators that passes write and that take floats as they are: Relu is what lets large inputs of Gelu and its kin pass.
-FLOAT_READERS = frozenset({"Add", "MatMul", "Relu"})
+# Operators that passes write and that take floats as they are.
+FLOAT_READERS = frozenset({"Add", "MatMul", *(name for name, function in FUNCTIONS.items() if function.reads_floats)})
 # Blocks where weights have whole columns.
 BLOCK_SIZE = 32
 
@@ -84,8 +85,9 @@ def replace(context: Context, matches: list[Results]) -> Skip | None:
     for tensor, readers in found.edges:
         dtype, name = context.activations.types[tensor.name], f"edge{context.report.replaced}"
         x = tensor if dtype == "float32" else cast(at, tensor, FLOAT, f"{name}.float")
-        coded = at.as_type(quantize_blocks(at, x, code, block, name), dtype, name)
-        redirect(tensor, coded, readers)
+        attrs = {"block": [block], "block_size": block, "ulps": code.ulps, "output_dtype": code.onnx}
+        (coded,) = at.call(ANY_RANK if rank(x) is None else KNOWN, x, name=name, attrs=attrs)
+        redirect(tensor, at.as_type(coded, dtype, name), readers)
     return None
 
 

@@ -1,7 +1,7 @@
 """Layer normalization and its root-mean-square kin: statistics from block codes in integers, scale and bias as codes.
 
     Before: x [..., k] (+ residual) -- LayerNormalization, in any form that exporters write -> [..., k]
-    After:  (x -- Add residual) -- lowerings.normalization(scale, bias) -> [..., k]
+    After:  (x -- Add residual) -- BlockLayerNormalization(scale, bias) -> [..., k]
 
 Scales and biases of all normalizations of one width are stored as one matrix and decoded at load:
 
@@ -23,10 +23,10 @@ from .context import Context
 from .formats.block import BlockFormat
 from .formats.encode import encode
 from .formats.numbers import half_holds
+from .functions.layer_normalization import BY_FORM, WIDEST, Rows
 from .graph.constants import FLOATS, constant_bytes, resolve
 from .graph.editor import Emitter
 from .graph.features import OPSET_INT4
-from .lowerings.normalization import WIDEST, Rows, normalize
 from .lowerings.operators import FLOAT
 from .lowerings.stored import store_codes, store_half
 from .patterns.normalization import Normalization, match_normalization
@@ -67,11 +67,11 @@ def replace(context: Context, matches: list[Rewrite[Normalization]]) -> Skip | N
     for number, rewrite in enumerate(matches):
         form = rewrite.form
         at, name = context.editor.before(rewrite.scope, form.node), f"norm{context.report.replaced + number}"
-        scale = vectors[_key(form.scale)]
-        bias = None if form.bias is None else vectors[_key(form.bias)]
-        x = _add_up(at, form, name)
+        x = context.as_float(at, _add_up(at, form, name), form.dtype or "float32")
         rows = Rows(form.width, context.options.block_size or BLOCK_SIZE, form.epsilon, form.centered)
-        y = normalize(at, context.as_float(at, x, form.dtype or "float32"), rows, scale, bias, name)
+        function = BY_FORM[form.centered, form.bias is not None, rows.padding > 0]
+        inputs = (x, *(vectors[_key(vector)] for vector in _vectors(form)))
+        (y,) = at.call(function, *inputs, name=name, node=form.node.name, attrs=rows.attributes)
         at.deliver(at.as_type(y, form.output_dtype or "float32", name), form.node)
     return None
 

@@ -33,14 +33,14 @@ from .channels import (
     without,
 )
 from .context import Context, weight_key
+from .functions.quantize_rows import least_peak
 from .graph.editor import Emitter
 from .graph.linear import Linear, added_bias, as_vector, match_linear
 from .graph.shapes import rank
 from .lowerings.base import StoredWeight
 from .lowerings.operators import reshape, split_last
-from .lowerings.rowwise import least_peak
 from .patterns.floor import lowest
-from .report import Skip
+from .report import TOGETHER, Skip
 
 # Query, key and value, or gate and up. More readers of one tensor (the cross-attentions of a whole decoder) stay apart:
 # their products are needed at different times.
@@ -146,13 +146,14 @@ def replace(context: Context, matches: list[Product]) -> Skip | None:
         return weight
     at = context.editor.before(matches[0].scope, first.node)
     x, name = _activation(context, at, matches[0]), weight.name
+    node = TOGETHER.join(match.node.name for match in matches)
     if first.batch:
         weight = _batched(at, weight, first, name)
     if channels:
-        y = context.lowering.multiply(at, channels.scale(at, x), weight, name)
+        y = context.lowering.multiply(at, channels.scale(at, x), weight, name, node)
         y = channels.add_apart(at, y, x, matrix, name)
     else:
-        y = context.lowering.multiply(at, x, weight, name, matches[0].floor)
+        y = context.lowering.multiply(at, x, weight, name, node, matches[0].floor)
     if several:
         _split(at, matches, y, name)
     else:

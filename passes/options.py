@@ -47,6 +47,7 @@ class Options:
         scales: fine (quarter octaves) or shift (powers of two): block scales of weights that nothing multiplies in
             integers.
         lacks: features that the runtime which is to run the file does not have.
+        inline: whether the file holds what functions do in place of their calls, for runtimes that know no functions.
         bits_for: width of the codes of single weights, by the name they have in the report, instead of `bits`.
     """
 
@@ -59,6 +60,7 @@ class Options:
     activations: str = "int8"
     scales: str = "fine"
     lacks: Lacks = NOTHING
+    inline: bool = False
     bits_for: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -73,7 +73,7 @@ def replace(context: Context, matches: list[Quantized]) -> Skip | None:
     weight = context.stored[key]
     if raw_origin(x, k).floats:
         x = context.once("filled", at, x, fill_rows)
-    y = context.lowering.multiply(at, x, weight, weight.name)
+    y = context.lowering.multiply(at, x, weight, weight.name, node.name)
     if len(node.inputs) > MATRIX and node.inputs[MATRIX].name:
         y = at.op("Add", y, node.inputs[MATRIX], name=f"{weight.name}.biased", dtype=np.float32)
     at.deliver(y, node)

@@ -1,7 +1,7 @@
 """Softmax in integers, along any axis; an additive mask stays added to the scores before it.
 
 Before: x -- Softmax -> probabilities, in any form that exporters write
-After:  x -- lowerings.softmax -> probabilities (exponential from a table, integer sum)
+After:  x -- BlockSoftmax -> probabilities (exponential from a table, integer sum)
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import onnx_graphsurgeon as gs
 
 from .base import Rewrite
 from .context import Context
+from .functions import softmax as block_softmax
 from .graph.constants import FLOATS, resolve
 from .graph.features import OPSET_INT4
-from .lowerings.softmax import softmax
 from .patterns.softmax import Softmax, match_softmax
 from .report import Skip
 
@@ -40,6 +40,7 @@ def replace(context: Context, matches: list[Rewrite[Softmax]]) -> Skip | None:
     form = matches[0].form
     at, dtype = context.editor.before(matches[0].scope, form.node), form.dtype or "float32"
     name = f"softmax{context.report.replaced}"
-    y = softmax(at, context.as_float(at, form.x, dtype), form.axis, name)
+    x, attrs = context.as_float(at, form.x, dtype), {"axes": [form.axis]}
+    (y,) = at.call(block_softmax.FUNCTION, x, name=name, node=form.node.name, attrs=attrs)
     at.deliver(at.as_type(y, dtype, name), form.node)
     return None

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 import onnx_graphsurgeon as gs
 import onnxruntime as ort
 from numpy.typing import NDArray
@@ -79,14 +80,37 @@ def nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 def operators(source: onnx.ModelProto) -> list[str]:
     """Return the operators of a model in graph order, those of bodies after the node that holds them."""
-    return [node.op_type for node in nodes(source.graph)]
+    return [node.op_type for node in nodes(plain(source).graph)]
+
+
+def plain(source: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model with what functions do in place of their calls, constants as initializers."""
+    inlined = onnx.inliner.inline_local_functions(source) if source.functions else source
+    for graph in graphs(inlined.graph) if source.functions else ():
+        rest = [node for node in graph.node if node.op_type != "Constant"]
+        for node in graph.node:
+            if node.op_type == "Constant":
+                graph.initializer.append(_tensor(node))
+        del graph.node[:]
+        graph.node.extend(rest)
+    return inlined
+
+
+def _tensor(node: onnx.NodeProto) -> onnx.TensorProto:
+    """Return what a Constant holds."""
+    values = onnx.helper.get_node_attr_value(node, node.attribute[0].name)
+    if isinstance(values, onnx.TensorProto):
+        values.name = node.output[0]
+        return values
+    dtype = np.float32 if "float" in node.attribute[0].name else np.int64
+    return numpy_helper.from_array(np.array(values, dtype), node.output[0])
 
 
 def constant_nodes(source: onnx.ModelProto) -> list[str]:
     """Return the operators whose inputs are all constants: what the runtime left unfolded."""
     return [
         node.op_type
-        for node in _depending_on_constants(source.graph, set())
+        for node in _depending_on_constants(plain(source).graph, set())
         if node.op_type != "Constant" and any(node.input)
     ]
 

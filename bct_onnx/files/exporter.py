@@ -10,15 +10,22 @@ import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.ir.tensor import LazyValues, SparseValues
 
 from bct_onnx.errors import BctError
+from passes.functions import DOMAIN, protos
 from passes.graph.editor import PackedValues
 
+from . import native
 from .importer import OVERRIDABLE_IR, Contents, Kind, default_inputs, variable
+from .order import graphs_of
 from .tensors import DATA_TYPES, PACKED_BITS, TensorValues, raw_size
 from .wire import refer
 
 # Below this many bytes a tensor's data stays in the model message; above, it is read and written apart from
 # it.
 SMALL = 1024
+# From this IR version on, models hold functions.
+FUNCTIONS_IR = 8
+# From this opset on, Constant has the numbers of an attribute: what bodies of functions are made of.
+FUNCTIONS_OPSET = 12
 
 
 class Payload:
@@ -35,9 +42,12 @@ class Payload:
         return self.length
 
 
-def to_model(graph: gs.Graph, source: onnx.ModelProto, contents: Contents) -> tuple[onnx.ModelProto, list[Payload]]:
+def to_model(
+    graph: gs.Graph, source: onnx.ModelProto, contents: Contents, inline: bool
+) -> tuple[onnx.ModelProto, list[Payload]]:
     """Return the model of a graph in the shell of `source`, and its large data by index (`offset`).
 
+    `inline`: calls of functions are replaced by what they do; else the model holds the functions that it calls.
     Raises BctError where the graph holds what ONNX cannot express.
     """
     model = onnx.ModelProto()
@@ -51,9 +61,36 @@ def to_model(graph: gs.Graph, source: onnx.ModelProto, contents: Contents) -> tu
     _restore_inputs(model.graph, source, exporter, contents)
     _restore_infos(model.graph.input, source.graph.input)
     _restore_infos(model.graph.output, source.graph.output)
-    model.opset_import.extend(_opset_imports(graph, model.graph))
-    model.ir_version = max(graph.ir_version or 0, OVERRIDABLE_IR)
-    return model, exporter.payloads
+    calls = {node.op_type for node in _nodes(model.graph.node) if node.domain == DOMAIN}
+    model.functions.extend(protos(calls, int(graph.opset)) if calls else ())
+    model.opset_import.extend(_opset_imports(graph, model))
+    model.ir_version = max(graph.ir_version or 0, FUNCTIONS_IR if calls else OVERRIDABLE_IR)
+    return _inlined(model) if calls and (inline or graph.opset < FUNCTIONS_OPSET) else model, exporter.payloads
+
+
+def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model with what functions do in place of their calls, their constants as initializers."""
+    inlined = native.inline(model)
+    for graph in graphs_of(inlined.graph):
+        constants = [node for node in graph.node if node.op_type == "Constant" and not node.domain]
+        graph.initializer.extend(map(_initializer, constants))
+        others = [node for node in graph.node if node.op_type != "Constant" or node.domain]
+        del graph.node[:]
+        graph.node.extend(others)
+    return inlined
+
+
+def _initializer(node: onnx.NodeProto) -> onnx.TensorProto:
+    """Return the tensor that a Constant is, whichever its attribute."""
+    (attribute,) = node.attribute
+    value = onnx.helper.get_attribute_value(attribute)
+    if isinstance(value, onnx.TensorProto):
+        tensor = onnx.TensorProto()
+        tensor.CopyFrom(value)
+        tensor.name = node.output[0]
+        return tensor
+    dtype = np.float32 if attribute.name.startswith("value_float") else np.int64
+    return onnx.numpy_helper.from_array(np.array(value, dtype), node.output[0])
 
 
 def _restore_inputs(graph: onnx.GraphProto, source: onnx.ModelProto, exporter: "_Exporter", contents: Contents) -> None:
@@ -88,10 +125,11 @@ def _restore_annotations(graph: onnx.GraphProto, source: onnx.GraphProto) -> Non
     )
 
 
-def _opset_imports(graph: gs.Graph, proto: onnx.GraphProto) -> list[onnx.OperatorSetIdProto]:
+def _opset_imports(graph: gs.Graph, model: onnx.ModelProto) -> list[onnx.OperatorSetIdProto]:
     """Return the graph's imports, the opset as raised by passes and domains that came in with nodes."""
     imports = {opset.domain: opset.version for opset in graph.import_domains or ()}
-    domains = {node.domain for node in _nodes(proto)}
+    bodies = chain.from_iterable(function.node for function in model.functions)
+    domains = {node.domain for node in _nodes([*model.graph.node, *bodies])}
     if "" in imports or "" in domains:
         imports[""] = max(graph.opset, imports.get("", 0))
     for domain in sorted(domains - imports.keys()):
@@ -99,12 +137,12 @@ def _opset_imports(graph: gs.Graph, proto: onnx.GraphProto) -> list[onnx.Operato
     return [onnx.helper.make_opsetid(domain, version) for domain, version in imports.items()]
 
 
-def _nodes(graph: onnx.GraphProto) -> Iterable[onnx.NodeProto]:
-    for node in graph.node:
+def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterable[onnx.NodeProto]:
+    for node in nodes:
         yield node
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                yield from _nodes(attribute.g)
+                yield from _nodes(attribute.g.node)
 
 
 class _Exporter:
@@ -129,10 +167,13 @@ class _Exporter:
         proto.input.extend(map(_value_info, graph.inputs))
         proto.output.extend(map(_value_info, graph.outputs))
         listed = {value.name for value in chain(proto.input, proto.output)}
+        # ONNX's own inference goes wrong behind a function that holds operators of another domain.
         proto.value_info.extend(
             _value_info(tensor)
-            for tensor in chain.from_iterable(node.outputs for node in graph.nodes)
-            if isinstance(tensor.dtype, onnx.TypeProto) and tensor.name not in listed
+            for node in graph.nodes
+            for tensor in node.outputs
+            if isinstance(tensor.dtype, onnx.TypeProto) or (node.domain == DOMAIN and tensor.dtype is not None)
+            if tensor.name not in listed
         )
         return proto
 

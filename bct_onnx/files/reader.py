@@ -75,10 +75,11 @@ class ModelFile:
 
         Functions are inlined. Inputs with a default value (IR version 4 on) are variables.
         """
-        return importer.to_graph(self._inlined, self.content, self.path)
+        return importer.to_graph(self.inlined, self.content, self.path)
 
     @cached_property
-    def _inlined(self) -> onnx.ModelProto:
+    def inlined(self) -> onnx.ModelProto:
+        """The model without functions."""
         return importer.inline_functions(self.proto, self.path)
 
     def let_go(self) -> None:

@@ -42,15 +42,17 @@ class WrittenFile:
     ir_version: int
 
 
-def write(graph: gs.Graph, source: ModelFile, target: Path, *, external_data: ExternalData = "auto") -> WrittenFile:
+def write(
+    graph: gs.Graph, source: ModelFile, target: Path, *, external_data: ExternalData = "auto", inline: bool = False
+) -> WrittenFile:
     """Write a graph, all else taken from `source`, to the new file `target` (a Stage's path).
 
     Weights that no pass touched are streamed from the source's file. Above 1 GiB ("auto") or "always", tensors
-    of 1 KiB and more go to `<target name>.<hash>.data` beside it. Raises BctError if the graph cannot be
-    written.
+    of 1 KiB and more go to `<target name>.<hash>.data` beside it. `inline`: calls of functions are replaced by what
+    they do. Raises BctError if the graph cannot be written.
     """
     target = Path(target)
-    model, payloads = exporter.to_model(graph, source.proto, source.content)
+    model, payloads = exporter.to_model(graph, source.proto, source.content, inline)
     try:
         pieces = _embed(model, payloads)
         total = sum(map(len, pieces))

@@ -96,17 +96,24 @@ class Floats:
         return StoredWeight(name, values, values, tensor.format, tensor.k, tensor.n, by_rows, 1.0, 0)
 
     def multiply(
-        self, at: Emitter, x: gs.Tensor, weight: StoredWeight, name: str, floor: float | None = None
+        self,
+        at: Emitter,
+        x: gs.Tensor,
+        weight: StoredWeight,
+        name: str,
+        node: str = "",
+        floor: float | None = None,
     ) -> gs.Variable:
         """Write MatMul."""
-        del floor
+        del node, floor
         values = weight.values
         if weight.by_rows:
             values = at.op("Transpose", values, name=f"{name}.columns", perm=[1, 0])
         return at.op("MatMul", x, values, name=f"{name}.product", dtype=np.float32)
 
-    def lookup(self, at: Emitter, table: StoredWeight, indices: gs.Tensor, name: str) -> gs.Variable:
+    def lookup(self, at: Emitter, table: StoredWeight, indices: gs.Tensor, name: str, node: str = "") -> gs.Variable:
         """Write Gather."""
+        del node
         return at.op("Gather", table.values, indices, name=f"{name}.rows", dtype=np.float32, axis=0)
 
 

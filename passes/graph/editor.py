@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
+from ..functions.function import DOMAIN, Function
 from .features import FIRST_OPSET, NOTHING, Feature, Lacks
 
 if TYPE_CHECKING:
@@ -140,6 +141,27 @@ class Emitter:
         tensors = [gs.Variable.empty() if tensor is None else tensor for tensor in inputs]
         self._nodes.append(gs.Node(op, inputs=tensors, outputs=list(outputs), attrs=attrs, domain=domain))
 
+    def call(
+        self,
+        function: Function,
+        *inputs: gs.Tensor,
+        name: str,
+        node: str = "",
+        dtype: Any = None,
+        attrs: Mapping[str, Any] | None = None,
+    ) -> tuple[gs.Variable, ...]:
+        """Write a call of a function, named `node`, and return its outputs, the first of them called `name`.
+
+        Of `attrs`, those are taken that the function has.
+        """
+        names = [name, *(f"{name}.{output}" for output in function.outputs.split(", ")[1:])]
+        dtypes = function.dtypes if dtype is None else (dtype,)
+        outputs = [self._editor.variable(*output) for output in zip(names, dtypes, strict=True)]
+        taken = {name: (attrs or {})[name] for name in function.attributes}
+        called = self._editor.node_name(node or outputs[0].name)
+        self._nodes.append(gs.Node(function.name, called, taken, list(inputs), list(outputs), DOMAIN))
+        return tuple(outputs)
+
     def variable(self, name: str, dtype: Any = None) -> gs.Variable:
         """Return a new tensor, for a node with several outputs."""
         return self._editor.variable(name, dtype)
@@ -159,7 +181,9 @@ class Emitter:
 
     def deliver(self, result: gs.Variable, node: gs.Node) -> None:
         """Let the node that computes `result`, which nobody reads yet, produce the output of `node` instead."""
-        result.inputs[0].outputs = [self.take(node)]
+        output = self.take(node)
+        output.dtype = result.dtype if output.dtype is None else output.dtype
+        result.inputs[0].outputs = [output]
 
     def constant(self, values: NDArray[Any], name: str) -> gs.Constant:
         """Return an initializer with these values."""
@@ -206,6 +230,8 @@ class Editor:
         ]
         self.shared_names = {name for name, count in Counter(chain.from_iterable(dims)).items() if count > 1}
         self._names = {tensor.name for scope in scopes(graph) for tensor in scope.tensors().values()}
+        self._names |= {node.name for _, node in walk(graph)}
+        self._called: Counter[str] = Counter()
         self._shared: dict[tuple[str, tuple[int, ...], bytes], gs.Constant] = {}
         self._load: list[gs.Node] = []
         self._before: defaultdict[int, list[gs.Node]] = defaultdict(list)
@@ -265,6 +291,12 @@ class Editor:
         self.graph.nodes = self._load + [node for node in self.graph.nodes if id(node) not in loading]
         self.graph.cleanup()
         self._before, self._after = defaultdict(list), defaultdict(list)
+
+    def node_name(self, name: str) -> str:
+        """Return a name for a new node: that of one that it replaces, or another that none has; numbered if taken."""
+        self._called[name] += 1
+        count = self._called[name]
+        return name if count == 1 else self._fresh(f"{name}.{count - 1}")
 
     def _around(self, node: gs.Node) -> list[gs.Node]:
         return [*self._before.get(id(node), ()), node, *self._after.get(id(node), ())]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
+from ..functions import FUNCTIONS
 from .constants import resolve
 
 # Operators that keep all axes but the last of their first input, whatever else they read.
@@ -14,6 +15,7 @@ FOLLOWED = frozenset(
     {
         *("Attention", "DequantizeLinear", "DynamicQuantizeMatMul", "LayerNormalization", "MatMulIntegerToFloat"),
         *("MatMulNBits", "QuantizeLinear", "RMSNormalization", "SimplifiedLayerNormalization", "Softmax", "Split"),
+        *(name for name, function in FUNCTIONS.items() if function.keeps_axes),
     }
 )
 REDUCTIONS = frozenset({"ReduceL1", "ReduceMax", "ReduceMean", "ReduceMin"})

@@ -57,11 +57,17 @@ class Lowering(Protocol):
         ...
 
     def multiply(
-        self, at: Emitter, x: gs.Tensor, weight: StoredWeight, name: str, floor: float | None = None
+        self,
+        at: Emitter,
+        x: gs.Tensor,
+        weight: StoredWeight,
+        name: str,
+        node: str = "",
+        floor: float | None = None,
     ) -> gs.Variable:
-        """Write x [..., k], which is never below `floor`, times the weight: [..., n]."""
+        """Write x [..., k], which is never below `floor`, times the weight: [..., n]; the call is named `node`."""
         ...
 
-    def lookup(self, at: Emitter, table: StoredWeight, indices: gs.Tensor, name: str) -> gs.Variable:
+    def lookup(self, at: Emitter, table: StoredWeight, indices: gs.Tensor, name: str, node: str = "") -> gs.Variable:
         """Write the rows of a table (stored by rows) at integer indices [...]: [..., k]."""
         ...

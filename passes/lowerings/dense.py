@@ -1,28 +1,29 @@
 """Codes in the file, int8 in memory: decoded when the session is made, multiplied with row-wise int8 activations.
 
-codes, shifts -- unpack, BitShift, Cast(int8), Reshape -> int8 [k, n]          (once, at load)
-x [..., k] -- RowQuantizer -> q, r                                            (shared by all readers of x)
-q -- MatMulIntegerToFloat(int8 [k, n], column scale [n]) -- Mul(r) -> [..., n]
+codes, shifts -- DecodeBlocks -> int8 [k, n]        (once, at load)
+x [..., k] -- QuantizeRows -> q, row scale          (shared by all readers of x)
+q, row scale, int8, column scale -- BlockMatMul -> [..., n]
 
 Sums longer than an int32 holds are computed in parts of k, which are added up as floats.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from ..formats.block import BlockFormat, BlockTensor, round_up
+from ..functions import block_gather, block_matmul
+from ..functions.quantize_rows import LONGEST_SUM
 from ..graph.editor import Emitter
 from ..graph.features import OPSET_INT4
 from .base import StoredWeight
-from .operators import FLOAT, OPSET_QUANTIZE, cast, keep_between, keep_first, reshape
-from .rowwise import LONGEST_SUM, RowQuantizer
-from .scales import float_scale
-from .unpack import as_int8, opset_for, shift_blocks, unpack
+from .operators import OPSET_QUANTIZE, keep_between, keep_first
+from .rowwise import RowQuantizer
+from .scales import scale_constant
+from .unpack import decode_blocks, opset_for, unpack
 
 
 @dataclass
@@ -56,7 +57,7 @@ class Dense:
         return StoredWeight(
             name=name,
             values=values,
-            scale=float_scale(load, tensor.column_scale, f"{name}.scale16", f"{name}.scale"),
+            scale=scale_constant(load, tensor.column_scale, name),
             format=tensor.format,
             k=tensor.k,
             n=tensor.n,
@@ -66,40 +67,40 @@ class Dense:
         )
 
     def multiply(
-        self, at: Emitter, x: gs.Tensor, weight: StoredWeight, name: str, floor: float | None = None
+        self,
+        at: Emitter,
+        x: gs.Tensor,
+        weight: StoredWeight,
+        name: str,
+        node: str = "",
+        floor: float | None = None,
     ) -> gs.Variable:
         """Write the integer multiplication of a row-wise quantized x."""
         rows = self._quantizer.quantize(at, x, weight.k, floor)
         columns = self._columns(at, weight)
+        attrs = {"zero_point": rows.zero_point, "tensor_scale": weight.tensor_scale}
+        if weight.k <= LONGEST_SUM:
+            call = (rows.q, rows.scale, columns, weight.scale)
+            return at.call(block_matmul.INT8, *call, name=f"{name}.product", node=node, attrs=attrs)[0]
         products = [
-            at.op(
-                "MatMulIntegerToFloat",
-                part(at, rows.q, -1),
-                part(at.at_load(), columns, -2),
-                at.constant(np.array(weight.tensor_scale, np.float32), "tensor_scale"),
+            at.call(
+                block_matmul.INT8,
+                keep_between(at, rows.q, -1, start, min(start + LONGEST_SUM, weight.k), f"{rows.q.name}.part"),
+                rows.scale,
+                keep_between(at.at_load(), columns, -2, start, min(start + LONGEST_SUM, weight.k), f"{name}.part"),
                 weight.scale,
-                rows.zero_point,
                 name=f"{name}.product",
-                domain="com.microsoft",
-            )
-            for part in _parts(weight.k)
+                attrs=attrs,
+            )[0]
+            for start in range(0, weight.k, LONGEST_SUM)
         ]
-        product = products[0] if len(products) == 1 else at.op("Sum", *products, name=f"{name}.sum")
-        return at.op("Mul", product, rows.scale, name=f"{name}.scaled", dtype=np.float32)
+        return at.op("Sum", *products, name=f"{name}.sum", dtype=np.float32)
 
-    def lookup(self, at: Emitter, table: StoredWeight, indices: gs.Tensor, name: str) -> gs.Variable:
+    def lookup(self, at: Emitter, table: StoredWeight, indices: gs.Tensor, name: str, node: str = "") -> gs.Variable:
         """Write the gathered int8 rows times their gathered scales."""
-        rows = cast(at, at.op("Gather", table.values, indices, name=f"{name}.codes", axis=0), FLOAT, f"{name}.steps")
-        load = at.at_load()
-        column = reshape(load, table.scale, (-1, 1), f"{table.scale.name}.column")
-        column = load.op(
-            "Mul",
-            column,
-            load.constant(np.array(table.tensor_scale, np.float32), "tensor_scale"),
-            name=f"{name}.scales",
-        )
-        scale = at.op("Gather", column, indices, name=f"{name}.scale", axis=0)
-        return at.op("Mul", rows, scale, name=f"{name}.rows", dtype=np.float32)
+        attrs = {"tensor_scale": table.tensor_scale}
+        call = (table.values, table.scale, indices)
+        return at.call(block_gather.INT8, *call, name=f"{name}.rows", node=node, attrs=attrs)[0]
 
     def _values(self, load: Emitter, tensor: BlockTensor, name: str, by_rows: bool) -> tuple[gs.Tensor, int]:
         codes, exponents = tensor.codes, tensor.exponents[:, None, :]
@@ -109,12 +110,12 @@ class Dense:
         bits = tensor.format.bits
         if bits == 8:
             matrix = codes.reshape(padded)
-            return unpack(load, matrix[:, : tensor.k] if by_rows else matrix[: tensor.k], bits, name)
-        values, size = unpack(load, np.ascontiguousarray(codes), bits, name)
+            matrix = matrix[:, : tensor.k] if by_rows else matrix[: tensor.k]
+            return load.constant(np.ascontiguousarray(matrix), f"{name}.codes"), matrix.nbytes
         if tensor.format.max_exponent:
-            values, shift_bytes = shift_blocks(load, values, exponents, tensor.format.max_exponent, name)
-            size += shift_bytes
-        values = reshape(load, as_int8(load, values, bits, name), padded, f"{name}.matrix")
+            values, size = decode_blocks(load, np.ascontiguousarray(codes), exponents, bits, padded, name)
+        else:
+            values, size = unpack(load, np.ascontiguousarray(codes).reshape(padded), bits, name)
         if codes.size != tensor.k * tensor.n:
             values = keep_first(load, values, axis, tensor.k, f"{name}.unpadded")
         return values, size
@@ -126,15 +127,3 @@ class Dense:
         if name not in self._transposed:
             self._transposed[name] = at.at_load().op("Transpose", weight.values, name=f"{name}.columns", perm=[1, 0])
         return self._transposed[name]
-
-
-def _parts(k: int) -> list[Callable[[Emitter, gs.Tensor, int], gs.Tensor]]:
-    """Return what takes each part, along an axis of length k, whose sums an int32 holds."""
-    if k <= LONGEST_SUM:
-        return [lambda at, x, axis: x]  # noqa: ARG005 (the whole)
-    return [
-        lambda at, x, axis, start=start: keep_between(  # type: ignore[misc]
-            at, x, axis, start, min(start + LONGEST_SUM, k), f"{x.name}.part"
-        )
-        for start in range(0, k, LONGEST_SUM)
-    ]

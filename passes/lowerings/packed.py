@@ -1,18 +1,13 @@
 """Codes that stay packed in memory: MatMulNBits and GatherBlockQuantized with scales expanded at load.
 
 codes uint8 [n, blocks, block bytes], block scales [n, blocks]
-x [..., k] -- MatMulNBits(accuracy_level 4) -> [..., n]
-indices [...] -- GatherBlockQuantized -> [..., k]
-
-Where that is not to be had, what is looked up is unpacked at every call:
-
-indices [...] -- Gather(codes [n, row bytes]) -- BitShift left, right -> pieces [..., k] -- Cast -- Sub(2^(bits-1))
-               -- Mul(Gather(block scales)) -> [..., k]
+x [..., k] -- NBitsMatMul -> [..., n]
+indices [...] -- NBitsGather -> [..., k]
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -21,10 +16,11 @@ from numpy.typing import NDArray
 from ..formats.block import BlockFormat, BlockTensor
 from ..formats.planes import pack_nibbles
 from ..formats.threads import over_ranges
+from ..functions import nbits
 from ..graph.editor import Emitter
 from ..graph.features import NOTHING, Feature, Lacks
 from .base import StoredWeight
-from .operators import FLOAT, cast, keep_first, reshape, unsqueeze_last
+from .operators import keep_first
 from .scales import expand_scales
 
 # Widths of MatMulNBits, with what they are where runtimes may lack them.
@@ -35,8 +31,6 @@ SMALLEST_BLOCK, LARGEST_BLOCK = 16, 256
 WHOLE_COLUMN_BLOCK = 128
 # Columns that a thread packs at a time: a row's part is two lines of a cache, all of them stay in the second level.
 COLUMNS = 128
-# int8 activations inside the kernel; other levels are slower than float.
-ACCURACY_LEVEL = 4
 
 
 @dataclass
@@ -51,7 +45,6 @@ class Packed:
     name: str = "packed"
     lacks: Lacks = NOTHING
     best_opset: int = 7
-    _flat: dict[str, gs.Variable] = field(default_factory=dict)
 
     def format(self, bits: int, block_size: int, k: int) -> BlockFormat:
         """Return the next width and power-of-two block size that the kernel takes, with quarter-octave scales.
@@ -81,79 +74,39 @@ class Packed:
             tensor.format,
             name,
         )
-        # The kernel repacks constant codes without scales that are none, and multiplies with zeros: in a session that
-        # folds nothing, codes must not be constant either.
-        values = load.op("Identity", load.constant(packed, f"{name}.codes"), name=f"{name}.packed")
-        size = packed.nbytes + scale_bytes
+        size, values = packed.nbytes + scale_bytes, load.constant(packed, f"{name}.codes")
         return StoredWeight(name, values, scale, tensor.format, tensor.k, tensor.n, by_rows, tensor.tensor_scale, size)
 
     def multiply(
-        self, at: Emitter, x: gs.Tensor, weight: StoredWeight, name: str, floor: float | None = None
+        self,
+        at: Emitter,
+        x: gs.Tensor,
+        weight: StoredWeight,
+        name: str,
+        node: str = "",
+        floor: float | None = None,
     ) -> gs.Variable:
         """Write MatMulNBits."""
-        return at.op(
-            "MatMulNBits",
-            x,
-            weight.values,
-            weight.scale,
-            name=f"{name}.product",
-            domain="com.microsoft",
-            dtype=np.float32,
-            K=weight.k,
-            N=weight.n,
-            bits=weight.format.bits,
-            block_size=weight.format.block_size,
-            accuracy_level=ACCURACY_LEVEL,
-        )
+        fmt = weight.format
+        attrs = {"K": weight.k, "N": weight.n, "bits": fmt.bits, "block_size": fmt.block_size}
+        call = (x, weight.values, weight.scale)
+        return at.call(nbits.MATMUL, *call, name=f"{name}.product", node=node, attrs=attrs)[0]
 
-    def lookup(self, at: Emitter, table: StoredWeight, indices: gs.Tensor, name: str) -> gs.Variable:
+    def lookup(self, at: Emitter, table: StoredWeight, indices: gs.Tensor, name: str, node: str = "") -> gs.Variable:
         """Write GatherBlockQuantized, or what it computes, on the same codes, seen as [n, row bytes]."""
-        flat = self._flat.get(table.values.name)
-        if flat is None:
-            flat = reshape(at.at_load(), table.values, (table.n, -1), f"{name}.codes")
-            self._flat[table.values.name] = flat
-        if not at.has(Feature.GATHER_BLOCKS_2 if table.format.bits == 2 else Feature.GATHER_BLOCKS):
-            return _unpacked_rows(at, table, flat, indices, name)
-        rows = at.op(
-            "GatherBlockQuantized",
-            flat,
-            indices,
-            table.scale,
-            name=f"{name}.rows",
-            domain="com.microsoft",
-            dtype=np.float32,
-            bits=table.format.bits,
-            block_size=table.format.block_size,
-            gather_axis=0,
-            quantize_axis=1,
-        )
-        padded = table.k % table.format.block_size
-        return keep_first(at, rows, -1, table.k, f"{name}.unpadded") if padded else rows
-
-
-def _unpacked_rows(at: Emitter, table: StoredWeight, codes: gs.Tensor, indices: gs.Tensor, name: str) -> gs.Variable:
-    """Write what GatherBlockQuantized computes: [..., k]."""
-    fmt, blocks = table.format, table.format.blocks(table.k)[0]
-    pieces: gs.Tensor = at.op("Gather", codes, indices, name=f"{name}.bytes", axis=0)
-    shape = at.op("Shape", indices, name=f"{name}.shape", dtype=np.int64)
-    if fmt.bits < 8:
-        # A byte's pieces, the lowest first: what is above a piece falls out on the left, what is below on the right.
-        left = np.arange(8 - fmt.bits, -1, -fmt.bits, dtype=np.uint8)
-        pieces = unsqueeze_last(at, pieces, 1, f"{name}.pieces")
-        pieces = at.op("BitShift", pieces, at.constant(left, f"left{fmt.bits}"), name=f"{name}.high", direction="LEFT")
-        right = at.constant(np.array([8 - fmt.bits], np.uint8), f"right{fmt.bits}")
-        pieces = at.op("BitShift", pieces, right, name=f"{name}.low", direction="RIGHT")
-    in_blocks = at.constant(np.array([blocks, fmt.block_size], np.int64), f"{name}.in_blocks")
-    apart = at.op("Concat", shape, in_blocks, name=f"{name}.apart", dtype=np.int64, axis=0)
-    pieces = at.op("Reshape", cast(at, pieces, FLOAT, f"{name}.floats"), apart, name=f"{name}.blocks")
-    middle = at.constant(np.array(-fmt.low, np.float32), f"middle{fmt.bits}")
-    steps = at.op("Sub", pieces, middle, name=f"{name}.steps")
-    scale = at.op("Gather", table.scale, indices, name=f"{name}.scale", axis=0)
-    rows = at.op("Mul", steps, unsqueeze_last(at, scale, 1, f"{name}.scales"), name=f"{name}.scaled")
-    whole = at.constant(np.array([blocks * fmt.block_size], np.int64), f"{name}.whole")
-    joined = at.op("Concat", shape, whole, name=f"{name}.joined", dtype=np.int64, axis=0)
-    rows = at.op("Reshape", rows, joined, name=f"{name}.rows", dtype=np.float32)
-    return keep_first(at, rows, -1, table.k, f"{name}.unpadded") if table.k % fmt.block_size else rows
+        fmt, blocks = table.format, table.format.blocks(table.k)[0]
+        has = at.has(Feature.GATHER_BLOCKS_2 if fmt.bits == 2 else Feature.GATHER_BLOCKS)
+        attrs = {
+            "rows": [table.n, -1],
+            "bits": fmt.bits,
+            "block_size": fmt.block_size,
+            "blocks": [blocks, fmt.block_size],
+            "width": [blocks * fmt.block_size],
+        }
+        call = (table.values, table.scale, indices)
+        function = nbits.GATHER if has else nbits.UNPACKED[fmt.bits]
+        (rows,) = at.call(function, *call, name=f"{name}.rows", node=node, attrs=attrs)
+        return keep_first(at, rows, -1, table.k, f"{name}.unpadded") if table.k % fmt.block_size else rows
 
 
 def _pack(tensor: BlockTensor, workers: int) -> NDArray[np.uint8]:

@@ -22,7 +22,7 @@ from ..graph.features import OPSET_INT4, Feature
 from .base import StoredWeight
 from .operators import FLOAT, INT4, INT8, cast, keep_first, reshape
 from .scales import expand_scales
-from .unpack import as_int8, opset_for, unpack
+from .unpack import opset_for, unpack
 
 WIDTHS = (4, 8)
 WHOLE_COLUMN_BLOCK = 128
@@ -68,12 +68,12 @@ class Qdq:
         )
 
     def multiply(
-        self, at: Emitter, x: gs.Tensor, weight: StoredWeight, name: str, floor: float | None = None
+        self, at: Emitter, x: gs.Tensor, weight: StoredWeight, name: str, node: str = "", floor: float | None = None
     ) -> gs.Variable:
         """Write DequantizeLinear and MatMul."""
         return at.op("MatMul", x, self._float(at, weight), name=f"{name}.product", dtype=np.float32)
 
-    def lookup(self, at: Emitter, table: StoredWeight, indices: gs.Tensor, name: str) -> gs.Variable:
+    def lookup(self, at: Emitter, table: StoredWeight, indices: gs.Tensor, name: str, node: str = "") -> gs.Variable:
         """Write the gathered codes times their blocks' scales: OpenVINO refuses DequantizeLinear of unknown shapes."""
         codes = at.op("Gather", table.values, indices, name=f"{name}.codes", axis=0)
         if table.k % table.format.block_size:
@@ -118,8 +118,7 @@ def _codes(load: Emitter, codes: NDArray[np.int8], bits: int, name: str, whole_b
     if bits == 8:
         return load.constant(codes, f"{name}.codes"), codes.nbytes
     if not load.has(Feature.INT4_CASTS if whole_bytes else Feature.BLOCKWISE):
-        values, size = unpack(load, codes, bits, name)
-        return as_int8(load, values, bits, name), size
+        return unpack(load, codes, bits, name)
     flat = np.zeros(-(-codes.size // 2) * 2, np.uint8)
     flat[: codes.size] = codes.reshape(-1).view(np.uint8) & np.uint8(15)
     packed = pack_nibbles(flat)

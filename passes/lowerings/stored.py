@@ -1,14 +1,16 @@
 """Constants that nothing multiplies in integers: codes in the file, floats once the session is made.
 
-codes -- unpack -- Cast(float) -- Mul(block scale) -- Reshape -- (Slice) -- (Transpose) -- Reshape -> float [*shape]
+codes, scales -- DequantizeBlocks -- (Slice) -- (Transpose) -- (Reshape) -> float [*shape]
 half:  float16 [*shape] -- Cast(float)
 whole: int16 [*shape] -- Cast(float)
-table: codes -- unpack -- Cast(int32) -- Gather(table) -- (Slice) -- Reshape -> [*shape], bit for bit
+table: codes -- TableValues -- (Slice -- Reshape) -> [*shape], bit for bit
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -16,10 +18,12 @@ from numpy.typing import NDArray
 
 from ..formats.block import BlockTensor, round_up
 from ..formats.numbers import BYTE_VALUES, Distinct, half_holds
+from ..functions import dequantize_blocks, table_values
+from ..functions.function import Function
 from ..graph.editor import Emitter
-from .operators import FLOAT, INT32, cast, keep_first, reshape
-from .scales import expand_scales
-from .unpack import as_int8, opset_for, unpack
+from .operators import FLOAT, cast, keep_first, reshape
+from .scales import store_scales
+from .unpack import BYTE, opset_for, planes
 
 SMALLEST_WIDTH = 2
 
@@ -32,24 +36,21 @@ def store_codes(
     `to` is the ONNX type of the result. `by_columns`: it is [k, n] that is reshaped.
     """
     codes = np.ascontiguousarray(tensor.codes.transpose(2, 0, 1))
-    values, size = unpack(load, codes, tensor.format.bits, name)
-    values = as_int8(load, values, tensor.format.bits, name)
-    scale, scale_bytes = expand_scales(
-        load,
-        np.ascontiguousarray(tensor.exponents.T)[:, :, None],
-        tensor.column_scale[:, None, None],
-        tensor.tensor_scale,
-        tensor.format,
-        name,
+    exponents = np.ascontiguousarray(tensor.exponents.T)[:, :, None]
+    scales, steps, scale_bytes = store_scales(
+        load, exponents, tensor.column_scale[:, None, None], tensor.tensor_scale, tensor.format, name
     )
-    floats: gs.Tensor = load.op("Mul", cast(load, values, FLOAT, f"{name}.steps"), scale, name=f"{name}.blocks")
-    if codes.size != tensor.k * tensor.n:
-        floats = reshape(load, floats, (tensor.n, -1), f"{name}.matrix")
+    function, stored, size = _places(load, codes, tensor.format.bits, name, dequantize_blocks)
+    padded = codes.size != tensor.k * tensor.n
+    whole = not (padded or by_columns)
+    matrix = list(shape) if whole else [tensor.n, -1]
+    attrs: dict[str, Any] = {**steps, "codes": list(codes.shape), "matrix": matrix}
+    floats: gs.Tensor = load.call(function, *stored, *scales, name=f"{name}.restored", attrs=attrs)[0]
+    if padded:
         floats = keep_first(load, floats, 1, tensor.k, f"{name}.unpadded")
     if by_columns:
-        floats = reshape(load, floats, (tensor.n, tensor.k), f"{name}.rows")
         floats = load.op("Transpose", floats, name=f"{name}.columns", perm=[1, 0])
-    restored = reshape(load, floats, tuple(shape), f"{name}.restored")
+    restored = floats if whole else reshape(load, floats, tuple(shape), f"{name}.restored")
     return restored if to == FLOAT else cast(load, restored, to, f"{name}.cast"), size + scale_bytes
 
 
@@ -85,18 +86,26 @@ def store_table(load: Emitter, values: Distinct, name: str) -> tuple[gs.Variable
     """
     table, indices = load.constant(values.table, f"{name}.values"), values.indices
     bits, shape = table_width(load, len(values.table)), indices.shape
-    if bits > 8:
-        codes = indices.astype(np.uint16)
-        places: gs.Tensor = load.constant(codes, f"{name}.places16")
-        size = codes.nbytes
-    else:
-        signed = np.where(indices < 1 << (bits - 1), indices, indices - len(values.table)).astype(np.int8)
-        padded = np.zeros(round_up(signed.size), np.int8)
-        padded[: signed.size] = signed.reshape(-1)
-        places, size = unpack(load, padded, bits, name)
-        places = as_int8(load, places, bits, name)
-    places = cast(load, places, INT32, f"{name}.places")
-    found: gs.Tensor = load.op("Gather", table, places, name=f"{name}.found", axis=0)
-    if bits <= 8 and padded.size != indices.size:
-        found = keep_first(load, found, 0, indices.size, f"{name}.unpadded")
-    return reshape(load, found, shape, f"{name}.restored"), size + values.table.nbytes
+    signed = bits <= BYTE
+    places = np.where(indices < 1 << (bits - 1), indices, indices - len(values.table)) if signed else indices
+    padded: NDArray[np.integer] = np.zeros(
+        round_up(places.size) if signed else places.size, np.int8 if signed else np.uint16
+    )
+    padded[: places.size] = places.reshape(-1)
+    function, stored, size = _places(load, padded, bits, name, table_values)
+    whole = padded.size == places.size
+    attrs = {"codes": list(padded.shape), "matrix": list(shape) if whole else [-1]}
+    (found,) = load.call(function, table, *stored, name=f"{name}.restored", dtype=values.table.dtype, attrs=attrs)
+    if not whole:
+        found = reshape(load, keep_first(load, found, 0, places.size, f"{name}.unpadded"), shape, f"{name}.restored")
+    return found, size + values.table.nbytes
+
+
+def _places(
+    load: Emitter, codes: NDArray[np.integer], bits: int, name: str, module: ModuleType
+) -> tuple[Function, list[gs.Constant], int]:
+    """Store codes; return the function of a module that reads such codes, what holds them, and bytes."""
+    if bits < BYTE:
+        suffix, stored, size = planes(load, codes.astype(np.int8, copy=False), bits, name)
+        return module.BY_SUFFIX[suffix], stored, size
+    return module.WHOLE, [load.constant(codes, f"{name}.codes")], codes.nbytes

@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from ..functions.gelu import CURVES
 from ..graph.editor import is_standard
 from ..graph.types import element_type
 from ..report import Skip
-from .region import Array, IsOutput, Region, erf, regions
+from .region import IsOutput, Region, regions
 
-
-def _sigmoid(x: Array) -> Array:
-    result: Array = np.exp(-np.logaddexp(0, -x))
-    return result
-
-
-# The functions: x for x >> 0 and 0 for x << 0.
-FUNCTIONS: dict[str, Callable[[Array], Array]] = {
-    "gelu": lambda x: x * 0.5 * (1 + erf(x / math.sqrt(2))),
-    "gelu_tanh": lambda x: x * 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
-    "quick_gelu": lambda x: x * _sigmoid(1.702 * x),
-    "silu": lambda x: x * _sigmoid(x),
-}
 # Constants as float16 move a function by less than this; two of the functions are 4.7e-4 apart, the nearest is taken.
 TOLERANCE = 5e-4
 # A function this near to one of them is meant to be one, and worth a word.
@@ -106,6 +93,6 @@ def _is_elementwise(region: Region) -> bool:
 def _nearest(region: Region) -> tuple[str, float]:
     """Return the nearest function and the largest difference from it."""
     y = np.broadcast_to(np.nan_to_num(region(PROBES), nan=np.inf).reshape(-1), PROBES.shape)
-    distances = {kind: float(np.abs(y - function(PROBES)).max()) for kind, function in FUNCTIONS.items()}
+    distances = {kind: float(np.abs(y - function(PROBES)).max()) for kind, function in CURVES.items()}
     kind = min(distances, key=distances.__getitem__)
     return kind, distances[kind]

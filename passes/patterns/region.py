@@ -6,7 +6,6 @@ associated in any way, a square be Pow or Mul, a division be Mul or Reciprocal, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from ..functions.gelu import erf
 from ..graph.constants import FLOATS, resolve, small_values
 from ..graph.editor import is_standard
 from ..graph.shapes import rank
@@ -25,13 +25,6 @@ IsOutput = Callable[[gs.Tensor], bool]
 
 # The longest form has ten nodes between its ends, and Casts.
 DEEPEST, MOST_NODES = 14, 48
-
-_math_erf = np.frompyfunc(math.erf, 1, 1)
-
-
-def erf(x: Array) -> Array:
-    """Return the error function of each number; for tables and probes, not for tensors."""
-    return np.asarray(_math_erf(x), np.float64)
 
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {

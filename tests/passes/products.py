@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 
-from tests.helpers import decoded, nodes, random, relative_error, rewrite, run, with_weights
+from tests.helpers import decoded, nodes, plain, random, relative_error, rewrite, run, with_weights
 
 # Error of a row's int8 activation, relative: the row's peak, three deviations, over 127 steps of uniform error
 # (3 / 127 / sqrt(12) = 0.7 %), twice. Four-bit weights err by 10 %: what was not encoded, or encoded along the
@@ -25,7 +25,7 @@ BIASES = {f"b{c}": random(N, seed=10 + i) for i, c in enumerate("qkv")}
 
 
 def multiplications(proto: onnx.ModelProto) -> int:
-    return sum(node.op_type in ("MatMulIntegerToFloat", "MatMulNBits", "MatMul") for node in nodes(proto.graph))
+    return sum(node.op_type in ("MatMulIntegerToFloat", "MatMulNBits", "MatMul") for node in nodes(plain(proto).graph))
 
 
 def check(source, folder, feeds, transposed=False, names=("w",), tolerance=ACTIVATION, **options):

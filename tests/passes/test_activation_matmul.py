@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from passes.lowerings.products import product_bound
+from passes.functions.integer_matmul import bound as product_bound
 from tests.helpers import model, operators, rewrite, run
 
 OPERATORS = {"operators": frozenset({"activation_matmul"})}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from passes.channels import WIDEST_ROWS, even_rows
-from passes.lowerings.rowwise import LONGEST_SUM
+from passes.functions.quantize_rows import LONGEST_SUM
 from tests.helpers import K, model, operators, random, relative_error, rewrite, run
 
 EIGHT = {"bits": 8, "block_size": 0}

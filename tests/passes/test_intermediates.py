@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from passes.lowerings.blockwise import CODE_TYPES
-from tests.helpers import model, nodes, operators, random, rewrite, run
+from passes.functions.quantize_blocks import CODE_TYPES
+from tests.helpers import model, nodes, operators, plain, random, rewrite, run
 
 ONLY = {"operators": frozenset({"intermediates"}), "block_size": 32}
 W = random(64, 64, seed=1)
@@ -52,14 +52,14 @@ def test_powers_of_two_and_zeros_come_back_exactly(tmp_path, code):
 
 
 def test_shifts_are_powers_of_two(tmp_path):
-    result = rewrite(model(EDGE % ("m, n", "m, n")), tmp_path, **ONLY)
-    quantizer = next(node for node in nodes(result.proto.graph) if node.op_type == "QuantizeLinear")
+    shown = plain(rewrite(model(EDGE % ("m, n", "m, n")), tmp_path, **ONLY).proto)
+    quantizer = next(node for node in nodes(shown.graph) if node.op_type == "QuantizeLinear")
     shifts = quantizer.input[1]
-    del result.proto.graph.output[:]
-    result.proto.graph.output.add().name = shifts
+    del shown.graph.output[:]
+    shown.graph.output.add().name = shifts
     peaks = np.concatenate([np.exp2(np.arange(-90, 90)), np.exp(np.linspace(-60, 60, 999))]).astype(np.float32)
     x = np.repeat(peaks[:, None] / 2, 3, 1)
-    (scale,) = run(result.proto, x=x)
+    (scale,) = run(shown, x=x)
     mantissa, _ = np.frexp(scale)
     assert (mantissa == 0.5).all()
     ratio = scale[:, 0] / (2 * x[:, 0].astype(np.float64) / 127)

@@ -4,7 +4,8 @@ import numpy as np
 import onnx
 import pytest
 
-from passes.lowerings.normalization import Rows, normalization_bound
+from passes.functions.layer_normalization import Rows
+from passes.functions.layer_normalization import bound as normalization_bound
 from passes.patterns.normalization import normalized
 from tests.helpers import constant_nodes, model, optimized, rewrite, run
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import onnx_graphsurgeon as gs
 
+from ...functions import FUNCTIONS
 from ..constants import resolve, small_values
 
 # Operators followed before giving up: an answer, if there is one, is near.
@@ -52,6 +53,11 @@ def _largest(node: gs.Node, of: _Of) -> Rank:
 def _gathered(node: gs.Node, of: _Of) -> Rank:
     data, indices = of(node.inputs[0]), of(node.inputs[1])
     return None if data is None or indices is None else data + indices - 1
+
+
+def _looked_up(node: gs.Node, of: _Of) -> Rank:
+    indices = of(node.inputs[-1])
+    return None if indices is None else indices + 1
 
 
 def _unsqueezed(node: gs.Node, of: _Of) -> Rank:
@@ -141,6 +147,8 @@ _JOIN = ("Add", "And", "Div", "Equal", "Greater", "Less", "MatMul", "Max", "Min"
 _RANKS: dict[str, Callable[[gs.Node, _Of], Rank]] = {
     **dict.fromkeys(_KEEP, _first),
     **dict.fromkeys(_JOIN, _largest),
+    **dict.fromkeys((name for name, function in FUNCTIONS.items() if function.keeps_axes), _first),
+    **dict.fromkeys((name for name in FUNCTIONS if name.startswith(("BlockGather", "NBitsGather"))), _looked_up),
     **dict.fromkeys(("ReduceL1", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"), _reduced),
     "ConstantOfShape": lambda node, of: _length(node.inputs[0], of),
     "Expand": _expanded,

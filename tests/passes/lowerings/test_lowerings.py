@@ -17,7 +17,7 @@ from passes.lowerings.packed import Packed
 from passes.lowerings.qdq import Qdq
 from passes.lowerings.stored import store_codes, store_half
 from passes.lowerings.table import LOWERINGS
-from tests.helpers import activation_bound, constant_nodes, emitted, operators, optimized, random, run
+from tests.helpers import activation_bound, constant_nodes, emitted, operators, optimized, plain, random, run
 
 # The runtime's Pow is within a unit in the last place of the table that `decode` uses; a product rounds once more.
 POWERS = 3 * np.finfo(np.float32).eps
@@ -31,6 +31,7 @@ FORMATS = [
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: f"{shape[0]}x{shape[1]}")
 every_format = pytest.mark.parametrize(("name", "bits", "block"), FORMATS)
 
+FLOAT = onnx.TensorProto.FLOAT
 Write = Callable[[Emitter, gs.Variable], list[gs.Tensor]]
 
 
@@ -47,6 +48,10 @@ def build(folder: Path, write: Write, x_type: type = np.float32, opset: int = 21
     graph.outputs = outputs
     editor.flush()
     return emitted(graph, folder, opset)
+
+
+def as_float(at: Emitter, x: gs.Tensor) -> gs.Variable:
+    return at.op("Cast", x, name="float", to=FLOAT)
 
 
 def encoded(lowering: Lowering, bits: int, block: int, shape: tuple[int, int]) -> BlockTensor:
@@ -82,7 +87,7 @@ def test_dense_decodes_bit_for_bit(tmp_path, bits, block, by_rows, shape):
     def write(at: Emitter, _: gs.Variable) -> list[gs.Tensor]:
         weight = lowering.store(at.at_load(), tensor, "w", by_rows)
         stored.append(weight)
-        return [at.op("Cast", weight.values, name="steps", to=onnx.TensorProto.FLOAT), weight.scale]
+        return [as_float(at, weight.values), as_float(at, weight.scale)]
 
     values, scale = run(build(tmp_path, write), optimize=False, x=random(1))
     scale = scale * np.float32(stored[0].tensor_scale)
@@ -141,7 +146,7 @@ def test_qdq_needs_no_blockwise_operator(tmp_path, opset, shape):
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_packed_decodes_to_the_codes(tmp_path, bits, shape):
     tensor = encoded(Packed(), bits, 32, shape)
-    proto = product(tmp_path, Packed(), tensor)
+    proto = plain(product(tmp_path, Packed(), tensor))
     # The kernel's activations are floats at level 0: then the unit matrix shows the weight itself.
     (node,) = [node for node in proto.graph.node if node.op_type == "MatMulNBits"]
     next(a for a in node.attribute if a.name == "accuracy_level").i = 0
@@ -208,7 +213,7 @@ def test_stored_constants(tmp_path, bits, shape):
     target = (n, 1, k)
 
     def write(at: Emitter, x: gs.Variable) -> list[gs.Tensor]:
-        restored, _ = store_codes(at.at_load(), tensor, target, onnx.TensorProto.FLOAT, "c")
+        restored, _ = store_codes(at.at_load(), tensor, target, FLOAT, "c")
         return [at.op("Add", x, restored, name="sum")]
 
     proto = build(tmp_path, write)
@@ -223,11 +228,7 @@ def test_stored_constants_of_other_types(tmp_path, to):
     tensor = encode(random(40, 3, seed=3), Qdq().format(8, 8, 40))
     proto = build(
         tmp_path,
-        lambda at, _: [
-            at.op(
-                "Cast", store_codes(at.at_load(), tensor, (3, 40), to, "c")[0], name="float", to=onnx.TensorProto.FLOAT
-            )
-        ],
+        lambda at, _: [at.op("Cast", store_codes(at.at_load(), tensor, (3, 40), to, "c")[0], name="float", to=FLOAT)],
     )
     (y,) = run(proto, optimize=False, x=random(1))
     dtype = onnx.helper.tensor_dtype_to_np_dtype(to)
@@ -240,7 +241,7 @@ def test_halves_come_back_bit_for_bit(tmp_path):
     values = random(300, seed=2)
     proto = build(
         tmp_path,
-        lambda at, x: [at.op("Add", x, store_half(at.at_load(), values, onnx.TensorProto.FLOAT, "c")[0], name="sum")],
+        lambda at, x: [at.op("Add", x, store_half(at.at_load(), values, FLOAT, "c")[0], name="sum")],
     )
     (y,) = run(proto, x=np.zeros(1, np.float32))
     np.testing.assert_array_equal(y, values.astype(np.float16).astype(np.float32))

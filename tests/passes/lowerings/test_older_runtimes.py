@@ -15,8 +15,8 @@ from passes.lowerings.scales import expand_scales
 from passes.lowerings.stored import store_codes
 from passes.lowerings.table import NBITS, make_lowering
 from passes.lowerings.unpack import opset_for
-from tests.helpers import activation_bound, constant_nodes, emitted, operators, optimized, run
-from tests.passes.lowerings.test_lowerings import SHAPES, Write, encoded
+from tests.helpers import activation_bound, constant_nodes, emitted, operators, optimized, plain, run
+from tests.passes.lowerings.test_lowerings import FLOAT, SHAPES, Write, as_float, encoded
 
 ALL = frozenset(Feature)
 NOTHING_FED = np.zeros(1, np.float32)
@@ -43,6 +43,7 @@ def build(
 
 def holds_none(proto: onnx.ModelProto) -> bool:
     """Tell whether a model is free of int4, of blockwise quantization and of GatherBlockQuantized."""
+    proto = plain(proto)
     blocks = [a for node in proto.graph.node if node.op_type != "MatMulNBits" for a in node.attribute]
     return (
         not INT4 & {tensor.data_type for tensor in proto.graph.initializer}
@@ -62,7 +63,7 @@ def test_dense_decodes_bit_for_bit_and_folds(tmp_path, bits, by_rows, opset, sha
 
     def write(at: Emitter, _: gs.Variable) -> list[gs.Tensor]:
         stored.append(lowering.store(at.at_load(), tensor, "w", by_rows))
-        return [at.op("Cast", stored[0].values, name="steps", to=onnx.TensorProto.FLOAT), stored[0].scale]
+        return [as_float(at, stored[0].values), as_float(at, stored[0].scale)]
 
     proto = build(tmp_path, write, ALL, opset)
     assert holds_none(proto)
@@ -139,7 +140,7 @@ def test_stored_constants_are_those_of_int4(tmp_path, bits):
     tensor = tensor if bits == 4 else encoded(make_lowering("dense"), bits, 32, (64, 24))
 
     def write(at: Emitter, _: gs.Variable) -> list[gs.Tensor]:
-        return [store_codes(at.at_load(), tensor, (24, 64), onnx.TensorProto.FLOAT, "c")[0]]
+        return [store_codes(at.at_load(), tensor, (24, 64), FLOAT, "c")[0]]
 
     newest, oldest = build(tmp_path, write, NOTHING, 21), build(tmp_path, write, ALL, 21)
     assert holds_none(oldest)

@@ -1,0 +1,112 @@
+"""What a compressed operator is: an ONNX function of the project's own domain."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+import numpy as np
+import onnx
+
+DOMAIN = "bct_onnx"
+# Bodies know of one difference between opsets: the axes of a reduction are an input from this one on.
+OPSET_AXES = 18
+
+
+@dataclass(frozen=True)
+class Function:
+    """A compressed operator.
+
+    Attributes:
+        name: the operator's type.
+        inputs: names of the inputs, separated by commas; all of them must be given.
+        outputs: names of the outputs.
+        body: nodes in ONNX's text form, or what returns them for an opset. `kind = @name` is an attribute of the call.
+        summary: what it computes, in a line.
+        dtypes: types of the outputs, where a call does not say otherwise.
+        keeps_axes: whether all outputs have the axes of the first input, but for the length of the last.
+        reads_floats: whether results depend on the first input's floats beyond the codes that are made of them.
+        calls: the functions that the body calls, with attributes of their names; their nodes take the calls' places.
+    """
+
+    name: str
+    inputs: str
+    outputs: str
+    body: str | Callable[[int], str]
+    summary: str
+    dtypes: tuple[type[np.generic], ...] = (np.float32,)
+    keeps_axes: bool = True
+    reads_floats: bool = False
+    calls: tuple[Function, ...] = ()
+
+    def text(self, opset: int) -> str:
+        """Return the body for an opset."""
+        return self.body if isinstance(self.body, str) else self.body(opset)
+
+    @cached_property
+    def attributes(self) -> dict[str, str]:
+        """The attributes that a call must have, and their types in ONNX's text form: int, ints, float."""
+        called = [entry for function in self.calls for entry in function.attributes.items()]
+        return dict(called) | {name: kind for kind, name in re.findall(r"(\w+) = @(\w+)", self.text(OPSET_AXES))}
+
+    def proto(self, opset: int) -> onnx.FunctionProto:
+        """Return the function as a model of an opset holds it."""
+        return _proto(self, opset)
+
+
+@cache
+def _proto(function: Function, opset: int) -> onnx.FunctionProto:
+    domains = f'["" : {opset}, "com.microsoft" : 1, "{DOMAIN}" : 1]'
+    attributes = f" <{', '.join(function.attributes)}>" if function.attributes else ""
+    proto = onnx.parser.parse_function(
+        f'<domain: "{DOMAIN}", opset_import: {domains}>'
+        f"{function.name}{attributes} ({function.inputs}) => ({function.outputs}) {{ {function.text(opset)} }}"
+    )
+    called = {part.name: _proto(part, opset) for part in function.calls}
+    nodes = [each for node in proto.node for each in _inlined(node, called)]
+    del proto.node[:]
+    proto.node.extend(nodes)
+    used = {node.domain for node in nodes}
+    imports = [entry for entry in proto.opset_import if entry.domain in used]
+    del proto.opset_import[:]
+    proto.opset_import.extend(imports)
+    proto.doc_string = function.summary
+    return proto
+
+
+def _inlined(node: onnx.NodeProto, called: Mapping[str, onnx.FunctionProto]) -> list[onnx.NodeProto]:
+    """Return a node, or those of the function that it calls: ONNX Runtime lets no int4 through a call in a call."""
+    if node.domain != DOMAIN:
+        return [node]
+    inner, nodes = called[node.op_type], []
+    names = dict(zip([*inner.input, *inner.output], [*node.input, *node.output], strict=True))
+    for each in inner.node:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(each)
+        for tensors in (copy.input, copy.output):
+            tensors[:] = [names.get(name, f"{node.output[0]}_{name}") for name in tensors]
+        nodes.append(copy)
+    return nodes
+
+
+def call(function: Function) -> str:
+    """Return the call of a function in the body of another, whose values and attributes have the same names."""
+    attributes = ", ".join(f"{name}: {kind} = @{name}" for name, kind in function.attributes.items())
+    return f"{DOMAIN}.{function.name}{f' <{attributes}>' if attributes else ''} ({function.inputs})"
+
+
+def compose(outer: Function, given: str, inner: Function, name: str, summary: str) -> Function:
+    """Return the function that computes the input `given` of `outer` by `inner`.
+
+    Its inputs are those of the two, the inner ones in the place of the one that is computed.
+    """
+    inputs = [inner.inputs if name == given else name for name in outer.inputs.split(", ")]
+    body = f"{given} = {call(inner)}\n{outer.outputs} = {call(outer)}"
+    return Function(name, ", ".join(inputs), outer.outputs, body, summary, calls=(outer, inner))
+
+
+def reduce_last(op: str, x: str, opset: int) -> str:
+    """Return the call of a reduction over the last axis, which is kept, of an opset; `last` is [-1]."""
+    return f"{op} <keepdims = 1> ({x}, last)" if opset >= OPSET_AXES else f"{op} <axes = [-1], keepdims = 1> ({x})"
