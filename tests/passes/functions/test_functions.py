@@ -1,0 +1,296 @@
+"""Every compressed operator by itself: its body in ONNX Runtime against its numpy reference, special values first."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from onnx import TensorProto, numpy_helper
+
+from passes.formats.planes import PACK, PACK_LANES, split
+from passes.functions import (
+    DOMAIN,
+    FUNCTIONS,
+    Function,
+    block_gather,
+    block_matmul,
+    block_scales,
+    decode_blocks,
+    dequantize_blocks,
+    gelu,
+    integer_matmul,
+    layer_normalization,
+    protos,
+    quantize_blocks,
+    quantize_rows,
+    softmax,
+    table_values,
+    unpack,
+)
+from tests.helpers import Array, run
+
+few = settings(max_examples=30)
+# Opsets at which bodies differ, and the newest that files are written for.
+OPSETS = (12, 13, 18, 21, 23)
+SPECIAL = np.array([0, -0.0, 1e-38, -1e-30, 1, -1, 3, 1e30, -3e38], np.float32)
+floats = st.floats(-(2.0**99), 2.0**99, width=32)
+
+
+def matrices(columns: int | None = None) -> st.SearchStrategy[Array]:
+    """Draw float32 matrices of a few rows."""
+    width = st.integers(1, 40) if columns is None else st.just(columns)
+    return width.flatmap(lambda k: hnp.arrays(np.float32, st.tuples(st.integers(1, 5), st.just(k)), elements=floats))
+
+
+def evaluate(
+    function: Function,
+    inputs: Mapping[str, Array | onnx.TensorProto],
+    attrs: Mapping[str, Any] | None = None,
+    opset: int = 21,
+    fed: tuple[str, ...] = (),
+) -> list[Array]:
+    """Return what a call of a function gives; inputs are constants but for those `fed`."""
+    kinds = [onnx.helper.np_dtype_to_tensor_dtype(np.dtype(kind)) for kind in function.dtypes]
+    names = function.outputs.split(", ")
+    constants = [
+        value if isinstance(value, onnx.TensorProto) else numpy_helper.from_array(value, name)
+        for name, value in inputs.items()
+        if name not in fed
+    ]
+    feeds = {name: np.asarray(inputs[name]) for name in fed}
+    node = onnx.helper.make_node(function.name, function.inputs.split(", "), names, domain=DOMAIN, **(attrs or {}))
+    graph = onnx.helper.make_graph(
+        [node],
+        "g",
+        [numpy_value(name, value) for name, value in feeds.items()],
+        [onnx.helper.make_tensor_value_info(name, kind, None) for name, kind in zip(names, kinds, strict=True)],
+        constants,
+    )
+    imports = [
+        onnx.helper.make_opsetid(domain, version)
+        for domain, version in (("", opset), (DOMAIN, 1), ("com.microsoft", 1))
+    ]
+    model = onnx.helper.make_model(
+        graph, opset_imports=imports, ir_version=10, functions=protos([function.name], opset)
+    )
+    return run(model, optimize=False, **feeds)
+
+
+def numpy_value(name: str, value: Array) -> onnx.ValueInfoProto:
+    """Return the description of an input."""
+    return onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+
+
+def packed(codes: Array, bits: int, lanes: bool) -> dict[str, Array | onnx.TensorProto]:
+    """Return codes, a multiple of 8, as planes by the names of inputs."""
+    planes = split(codes, bits, PACK_LANES if lanes else PACK)
+    return {
+        f"codes{plane.bits}": onnx.helper.make_tensor(
+            "codes4", TensorProto.INT4, codes.shape, plane.packed.tobytes(), raw=True
+        )
+        if plane.bits == 4 and not lanes
+        else plane.packed[None, :]
+        for plane in planes
+    }
+
+
+@pytest.mark.parametrize("opset", OPSETS)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_bodies_are_well_formed(name, opset):
+    """Every value is made once, from inputs and values before it; domains are imported; there is a line on it."""
+    proto = FUNCTIONS[name].proto(opset)
+    known = set(proto.input)
+    for node in proto.node:
+        assert known.issuperset(filter(None, node.input))
+        assert not known.intersection(node.output)
+        known.update(node.output)
+    assert known.issuperset(proto.output)
+    assert {entry.domain: entry.version for entry in proto.opset_import}.get("", opset) == opset
+    assert (
+        {node.domain for node in proto.node} == {entry.domain for entry in proto.opset_import} <= {"", "com.microsoft"}
+    )
+    assert {a.ref_attr_name for node in proto.node for a in node.attribute} - {""} == set(proto.attribute)
+    assert proto.doc_string
+
+
+def test_calls_of_parts_have_their_attributes():
+    """What a composed function passes on are attributes of its own, and all that its parts want."""
+    composed = [function for function in FUNCTIONS.values() if len(function.calls) > 1]
+    assert {"BlockMatMul4", "BlockGather6", "NBitsMatMulScales"} <= {function.name for function in composed}
+    for function in composed:
+        assert set(function.attributes) >= {name for part in function.calls for name in part.attributes}
+
+
+@few
+@given(x=matrices(), floor=st.sampled_from([None, 0.0, -0.17]))
+def test_rows(x, floor):
+    """Codes and scales are those of the reference, in all forms and at every opset, and err by half a step."""
+    x = x if floor is None else np.maximum(x, np.float32(floor))
+    above, k = floor is not None, x.shape[1]
+    attrs = quantize_rows.attributes(floor)
+    q, scale = quantize_rows.reference(x, floor)
+    own = evaluate(quantize_rows.OWN[above], {"x": x}, taken(quantize_rows.OWN[above], attrs, k), fed=("x",))
+    np.testing.assert_array_equal(own[1], scale)
+    assert np.abs(own[0].astype(int) - q).max() <= 1
+    zeros = {"x": x, "zeros": own[2]}
+    like = evaluate(quantize_rows.LIKE[above], zeros, taken(quantize_rows.LIKE[above], attrs, k), fed=("x", "zeros"))
+    np.testing.assert_array_equal(like[0], own[0])
+    division = quantize_rows.DIVISION[above]
+    for opset in OPSETS:
+        codes, again = evaluate(division, {"x": x}, taken(division, attrs, k), opset, fed=("x",))
+        np.testing.assert_array_equal(again, scale)
+        assert np.abs(codes.astype(int) - q).max() <= 1
+        back = (codes.astype(np.float64) - quantize_rows.zero_point(floor)) * scale
+        assert (np.abs(back - x) <= (0.5 + 1e-5) * scale.astype(np.float64)).all()
+
+
+def taken(function: Function, attrs: Mapping[str, Any], k: int) -> dict[str, Any]:
+    """Return the attributes that a function has."""
+    return {name: value for name, value in {**attrs, "block_size": k}.items() if name in function.attributes}
+
+
+@pytest.mark.parametrize("suffix", unpack.PACKINGS)
+@given(data=st.data())
+@few
+def test_codes_of_every_width(suffix, data):
+    """Unpacked, decoded with shifts, multiplied, looked up: bit for bit."""
+    packing = unpack.PACKINGS[suffix]
+    half = 1 << (packing.bits - 1)
+    blocks, n = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 9))
+    codes = data.draw(hnp.arrays(np.int8, (blocks, 8, n), elements=st.integers(-half, half - 1)))
+    shifts = data.draw(hnp.arrays(np.uint8, (blocks, 1, n), elements=st.integers(0, 1)))
+    planes, opset = packed(codes, packing.bits, packing.lanes), 18 if packing.lanes else 21
+    (y,) = evaluate(unpack.BY_SUFFIX[suffix], planes, {"codes": codes.shape}, opset)
+    np.testing.assert_array_equal(y, codes)
+    flat = np.zeros(-(-shifts.size // 8) * 8, np.uint8)
+    flat[: shifts.size] = shifts.reshape(-1)
+    function, matrix = decode_blocks.BY_SUFFIX[suffix], (blocks * 8, n)
+    attrs = {"codes": codes.shape, "shifts": shifts.shape, "matrix": matrix, "count": [shifts.size]}
+    attrs = {name: value for name, value in attrs.items() if name in function.attributes}
+    inputs = {**planes, "shifts": PACK[1](flat)[None, :]}
+    (weight,) = evaluate(function, inputs, attrs, opset)
+    expected = decode_blocks.reference(codes, shifts, matrix)
+    np.testing.assert_array_equal(weight, expected)
+    q = data.draw(hnp.arrays(np.uint8, (3, blocks * 8)))
+    row_scale, scale = np.array([[0.5], [1], [3e-5]], np.float32), np.linspace(0.1, 2, n).astype(np.float16)
+    together = FUNCTIONS[f"BlockMatMul{suffix}"]
+    rows = {"q": q, "row_scale": row_scale, **inputs, "scale": scale}
+    (product,) = evaluate(together, rows, {**attrs, "zero_point": 128, "tensor_scale": 0.25}, opset, ("q", "row_scale"))
+    reference = block_matmul.reference(q, row_scale, expected, scale, 128, 0.25)
+    np.testing.assert_allclose(product, reference, rtol=3e-7, atol=0)
+    column = np.linspace(0.1, 2, blocks * 8).astype(np.float32)
+    indices = np.array([[0, -1], [blocks * 4, 1]])
+    found = {**inputs, "scale": column, "indices": indices}
+    (y,) = evaluate(FUNCTIONS[f"BlockGather{suffix}"], found, {**attrs, "tensor_scale": 2.0}, opset, ("indices",))
+    np.testing.assert_array_equal(y, block_gather.reference(expected, column, indices, 2.0))
+
+
+@few
+@given(codes=hnp.arrays(np.int8, (4, 3, 8)), exponents=hnp.arrays(np.uint8, (4, 3, 1), elements=st.integers(0, 31)))
+def test_dequantized_blocks(codes, exponents):
+    scale = np.linspace(0.1, 2, 4).astype(np.float16)[:, None, None]
+    steps = {"step": 0.25, "tensor_scale": 0.5}
+    (found,) = evaluate(block_scales.FUNCTION, {"exponents": exponents, "column_scale": scale}, steps)
+    np.testing.assert_allclose(found, block_scales.reference(exponents, scale, 0.25, 0.5), rtol=5e-7)
+    inputs = {"codes": codes, "exponents": exponents, "column_scale": scale}
+    (y,) = evaluate(dequantize_blocks.WHOLE, inputs, {**steps, "matrix": [4, 24]})
+    np.testing.assert_array_equal(y, dequantize_blocks.reference(codes, found, (4, 24)))
+
+
+@few
+@given(places=hnp.arrays(np.int8, 16, elements=st.integers(-3, 2)))
+def test_values_of_a_table(places):
+    table = np.array([0.5, -np.inf, np.nan, 1, -0.0, 7], np.float32)
+    for suffix in ("3", "4", "4Lanes"):
+        packing, function = unpack.PACKINGS[suffix], table_values.BY_SUFFIX[suffix]
+        attrs = {"codes": [16], "matrix": [4, 4]}
+        attrs = {name: value for name, value in attrs.items() if name in function.attributes}
+        inputs = {"table": table, **packed(places, packing.bits, packing.lanes)}
+        (y,) = evaluate(function, inputs, attrs)
+        np.testing.assert_array_equal(y, table_values.reference(table, places, (4, 4)))
+    (y,) = evaluate(table_values.WHOLE, {"table": table, "codes": places}, {"matrix": [4, 4]})
+    np.testing.assert_array_equal(y, table[places].reshape(4, 4))
+
+
+@pytest.mark.parametrize("kind", gelu.CURVES)
+@given(x=hnp.arrays(np.float32, st.integers(1, 40), elements=st.floats(-20, 20, width=32) | floats))
+@few
+def test_curves(kind, x):
+    """The body is the reference, but for inputs between two codes, and both are within the bound."""
+    for opset in OPSETS:
+        (y,) = evaluate(gelu.BY_KIND[kind], {"x": x}, opset=opset, fed=("x",))
+        table = gelu.table(kind)
+        assert (np.abs(y - gelu.reference(x, kind)) <= 2 * table.bound).all()
+        error = np.abs(y - gelu.CURVES[kind](x.astype(np.float64)))
+        assert (error <= table.bound + 1e-6 * np.abs(x)).all()
+
+
+@few
+@given(x=hnp.arrays(np.float32, (3, 17), elements=st.floats(-50, 50, width=32) | st.just(-np.inf)))
+def test_softmax(x):
+    x[:, 0] = 1
+    (y,) = evaluate(softmax.FUNCTION, {"x": x}, {"axes": [1]}, fed=("x",))
+    np.testing.assert_allclose(y, softmax.reference(x, 1), atol=softmax.GRID_BOUND)
+    exact = np.exp(x.astype(np.float64) - x.max(1, keepdims=True))
+    exact /= exact.sum(1, keepdims=True)
+    assert (np.abs(y - exact) <= softmax.GRID_BOUND + 17 * softmax.ENTRY_BOUND).all()
+
+
+@few
+@given(x=matrices(), kind=st.sampled_from(["int8", "int4"]), block=st.sampled_from([8, 32]))
+def test_blocks_of_activations(x, kind, block):
+    code = quantize_blocks.CODE_TYPES[kind]
+    attrs = {"block": [block], "block_size": block, "ulps": code.ulps, "output_dtype": code.onnx}
+    for function in (quantize_blocks.KNOWN, quantize_blocks.ANY_RANK):
+        (y,) = evaluate(function, {"x": x}, attrs, fed=("x",))
+        np.testing.assert_array_equal(y, quantize_blocks.reference(x, code, block))
+    padded = np.pad(np.abs(x), [(0, 0), (0, -x.shape[1] % block)])
+    peaks = np.repeat(padded.reshape(len(x), -1, block).max(-1), block, -1)[:, : x.shape[1]]
+    peaks = np.maximum(peaks, quantize_blocks.SMALLEST_PEAK)
+    assert (np.abs(y.astype(np.float64) - x) <= code.bound * peaks * (1 + 1e-6)).all()
+
+
+@few
+@given(a=matrices(12), b=matrices(5))
+def test_products_of_activations(a, b):
+    b = np.resize(b, (12, 5)).astype(np.float32)
+    for function in (integer_matmul.FUSED, integer_matmul.STANDARD):
+        (y,) = evaluate(function, {"a": a * 1e-20, "b": b * 1e-20}, fed=("a", "b"))
+        exact = (a * 1e-20).astype(np.float64) @ (b * 1e-20).astype(np.float64)
+        peak = np.maximum(np.abs(a * 1e-20).max(1, keepdims=True), integer_matmul.SMALLEST_PEAK) * np.maximum(
+            np.abs(b * 1e-20).max(0), integer_matmul.SMALLEST_PEAK
+        )
+        assert (np.abs(y - exact) <= integer_matmul.bound(12) * peak * 1.001 + 1e-38).all()
+
+
+@pytest.mark.parametrize("form", layer_normalization.BY_FORM)
+@given(x=hnp.arrays(np.float32, (3, 40), elements=st.floats(-100, 100, width=32)))
+@few
+def test_normalizations(form, x):
+    """Within its bound of the exact value; padded rows where 40 values are not whole blocks."""
+    centered, bias, padded = form
+    rows = layer_normalization.Rows(40, 16 if padded else 8, 1e-3, centered)
+    assert (rows.padding > 0) == padded
+    function = layer_normalization.BY_FORM[form]
+    scale, shift = np.ones((1, 40), np.float32), np.full((1, 40), 0.5, np.float32)
+    inputs = {"x": x, "scale": scale, **({"bias": shift} if bias else {})}
+    attrs = {name: rows.attributes[name] for name in function.attributes}
+    (y,) = evaluate(function, inputs, attrs, fed=("x",))
+    wide = x.astype(np.float64)
+    deviations = wide - wide.mean(-1, keepdims=True) * centered
+    exact = deviations / np.sqrt(np.square(deviations).mean(-1, keepdims=True) + rows.epsilon)
+    assert (np.abs(y - 0.5 * bias - exact) <= layer_normalization.bound(x, rows) + 1e-4).all()
+
+
+@pytest.mark.parametrize("x", [SPECIAL[None, :], SPECIAL[:, None]])
+def test_special_rows(x):
+    """Huge, tiny and zero values keep their sign and stay finite."""
+    attrs = {"block_size": x.shape[1]}
+    q, scale, _ = evaluate(quantize_rows.OWN[0], {"x": x}, attrs, fed=("x",))
+    back = (q.astype(np.float64) - 128) * scale
+    assert np.isfinite(back).all()
+    assert (np.abs(back - x) <= (0.5 + 1e-5) * scale.astype(np.float64)).all()
