@@ -35,6 +35,7 @@ from .graph.constants import resolve
 from .graph.editor import Editor, Keep, walk
 from .graph.features import FIRST_OPSET, NOTHING, Feature, Lacks
 from .graph.tidy import lift_constant_nodes, merge_equal, shorten_names
+from .graph.turns import take_turns
 from .left import LeftInFloat, left_in_float
 from .lowerings.base import Lowering
 from .lowerings.table import DENSE, LOWERINGS, NBITS, make_lowering
@@ -126,6 +127,7 @@ def run(
         if isinstance(module, Finishes):
             module.finish(graph, context, reports)
     compose_calls(graph)
+    take_turns(graph, context.editor)
     context.editor.flush()  # where no pass ran, too, nothing is left of nodes that became constants
     shorten_names(graph)
     return reports

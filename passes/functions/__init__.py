@@ -24,6 +24,7 @@ from . import (
     quantize_rows,
     softmax,
     table_values,
+    turn,
     unpack,
 )
 from .function import DOMAIN, Function
@@ -32,6 +33,7 @@ __all__ = ["DOMAIN", "FUNCTIONS", "Function", "protos"]
 
 MODULES = (
     quantize_rows,
+    turn,
     unpack,
     decode_blocks,
     block_matmul,

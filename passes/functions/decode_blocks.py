@@ -39,7 +39,7 @@ _BODY = f"""
 BY_SUFFIX = {
     suffix: Function(
         f"DecodeBlocks{suffix}",
-        f"{packing.inputs}, shifts",
+        f"shifts, {packing.inputs}",
         "y",
         packing.body("codes") + _BODY,
         f"Decode {packing.bits}-bit codes with a shift a block to int8",

@@ -31,7 +31,7 @@ _BODY = f"""
 _SUMMARY = "Decode {}-bit codes with a scale a block to floats"
 WHOLE = Function(
     "DequantizeBlocks8",
-    "codes, exponents, column_scale",
+    "exponents, column_scale, codes",
     "y",
     _BODY,
     _SUMMARY.format(8),
@@ -41,7 +41,7 @@ WHOLE = Function(
 BY_SUFFIX = {
     suffix: Function(
         f"DequantizeBlocks{suffix}",
-        f"{unpack.inputs}, exponents, column_scale",
+        f"exponents, column_scale, {unpack.inputs}",
         "y",
         f"codes = {call(unpack)} {_BODY}",
         _SUMMARY.format(suffix[0]),

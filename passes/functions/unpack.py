@@ -6,6 +6,8 @@
 
 A plane of 4 bits is written like the narrower ones where int4 is not to be had (Unpack4Lanes). A sign is extended by
 shifts. Every operator is one byte wide, so that folding a weight takes a few times its int8 size and no more.
+
+`turn` is zero: see Turn. What is shifted by it, too, waits until the session has computed it.
 """
 
 from __future__ import annotations
@@ -35,12 +37,12 @@ class Packing:
 
     @property
     def inputs(self) -> str:
-        """The names of the inputs that hold planes, the highest first."""
-        return ", ".join(f"codes{width}" for width in PLANES[self.bits])
+        """The names of the inputs: planes, the highest first, and a turn."""
+        return ", ".join([*(f"codes{width}" for width in PLANES[self.bits]), "turn"])
 
     def body(self, name: str) -> str:
         """Return the body that makes uint8 `name`, [*codes], of the planes: two's complement of 8 bits."""
-        shift, lines, joined = self.bits, [], ""
+        shift, lines, joined = self.bits, ["late = Cast <to = 2> (turn)"], ""
         for width in PLANES[self.bits]:
             shift -= width
             if width == NIBBLE and not self.lanes:
@@ -50,9 +52,8 @@ class Packing:
                 lines.append(_plane(width, signed=not joined))
             plane = f"plane{width}"
             if shift:
-                lines.append(
-                    f'left{width} = {byte(shift)} high{width} = BitShift <direction = "LEFT"> ({plane}, left{width})'
-                )
+                lines.append(f"left{width} = {byte(shift)} in_turn{width} = BitwiseOr (left{width}, late)")
+                lines.append(f'high{width} = BitShift <direction = "LEFT"> ({plane}, in_turn{width})')
                 plane = f"high{width}"
             if joined:
                 lines.append(f"joined{width} = BitwiseOr ({joined}, {plane})")
@@ -66,12 +67,13 @@ class Packing:
 def lanes(packed: str, name: str, width: int) -> str:
     """Return the body that makes `name`, uint8 [pieces of a byte, bytes], of uint8 [1, bytes].
 
-    Byte i holds pieces i, i + bytes, i + 2 bytes, ...
+    Byte i holds pieces i, i + bytes, i + 2 bytes, ... The value `late` is zero.
     """
     places = ", ".join(map(str, range(0, 8, width)))
     return f"""
         {name}_places = Constant <value = uint8[{8 // width}, 1] {{{places}}}> ()
-        {name}_right = BitShift <direction = "RIGHT"> ({packed}, {name}_places)
+        {name}_in_turn = BitwiseOr ({name}_places, late)
+        {name}_right = BitShift <direction = "RIGHT"> ({packed}, {name}_in_turn)
         {name}_mask = {byte((1 << width) - 1)}
         {name} = BitwiseAnd ({name}_right, {name}_mask)"""
 
@@ -122,9 +124,10 @@ BY_SUFFIX = {
 }
 NIBBLES = Function(
     "UnpackNibbles",
-    "nibbles",
+    "nibbles, turn",
     "y",
     f"""
+        late = Cast <to = 2> (turn)
         {lanes("nibbles", "pieces", NIBBLE)}
         flat_shape = Constant <value_ints = [-1]> ()
         y = Reshape (pieces, flat_shape)""",

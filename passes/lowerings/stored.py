@@ -45,7 +45,7 @@ def store_codes(
     whole = not (padded or by_columns)
     matrix = list(shape) if whole else [tensor.n, -1]
     attrs: dict[str, Any] = {**steps, "codes": list(codes.shape), "matrix": matrix}
-    floats: gs.Tensor = load.call(function, *stored, *scales, name=f"{name}.restored", attrs=attrs)[0]
+    floats: gs.Tensor = load.call(function, *scales, *stored, name=f"{name}.restored", attrs=attrs)[0]
     if padded:
         floats = keep_first(load, floats, 1, tensor.k, f"{name}.unpadded")
     if by_columns:

@@ -25,7 +25,7 @@ def opset_for(bits: int) -> int:
 
 
 def planes(load: Emitter, codes: NDArray[np.int8], bits: int, name: str) -> tuple[str, list[gs.Constant], int]:
-    """Store codes below 8 bits; return (what names of functions that unpack them end in, planes, bytes)."""
+    """Store codes below 8 bits; return (what names of functions that unpack them end in, their inputs, bytes)."""
     nibbles = load.has(Feature.INT4_CASTS)
     found = split(codes, bits, PACK if nibbles else PACK_LANES)
     stored = [
@@ -34,7 +34,12 @@ def planes(load: Emitter, codes: NDArray[np.int8], bits: int, name: str) -> tupl
         else load.constant(plane.packed[None, :], f"{name}.codes{plane.bits}")
         for plane in found
     ]
-    return Packing(bits, not nibbles).suffix, stored, sum(plane.packed.nbytes for plane in found)
+    return Packing(bits, not nibbles).suffix, [*stored, now(load)], sum(plane.packed.nbytes for plane in found)
+
+
+def now(load: Emitter) -> gs.Constant:
+    """Return the turn of what does not wait for one; see graph.turns."""
+    return load.constant(np.zeros(1, np.float32), "now")
 
 
 def unpack(load: Emitter, codes: NDArray[np.int8], bits: int, name: str) -> tuple[gs.Tensor, int]:
@@ -59,7 +64,7 @@ def decode_blocks(
         "count": [decoding.ALL if shifts.size == packed.size * BYTE else shifts.size],
         "matrix": list(matrix),
     }
-    inputs = (*stored, load.constant(packed[None, :], f"{name}.shifts"))
+    inputs = (load.constant(packed[None, :], f"{name}.shifts"), *stored)
     function = decoding.BY_SUFFIX[suffix]
     (values,) = load.call(function, *inputs, name=f"{name}.matrix", attrs=attrs)
     return values, size + packed.nbytes
@@ -72,7 +77,7 @@ def store_nibbles(load: Emitter, values: NDArray[np.uint8], name: str) -> tuple[
         nibbles = PACK[NIBBLE](padded)[: -(-values.size // 2)]
         return load.packed(nibbles, UINT4, values.shape, name), nibbles.nbytes
     lanes = PACK_LANES[NIBBLE](padded)
-    (flat,) = load.call(unpacking.NIBBLES, load.constant(lanes[None, :], name), name=f"{name}.flat")
+    (flat,) = load.call(unpacking.NIBBLES, load.constant(lanes[None, :], name), now(load), name=f"{name}.flat")
     if padded.size != values.size:
         flat = keep_first(load, flat, 0, values.size, f"{name}.unpadded")
     return reshape(load, flat, values.shape, f"{name}.bytes"), lanes.nbytes

@@ -88,7 +88,7 @@ def numpy_value(name: str, value: Array) -> onnx.ValueInfoProto:
 def packed(codes: Array, bits: int, lanes: bool) -> dict[str, Array | onnx.TensorProto]:
     """Return codes, a multiple of 8, as planes by the names of inputs."""
     planes = split(codes, bits, PACK_LANES if lanes else PACK)
-    return {
+    return {"turn": np.zeros(1, np.float32)} | {
         f"codes{plane.bits}": onnx.helper.make_tensor(
             "codes4", TensorProto.INT4, codes.shape, plane.packed.tobytes(), raw=True
         )

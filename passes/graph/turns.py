@@ -1,0 +1,46 @@
+"""Turns for what is decoded when a session is made, so that its steps are not all in memory at once; see Turn."""
+
+from __future__ import annotations
+
+import heapq
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from ..functions import FUNCTIONS
+from ..functions.function import DOMAIN
+from ..functions.turn import FUNCTION, MOST
+from .constants import constant_bytes
+from .editor import Editor
+
+# Below so many bytes of codes, and so a few times as many in memory, nothing has to wait.
+SMALLEST_BYTES = 1 << 24
+
+
+def take_turns(graph: gs.Graph, editor: Editor) -> None:
+    """Let the calls that decode large weights take turns, about as many bytes each, the largest first."""
+    sizes = {id(node): _bytes(node) for node in graph.nodes if node.domain == DOMAIN and _turn(node) is not None}
+    if sum(sizes.values()) < SMALLEST_BYTES:
+        return
+    load = editor.at_load()
+    turns: list[gs.Tensor] = [load.constant(np.zeros(1, np.float32), "now")]
+    for number in range(1, MOST + 1):
+        turns += load.call(FUNCTION, turns[-1], name=f"turn{number}")
+    # The first comes in the same round as what has no turn.
+    filled = [(0, number) for number in range(2, MOST + 1)]
+    for node in sorted((n for n in graph.nodes if id(n) in sizes), key=lambda node: -sizes[id(node)]):
+        size, number = heapq.heappop(filled)
+        heapq.heappush(filled, (size + sizes[id(node)], number))
+        place = _turn(node)
+        assert place is not None
+        node.inputs[place] = turns[number]
+
+
+def _turn(node: gs.Node) -> int | None:
+    """Return which input of a call is its turn, or None."""
+    names = FUNCTIONS[node.op].inputs.split(", ")
+    return names.index("turn") if "turn" in names else None
+
+
+def _bytes(node: gs.Node) -> int:
+    return sum(constant_bytes(tensor) for tensor in node.inputs if isinstance(tensor, gs.Constant))
