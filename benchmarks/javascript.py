@@ -1,4 +1,4 @@
-"""Embeddings of texts by Transformers.js, in Node and in a page of a headless browser, without network."""
+"""Programs in Node and in a page of a headless browser, without network; embeddings of texts by Transformers.js."""
 
 import functools
 import http.server
@@ -7,6 +7,7 @@ import queue
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ export async function embed({ pipeline, env }) {
   env.allowRemoteModels = false;
   env.allowLocalModels = true;
   env.localModelPath = "./models/";
-  if (env.backends.onnx.wasm) env.backends.onnx.wasm.wasmPaths = WASM;
+  if (env.backends.onnx.wasm) Object.assign(env.backends.onnx.wasm, { wasmPaths: WASM, numThreads: 1 });
   const answers = {};
   for (const name of NAMES) {
     const run = await pipeline("feature-extraction", name);
@@ -49,10 +50,12 @@ try {{
 }} catch (error) {{ answer = JSON.stringify(String(error)); }}
 await fetch("/answer", {{ method: "POST", body: answer }});
 </script>"""
+# Seconds between looks at whether the browser still runs.
+LOOK = 1.0
 
 
 class JavaScriptError(Exception):
-    """What Transformers.js said instead of an answer."""
+    """What a program said instead of an answer."""
 
 
 def find_browser() -> str | None:
@@ -66,7 +69,10 @@ def lay_out(folder: Path, node_modules: Path, packages: dict[str, Path], texts: 
     for name, package in packages.items():
         (folder / "models" / name).symlink_to(package.resolve())
     (folder / "node_modules").symlink_to(node_modules.resolve())
-    constants = {"NAMES": list(packages), "TEXTS": list(texts), "WASM": "/node_modules/onnxruntime-web/dist/"}
+    # npm puts a release that others want, too, beside them, and else below what wants it.
+    below = f"{LIBRARY}/node_modules/onnxruntime-web"
+    web = below if (node_modules / below).is_dir() else "onnxruntime-web"
+    constants = {"NAMES": list(packages), "TEXTS": list(texts), "WASM": f"/node_modules/{web}/dist/"}
     head = "".join(f"const {name} = {json.dumps(value)};\n" for name, value in constants.items())
     (folder / "embed.mjs").write_text(head + _EMBED, encoding="utf-8")
     (folder / "node.mjs").write_text(_NODE, encoding="utf-8")
@@ -74,31 +80,57 @@ def lay_out(folder: Path, node_modules: Path, packages: dict[str, Path], texts: 
 
 
 def embed_in_node(folder: Path, seconds: float) -> dict[str, NDArray[np.float64]]:
-    """Return embeddings [texts, width] by package; raises JavaScriptError, or TimeoutExpired after so many seconds."""
-    done = subprocess.run(
-        ["node", "node.mjs"], cwd=folder, capture_output=True, text=True, check=False, timeout=seconds
-    )
-    if done.returncode:
-        raise JavaScriptError(done.stderr)
-    return _read(done.stdout)
+    """Return embeddings [texts, width] by package; raises as run_in_node does."""
+    return _embeddings(run_in_node(folder, "node.mjs", seconds))
 
 
 def embed_in_browser(folder: Path, browser: str, seconds: float) -> dict[str, NDArray[np.float64]]:
-    """Return embeddings [texts, width] by package; raises JavaScriptError, or queue.Empty after so many seconds."""
+    """Return embeddings [texts, width] by package; raises as run_in_browser does."""
+    return _embeddings(run_in_browser(folder, "page.html", browser, seconds))
+
+
+def run_in_node(folder: Path, program: str, seconds: float) -> dict[str, Any]:
+    """Return the object that the last line of a program's output holds as JSON.
+
+    Raises JavaScriptError where it fails, and TimeoutExpired after so many seconds.
+    """
+    done = subprocess.run(["node", program], cwd=folder, capture_output=True, text=True, check=False, timeout=seconds)
+    if done.returncode:
+        raise JavaScriptError(done.stderr)
+    return _read(done.stdout.splitlines()[-1])
+
+
+def run_in_browser(folder: Path, page: str, browser: str, seconds: float) -> dict[str, Any]:
+    """Return the object that a page of the folder posts to /answer as JSON.
+
+    The folder is served as an isolated origin: WebAssembly may have threads. Raises JavaScriptError where the page
+    posts a text instead, the browser ends or so many seconds pass.
+    """
     with _serve(folder) as (address, answers):
         window = subprocess.Popen(
             [
                 *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage"),
-                *("--remote-debugging-port=0", f"--user-data-dir={folder / 'browser'}", f"{address}/page.html"),
+                *("--remote-debugging-port=0", f"--user-data-dir={folder / 'browser'}", f"{address}/{page}"),
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
         try:
-            return _read(answers.get(timeout=seconds))
+            return _read(_wait(window, answers, seconds))
         finally:
             window.terminate()
             window.wait()
+
+
+def _wait(window: "subprocess.Popen[bytes]", answers: "queue.Queue[str]", seconds: float) -> str:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            return answers.get(timeout=LOOK)
+        except queue.Empty:
+            if window.poll() is not None:
+                raise JavaScriptError(f"the browser ended with {window.returncode}") from None
+    raise JavaScriptError(f"no answer in {seconds} s")
 
 
 @contextmanager
@@ -107,6 +139,11 @@ def _serve(folder: Path) -> Iterator[tuple[str, "queue.Queue[str]"]]:
     answers: queue.Queue[str] = queue.Queue()
 
     class Handler(http.server.SimpleHTTPRequestHandler):
+        def end_headers(self) -> None:
+            self.send_header("Cross-Origin-Opener-Policy", "same-origin")
+            self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
+            super().end_headers()
+
         def do_POST(self) -> None:
             answers.put(self.rfile.read(int(self.headers["Content-Length"])).decode())
             self.send_response(204)
@@ -126,8 +163,12 @@ def _serve(folder: Path) -> Iterator[tuple[str, "queue.Queue[str]"]]:
         server.server_close()
 
 
-def _read(answer: str) -> dict[str, NDArray[np.float64]]:
+def _read(answer: str) -> dict[str, Any]:
     found = json.loads(answer)
     if not isinstance(found, dict):
         raise JavaScriptError(found)
-    return {name: np.asarray(rows, np.float64) for name, rows in found.items()}
+    return found
+
+
+def _embeddings(answers: dict[str, Any]) -> dict[str, NDArray[np.float64]]:
+    return {name: np.asarray(rows, np.float64) for name, rows in answers.items()}

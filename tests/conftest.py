@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,4 +18,13 @@ def data() -> Path:
     folder = Path(os.environ.get("BCT_DATA", Path(__file__).parents[2] / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"no optional data at {folder} (set BCT_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def node_modules() -> Path:
+    """Return the folder of npm packages: BCT_NODE_MODULES, or where `make test-hosts` puts them."""
+    folder = Path(os.environ.get("BCT_NODE_MODULES", Path(__file__).parents[1] / "build" / "hosts" / "node_modules"))
+    if shutil.which("node") is None or not folder.is_dir():
+        pytest.skip(f"no node (apt-get install nodejs npm), or no {folder} (make test-hosts, or set BCT_NODE_MODULES)")
     return folder

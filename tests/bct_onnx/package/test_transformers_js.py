@@ -1,11 +1,9 @@
 """Packages in Transformers.js, in Node and in a browser: the embeddings that ONNX Runtime gives in Python.
 
-BCT_NODE_MODULES names a folder `node_modules` with the package @huggingface/transformers.
+`make test-hosts` installs the npm package @huggingface/transformers and runs this.
 """
 
 import json
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -35,16 +33,10 @@ EMBEDDER = """g (int64[b, t] input_ids, int64[b, t] attention_mask) => (float[b,
 
 
 @pytest.fixture(scope="module")
-def node_modules() -> Path:
-    folder = Path(os.environ.get("BCT_NODE_MODULES", "node_modules"))
-    if not (folder / LIBRARY).is_dir():
-        pytest.skip(f"no {LIBRARY} in {folder} (npm install it, and set BCT_NODE_MODULES)")
-    return folder
-
-
-@pytest.fixture(scope="module")
 def folder(node_modules, tmp_path_factory) -> Path:
     """Return a folder that both hosts load from, with a package for every preset."""
+    if not (node_modules / LIBRARY).is_dir():
+        pytest.skip(f"no {LIBRARY} in {node_modules} (make test-hosts, or npm install it)")
     place = tmp_path_factory.mktemp("hosts")
     source = place / "in"
     source.mkdir()
@@ -99,13 +91,11 @@ def check(answers, folder: Path) -> None:
 
 
 def test_in_node(folder):
-    if shutil.which("node") is None:
-        pytest.skip("no node")
     check(embed_in_node(folder, SECONDS), folder)
 
 
 def test_in_a_browser(folder):
     browser = find_browser()
     if browser is None:
-        pytest.skip("no browser")
+        pytest.skip("no browser (apt-get install chromium)")
     check(embed_in_browser(folder, browser, SECONDS), folder)

@@ -1,0 +1,163 @@
+"""Compressed files in the hosts of JavaScript: the answers that ONNX Runtime gives in Python.
+
+`make test-hosts` installs the npm packages of package.json and runs this.
+"""
+
+import base64
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from bct_onnx import compress
+from bct_onnx.verify import run_reference
+from benchmarks.javascript import find_browser, run_in_browser, run_in_node
+from tests.helpers import nodes, relative_error
+
+HERE = Path(__file__).parent
+FIXTURES = HERE.parents[1] / "models" / "fixtures"
+ENCODER, DECODER, MERGED = "bert_optimum", "llama_torchscript", "t5_decoder_merged_optimum"
+PRESETS = {ENCODER: ("fast", "balanced", "small", "portable", "paper"), DECODER: ("fast", "small"), MERGED: ("small",)}
+SECONDS = 300
+# Where no activation is rounded to another code: what is left of adding in another order.
+NEAR = 1e-5
+# Where one of them is, in a host that adds in another order.
+FAR = 1e-2
+
+Outputs = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Hosted:
+    """A folder that all hosts load from, and by file its outputs in Python.
+
+    Products of packed weights (MatMulNBits) may round activations to int8: native kernels do, WebAssembly never does.
+    """
+
+    folder: Path
+    native: dict[str, Outputs] = field(default_factory=dict)
+    wasm: dict[str, Outputs] = field(default_factory=dict)
+
+
+@pytest.fixture(scope="module")
+def hosted(node_modules, tmp_path_factory) -> Hosted:
+    """Compress the models and write what the hosts load."""
+    made = Hosted(tmp_path_factory.mktemp("hosts"))
+    feeds, web = {}, {}
+    for fixture, presets in PRESETS.items():
+        source = FIXTURES / f"{fixture}.onnx"
+        reference = run_reference(source, onnx.load(source))
+        feed = {name: np.asarray(value) for name, value in reference.feeds[reference.timed].items()}
+        packed = {name: pack(value) for name, value in feed.items()}
+        for preset in presets:
+            file = f"{fixture}.{preset}.onnx"
+            compress(source, made.folder / file, preset=preset, verify=False)
+            feeds[file] = packed
+        file = f"{fixture}.web.onnx"
+        compress(source, made.folder / file, preset="small", target_runtime="web", verify=False)
+        feeds[file] = web[file] = packed
+        for file in (file for file in feeds if file not in made.native):
+            proto = onnx.load(made.folder / file)
+            made.native[file] = answers(proto, feed, 4)
+            made.wasm[file] = answers(without_int8(proto), feed, 0)
+    (made.folder / "feeds.json").write_text(json.dumps(feeds), encoding="utf-8")
+    (made.folder / "feeds_web.json").write_text(json.dumps(web), encoding="utf-8")
+    (made.folder / "node_modules").symlink_to(node_modules.resolve())
+    for name in ("answer.mjs", "node.mjs", "wasm.mjs", "page.html"):
+        shutil.copy(HERE / name, made.folder)
+    return made
+
+
+def pack(array: np.ndarray) -> dict[str, Any]:
+    return {"type": array.dtype.name, "dims": array.shape, "data": base64.b64encode(array.tobytes()).decode()}
+
+
+def unpack(tensor: dict[str, Any]) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(tensor["data"]), tensor["type"]).reshape(tensor["dims"])
+
+
+def answers(proto: onnx.ModelProto, feed: Outputs, accuracy_level: int) -> Outputs:
+    """Return the outputs of a model; blockwise DequantizeLinear becomes MatMulNBits of that level."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", str(accuracy_level))
+    session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return dict(zip([output.name for output in session.get_outputs()], session.run(None, feed), strict=True))
+
+
+def without_int8(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with MatMulNBits that takes activations as they are, in bodies and functions, too."""
+    copy = onnx.ModelProto.FromString(proto.SerializeToString())
+    for attribute in attributes(copy):
+        if attribute.name == "accuracy_level" and not attribute.ref_attr_name:
+            attribute.i = 0
+    return copy
+
+
+def attributes(proto: onnx.ModelProto) -> Iterator[onnx.AttributeProto]:
+    for graph in (proto.graph, *proto.functions):
+        for node in nodes(graph):
+            yield from node.attribute
+    for function in proto.functions:
+        yield from function.attribute_proto
+
+
+def check(found: dict[str, Any], wanted: dict[str, Outputs], files: set[str]) -> None:
+    """Hold a host's answers to those in Python: near in most rows, and no row of codes far away."""
+    assert found.keys() == files
+    for file, outputs in found.items():
+        assert isinstance(outputs, dict), f"{file}: {outputs}"
+        assert outputs.keys() == wanted[file].keys()
+        for name, here in wanted[file].items():
+            answer = unpack(outputs[name])
+            assert (answer.shape, answer.dtype) == (here.shape, here.dtype)
+            if here.size:
+                rows = np.linalg.norm(answer - here, axis=-1) / np.linalg.norm(here, axis=-1).mean()
+                print(f"{file:40} {name:26} {relative_error(answer, here):.1e} apart, rows {np.median(rows):.1e}")
+                assert np.median(rows) <= NEAR, (file, name)
+                assert relative_error(answer, here) <= FAR, (file, name)
+
+
+@pytest.fixture
+def package(node_modules) -> Callable[[str], None]:
+    """Return a function that skips the test where an npm package is missing."""
+
+    def package(name: str) -> None:
+        if not (node_modules / name).is_dir():
+            pytest.skip(f"no {name} in {node_modules} (make test-hosts, or npm install it)")
+
+    return package
+
+
+def test_onnxruntime_node(package, hosted):
+    package("onnxruntime-node")
+    check(run_in_node(hosted.folder, "node.mjs", SECONDS), hosted.native, set(hosted.native))
+
+
+def test_onnxruntime_web_in_node(package, hosted):
+    package("onnxruntime-web")
+    check(run_in_node(hosted.folder, "wasm.mjs", SECONDS), hosted.wasm, set(hosted.wasm))
+
+
+@pytest.mark.parametrize(
+    ("bundle", "feeds", "files"),
+    [
+        ("ort.wasm.bundle.min.mjs", "feeds.json", ""),
+        # Has no int4; Transformers.js loads it, and `--target web` is made for it.
+        ("ort.webgpu.bundle.min.mjs", "feeds_web.json", ".web."),
+    ],
+)
+def test_onnxruntime_web_in_chromium(package, hosted, bundle, feeds, files):
+    package("onnxruntime-web")
+    browser = find_browser()
+    if browser is None:
+        pytest.skip("no browser (apt-get install chromium)")
+    found = run_in_browser(hosted.folder, f"page.html?bundle={bundle}&feeds={feeds}", browser, SECONDS)
+    check(found, hosted.wasm, {file for file in hosted.wasm if files in file})
