@@ -17,7 +17,7 @@ function pack({ type, dims, data }) {
 const map = (object, change) => Object.fromEntries(Object.entries(object).map(([key, value]) => [key, change(value)]));
 
 /**
- * Return by model its outputs by name, or what the host says instead.
+ * Return by file its outputs by name for every feed, or what the host says instead.
  *
  * `models` has the feeds of each file, `read` returns the bytes of a file.
  */
@@ -27,7 +27,9 @@ export async function answer(ort, provider, models, read) {
   for (const [file, feeds] of Object.entries(models)) {
     try {
       const session = await ort.InferenceSession.create(await read(file), options);
-      answers[file] = map(await session.run(map(feeds, (tensor) => unpack(ort, tensor))), pack);
+      const outputs = [];
+      for (const feed of feeds) outputs.push(map(await session.run(map(feed, (tensor) => unpack(ort, tensor))), pack));
+      answers[file] = outputs;
       await session.release();
     } catch (error) {
       answers[file] = String(error);

@@ -26,9 +26,9 @@ FIXTURES = HERE.parents[1] / "models" / "fixtures"
 ENCODER, DECODER, MERGED = "bert_optimum", "llama_torchscript", "t5_decoder_merged_optimum"
 PRESETS = {ENCODER: ("fast", "balanced", "small", "portable", "paper"), DECODER: ("fast", "small"), MERGED: ("small",)}
 SECONDS = 300
-# Where no activation is rounded to another code: what is left of adding in another order.
+# WebAssembly adds in another order.
 NEAR = 1e-5
-# Where one of them is, in a host that adds in another order.
+# So an activation is rounded to the next of its 256 codes now and then; what a decoder says of later words hangs on it.
 FAR = 1e-2
 
 Outputs = dict[str, np.ndarray]
@@ -36,14 +36,14 @@ Outputs = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Hosted:
-    """A folder that all hosts load from, and by file its outputs in Python.
+    """A folder that all hosts load from, and by file its outputs for every feed, in Python.
 
     Products of packed weights (MatMulNBits) may round activations to int8: native kernels do, WebAssembly never does.
     """
 
     folder: Path
-    native: dict[str, Outputs] = field(default_factory=dict)
-    wasm: dict[str, Outputs] = field(default_factory=dict)
+    native: dict[str, list[Outputs]] = field(default_factory=dict)
+    wasm: dict[str, list[Outputs]] = field(default_factory=dict)
 
 
 @pytest.fixture(scope="module")
@@ -53,20 +53,19 @@ def hosted(node_modules, tmp_path_factory) -> Hosted:
     feeds, web = {}, {}
     for fixture, presets in PRESETS.items():
         source = FIXTURES / f"{fixture}.onnx"
-        reference = run_reference(source, onnx.load(source))
-        feed = {name: np.asarray(value) for name, value in reference.feeds[reference.timed].items()}
-        packed = {name: pack(value) for name, value in feed.items()}
-        for preset in presets:
-            file = f"{fixture}.{preset}.onnx"
-            compress(source, made.folder / file, preset=preset, verify=False)
-            feeds[file] = packed
-        file = f"{fixture}.web.onnx"
-        compress(source, made.folder / file, preset="small", target_runtime="web", verify=False)
-        feeds[file] = web[file] = packed
-        for file in (file for file in feeds if file not in made.native):
+        # Several lengths of text and cache; both branches of an If.
+        made_feeds = run_reference(source, onnx.load(source)).feeds
+        inputs = [{name: np.asarray(value) for name, value in feed.items()} for feed in made_feeds]
+        packed = [{name: pack(value) for name, value in feed.items()} for feed in inputs]
+        wishes = {preset: {"preset": preset} for preset in presets}
+        for form, wish in (wishes | {"web": {"preset": "small", "target_runtime": "web"}}).items():
+            file = f"{fixture}.{form}.onnx"
+            compress(source, made.folder / file, verify=False, **wish)
             proto = onnx.load(made.folder / file)
-            made.native[file] = answers(proto, feed, 4)
-            made.wasm[file] = answers(without_int8(proto), feed, 0)
+            made.native[file] = answers(proto, inputs, 4)
+            made.wasm[file] = answers(without_int8(proto), inputs, 0)
+            feeds[file] = packed
+        web[file] = packed
     (made.folder / "feeds.json").write_text(json.dumps(feeds), encoding="utf-8")
     (made.folder / "feeds_web.json").write_text(json.dumps(web), encoding="utf-8")
     (made.folder / "node_modules").symlink_to(node_modules.resolve())
@@ -83,13 +82,14 @@ def unpack(tensor: dict[str, Any]) -> np.ndarray:
     return np.frombuffer(base64.b64decode(tensor["data"]), tensor["type"]).reshape(tensor["dims"])
 
 
-def answers(proto: onnx.ModelProto, feed: Outputs, accuracy_level: int) -> Outputs:
-    """Return the outputs of a model; blockwise DequantizeLinear becomes MatMulNBits of that level."""
+def answers(proto: onnx.ModelProto, feeds: list[Outputs], accuracy_level: int) -> list[Outputs]:
+    """Return a model's outputs for every feed; blockwise DequantizeLinear becomes MatMulNBits of that level."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", str(accuracy_level))
     session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return dict(zip([output.name for output in session.get_outputs()], session.run(None, feed), strict=True))
+    names = [output.name for output in session.get_outputs()]
+    return [dict(zip(names, session.run(None, feed), strict=True)) for feed in feeds]
 
 
 def without_int8(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -109,20 +109,24 @@ def attributes(proto: onnx.ModelProto) -> Iterator[onnx.AttributeProto]:
         yield from function.attribute_proto
 
 
-def check(found: dict[str, Any], wanted: dict[str, Outputs], files: set[str]) -> None:
-    """Hold a host's answers to those in Python: near in most rows, and no row of codes far away."""
+def check(found: dict[str, Any], wanted: dict[str, list[Outputs]], files: set[str]) -> None:
+    """Hold a host's answers to those in Python: near for most feeds, and not far away for any."""
     assert found.keys() == files
-    for file, outputs in found.items():
-        assert isinstance(outputs, dict), f"{file}: {outputs}"
-        assert outputs.keys() == wanted[file].keys()
-        for name, here in wanted[file].items():
-            answer = unpack(outputs[name])
-            assert (answer.shape, answer.dtype) == (here.shape, here.dtype)
-            if here.size:
-                rows = np.linalg.norm(answer - here, axis=-1) / np.linalg.norm(here, axis=-1).mean()
-                print(f"{file:40} {name:26} {relative_error(answer, here):.1e} apart, rows {np.median(rows):.1e}")
-                assert np.median(rows) <= NEAR, (file, name)
-                assert relative_error(answer, here) <= FAR, (file, name)
+    for file, answered in found.items():
+        assert isinstance(answered, list), f"{file}: {answered}"
+        assert [outputs.keys() for outputs in answered] == [outputs.keys() for outputs in wanted[file]]
+        for name in wanted[file][0]:
+            pairs = zip(answered, wanted[file], strict=True)
+            errors = [apart(unpack(outputs[name]), expected[name]) for outputs, expected in pairs]
+            print(f"{file:36} {name:26}", *(f"{error:.1e}" for error in errors))
+            assert np.quantile(errors, 0.5, method="lower") <= NEAR, (file, name)
+            assert max(errors) <= FAR, (file, name)
+
+
+def apart(answer: np.ndarray, expected: np.ndarray) -> float:
+    """Return by how much an output differs, as a share of it; a cache that starts empty has no values."""
+    assert (answer.shape, answer.dtype) == (expected.shape, expected.dtype)
+    return relative_error(answer, expected) if expected.size else 0.0
 
 
 @pytest.fixture
