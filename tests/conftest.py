@@ -25,6 +25,8 @@ def data() -> Path:
 def node_modules() -> Path:
     """Return the folder of npm packages: BCT_NODE_MODULES, or where `make test-hosts` puts them."""
     folder = Path(os.environ.get("BCT_NODE_MODULES", Path(__file__).parents[1] / "build" / "hosts" / "node_modules"))
-    if shutil.which("node") is None or not folder.is_dir():
-        pytest.skip(f"no node (apt-get install nodejs npm), or no {folder} (make test-hosts, or set BCT_NODE_MODULES)")
+    if shutil.which("node") is None:
+        pytest.skip("no node (apt-get install nodejs npm chromium, then make test-hosts)")
+    if not folder.is_dir():
+        pytest.skip(f"no npm packages at {folder} (make test-hosts installs them, or set BCT_NODE_MODULES)")
     return folder

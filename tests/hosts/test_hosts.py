@@ -6,7 +6,7 @@
 import base64
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,15 @@ HERE = Path(__file__).parent
 FIXTURES = HERE.parents[1] / "models" / "fixtures"
 ENCODER, DECODER, MERGED = "bert_optimum", "llama_torchscript", "t5_decoder_merged_optimum"
 PRESETS = {ENCODER: ("fast", "balanced", "small", "portable", "paper"), DECODER: ("fast", "small"), MERGED: ("small",)}
+PACKAGES = ("onnxruntime-node", "onnxruntime-web")
 SECONDS = 300
 # WebAssembly adds in another order.
 NEAR = 1e-5
 # So an activation is rounded to the next of its 256 codes now and then; what a decoder says of later words hangs on it.
 FAR = 1e-2
+DEFAULTS: dict[str, str] = {}
+# Of products that the runtime makes of blockwise DequantizeLinear.
+FLOAT_ACTIVATIONS = {"session.qdq_matmulnbits_accuracy_level": "0"}
 
 Outputs = dict[str, np.ndarray]
 
@@ -49,6 +53,8 @@ class Hosted:
 @pytest.fixture(scope="module")
 def hosted(node_modules, tmp_path_factory) -> Hosted:
     """Compress the models and write what the hosts load."""
+    if missing := [name for name in PACKAGES if not (node_modules / name).is_dir()]:
+        pytest.skip(f"no {' and '.join(missing)} in {node_modules} (make test-hosts, or npm install)")
     made = Hosted(tmp_path_factory.mktemp("hosts"))
     feeds, web = {}, {}
     for fixture, presets in PRESETS.items():
@@ -62,8 +68,8 @@ def hosted(node_modules, tmp_path_factory) -> Hosted:
             file = f"{fixture}.{form}.onnx"
             compress(source, made.folder / file, verify=False, **wish)
             proto = onnx.load(made.folder / file)
-            made.native[file] = answers(proto, inputs, 4)
-            made.wasm[file] = answers(without_int8(proto), inputs, 0)
+            made.native[file] = answers(proto, inputs)
+            made.wasm[file] = answers(without_int8(proto), inputs, FLOAT_ACTIVATIONS)
             feeds[file] = packed
         web[file] = packed
     (made.folder / "feeds.json").write_text(json.dumps(feeds), encoding="utf-8")
@@ -82,11 +88,12 @@ def unpack(tensor: dict[str, Any]) -> np.ndarray:
     return np.frombuffer(base64.b64decode(tensor["data"]), tensor["type"]).reshape(tensor["dims"])
 
 
-def answers(proto: onnx.ModelProto, feeds: list[Outputs], accuracy_level: int) -> list[Outputs]:
-    """Return a model's outputs for every feed; blockwise DequantizeLinear becomes MatMulNBits of that level."""
+def answers(proto: onnx.ModelProto, feeds: list[Outputs], settings: Mapping[str, str] = DEFAULTS) -> list[Outputs]:
+    """Return a model's outputs for every feed, with default options but for the settings."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", str(accuracy_level))
+    for setting, value in settings.items():
+        options.add_session_config_entry(setting, value)
     session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return [dict(zip(names, session.run(None, feed), strict=True)) for feed in feeds]
@@ -129,24 +136,16 @@ def apart(answer: np.ndarray, expected: np.ndarray) -> float:
     return relative_error(answer, expected) if expected.size else 0.0
 
 
-@pytest.fixture
-def package(node_modules) -> Callable[[str], None]:
-    """Return a function that skips the test where an npm package is missing."""
-
-    def package(name: str) -> None:
-        if not (node_modules / name).is_dir():
-            pytest.skip(f"no {name} in {node_modules} (make test-hosts, or npm install it)")
-
-    return package
+@pytest.fixture(scope="module")
+def browser() -> str:
+    return find_browser() or pytest.skip("no browser (apt-get install chromium)")
 
 
-def test_onnxruntime_node(package, hosted):
-    package("onnxruntime-node")
+def test_onnxruntime_node(hosted):
     check(run_in_node(hosted.folder, "node.mjs", SECONDS), hosted.native, set(hosted.native))
 
 
-def test_onnxruntime_web_in_node(package, hosted):
-    package("onnxruntime-web")
+def test_onnxruntime_web_in_node(hosted):
     check(run_in_node(hosted.folder, "wasm.mjs", SECONDS), hosted.wasm, set(hosted.wasm))
 
 
@@ -158,10 +157,6 @@ def test_onnxruntime_web_in_node(package, hosted):
         ("ort.webgpu.bundle.min.mjs", "feeds_web.json", ".web."),
     ],
 )
-def test_onnxruntime_web_in_chromium(package, hosted, bundle, feeds, files):
-    package("onnxruntime-web")
-    browser = find_browser()
-    if browser is None:
-        pytest.skip("no browser (apt-get install chromium)")
+def test_onnxruntime_web_in_chromium(browser, hosted, bundle, feeds, files):
     found = run_in_browser(hosted.folder, f"page.html?bundle={bundle}&feeds={feeds}", browser, SECONDS)
     check(found, hosted.wasm, {file for file in hosted.wasm if files in file})
