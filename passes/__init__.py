@@ -187,7 +187,6 @@ def _run_plain(graph: gs.Graph, context: Context, progress: Progress | None) -> 
     reports = _run_stage([module for module in chain(context.options) if module in PLAIN], graph, context, progress)
     if any(report.replaced for report in reports):
         merge_equal(graph)
-        context.find_kept()
     return reports
 
 
@@ -207,9 +206,8 @@ def _run_pass(module: Pass, graph: gs.Graph, context: Context, progress: Progres
     matches: list[Match] = []
     for scope, node in walk(graph):
         found = module.match(scope, node, context)
-        kept = context.kept(node) if found else None
-        if kept:
-            found = Skip(f"kept by the pattern {kept!r}")
+        if found is not None:
+            found = context.kept(node) or found
         if isinstance(found, Skip):
             report.skipped.append(_skipped(node, found))
         elif found is not None:

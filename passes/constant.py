@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from .context import Context
 from .formats.numbers import is_ramp, is_whole, split_mask
 from .graph.constants import ConstantView, reader_of, resolve
-from .graph.editor import redirect
+from .graph.editor import redirect, walk
 from .graph.linear import Linear, match_linear
 from .matmul import is_short
 from .report import Skip, TensorReport
@@ -72,6 +72,19 @@ class Constants:
     constants: tuple[ConstantView, ...]
 
 
+def find_kept(context: Context) -> dict[int, Skip]:
+    """Return by their ids the constants that kept nodes read, perhaps through others."""
+    kept = [(node, context.kept(node)) for _, node in walk(context.editor.graph)]
+    views = [(resolve(tensor), skip) for node, skip in kept if skip for tensor in node.inputs]
+    return {id(view.source): skip for view, skip in views if view is not None}
+
+
+def prepare(graph: gs.Graph, context: Context) -> None:
+    """Look at what kept nodes read before other passes rewrite the graph."""
+    del graph
+    context.found(find_kept)
+
+
 def match(scope: gs.Graph, node: gs.Node, context: Context) -> Constants | None:
     """Return the large float constants that nobody read before this node."""
     del scope
@@ -102,8 +115,8 @@ NOT_FINITE = "holds NaN or infinity"
 def _replace(context: Context, constant: ConstantView) -> str | None:
     """Store one constant; return why not."""
     source, readers = constant.source, list(constant.source.outputs)
-    if kept := context.kept_constant(source):
-        return f"{source.name} is read by a node kept by the pattern {kept!r}"
+    if kept := context.found(find_kept).get(id(source)):
+        return f"{source.name} is read by a node {kept.reason}"
     if needed := _needed_exactly(source):
         return f"{source.name} {needed}"
     values = constant.values()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+from typing import cast as cast_to
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from .formats.block import BlockFormat, BlockTensor
 from .formats.encode import encode, largest_size
 from .graph import constants
-from .graph.activations import Activations
 from .graph.constants import ConstantView, resolve
-from .graph.editor import Editor, Emitter, output_names, walk
+from .graph.editor import Editor, Emitter, output_names
 from .graph.shapes import Shapes, find_shapes
 from .lowerings.base import Lowering, StoredWeight
 from .lowerings.operators import FLOAT, cast
@@ -26,6 +25,7 @@ from .report import TOGETHER, PassReport, Skip, TensorReport
 
 # Weights whose scales, and sums of codes up to 2^31 times these, are normal float32.
 SMALLEST_WEIGHT, LARGEST_WEIGHT = 2.0**-100, 2.0**100
+Found = TypeVar("Found")
 # Makes the codes of a float [k, n] weight: (weight, format, name of the activation it is multiplied with, threads).
 Coder = Callable[[NDArray[np.floating], BlockFormat, str | None, int], BlockTensor]
 
@@ -60,13 +60,9 @@ class Context:
         report: report of the pass at work.
         coder: makes the codes of weights that the lowering keeps.
         stored: weights already in the graph, by what they hold and how they lie.
-        originals: constants met so far, by type and sorted shape.
-        activations: the intermediate results of the input model, where a pass asked for them.
         rows_of: names of tensors that hold some rows of another, and that one's name.
         ranges: what channels hold, by name of the activation in the input model, where somebody looked.
         names: names in the input model of the weights that constants were made of, by the constant's own.
-        computed: ids of the nodes that compute from constants alone.
-        folded: how many numbers of a constant were written anew as part of others, by its id.
     """
 
     editor: Editor
@@ -75,28 +71,25 @@ class Context:
     report: PassReport
     coder: Coder = plain_codes
     stored: dict[tuple[Any, ...], StoredWeight] = field(default_factory=dict)
-    originals: defaultdict[tuple[Any, ...], list[gs.Constant]] = field(default_factory=lambda: defaultdict(list))
-    activations: Activations = field(default_factory=Activations)
     rows_of: dict[str, str] = field(default_factory=dict)
     ranges: Mapping[str, ChannelRange] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     _made: dict[tuple[str, str, int], gs.Tensor] = field(default_factory=dict)
-    computed: set[int] = field(default_factory=set)
-    folded: dict[int, int] = field(default_factory=dict)
+    _found: dict[Callable[[Context], Any], Any] = field(default_factory=dict)
     _outputs: frozenset[str] = field(init=False)
-    _kept: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Note which tensors are outputs of the graph or of a body, and which constants kept nodes read."""
+        """Note which tensors are outputs of the graph or of a body."""
         self._outputs = output_names(self.editor.graph)
-        self.find_kept()
 
-    def find_kept(self) -> None:
-        """Note the constants that kept nodes read."""
-        for _, node in walk(self.editor.graph):
-            pattern = self.kept(node)
-            if pattern is not None:
-                self._kept |= {id(view.source): pattern for view in map(resolve, node.inputs) if view is not None}
+    def found(self, find: Callable[[Context], Found]) -> Found:
+        """Return what `find` finds in the graph as it is when a pass asks first; the answer stays the same.
+
+        What one pass knows of the run lives in that pass: a function that looks at the graph and changes nothing.
+        """
+        if find not in self._found:
+            self._found[find] = find(self)
+        return cast_to("Found", self._found[find])
 
     @property
     def shapes(self) -> Shapes:
@@ -107,21 +100,21 @@ class Context:
         """Find out the shapes of the input model's tensors, once for all passes that ask for them."""
         self.editor.shapes = self.editor.shapes or find_shapes(graph)
 
-    def kept(self, node: gs.Node) -> str | None:
-        """Return the pattern that keeps a node: one that finds it, a tensor it reads, or the constant behind that."""
+    def kept(self, node: gs.Node, *names: str) -> Skip | None:
+        """Say so where a pattern keeps a node: one that finds it, a tensor it reads, or the constant behind that.
+
+        `names` are others by which it may be found.
+        """
         if not self.options.keep:
             return None
         sources = [view.source for view in map(resolve, node.inputs) if view is not None]
-        return self.options.keeps(node.name, *(tensor.name for tensor in (*node.inputs, *sources)))
+        pattern = self.options.keeps(node.name, *names, *(tensor.name for tensor in (*node.inputs, *sources)))
+        return None if pattern is None else Skip(f"kept by the pattern {pattern!r}")
 
     def changed(self, constant: gs.Constant, source: gs.Constant) -> gs.Constant:
         """Return a constant that was made of another; reports and requests go on to speak of that one."""
         self.names[constant.name] = self.names.get(source.name, source.name)
         return constant
-
-    def kept_constant(self, source: gs.Constant) -> str | None:
-        """Return the pattern that keeps a node which reads the constant, perhaps through others."""
-        return self._kept.get(id(source))
 
     def is_output(self, tensor: gs.Tensor) -> bool:
         """Tell whether a tensor is an output of the graph or of a body, and so must keep its name and place."""

@@ -11,7 +11,8 @@ through needs no copy.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -48,24 +49,42 @@ class Computed:
     sources: tuple[gs.Constant, ...]
 
 
-def prepare(graph: gs.Graph, context: Context) -> None:
-    """Note which nodes compute from constants alone, in the graph and in bodies."""
-    for _, node in walk(graph):
-        inputs = [tensor for tensor in node.inputs if tensor.name]
-        if _is_followed(node) and all(isinstance(t, gs.Constant) or _is_computed(t, context) for t in inputs):
-            context.computed.add(id(node))
+@dataclass(frozen=True)
+class Computable:
+    """What a graph computes from constants alone.
+
+    Attributes:
+        nodes: the nodes that do, in the graph and in bodies, by id.
+        spent: how many numbers of a constant were written anew as part of others, by its id.
+    """
+
+    nodes: dict[int, gs.Node] = field(default_factory=dict)
+    spent: Counter[int] = field(default_factory=Counter)
+
+    def holds(self, tensor: gs.Tensor) -> bool:
+        """Tell whether a tensor is a constant or computed from constants."""
+        return isinstance(tensor, gs.Constant) or (bool(tensor.inputs) and id(tensor.inputs[0]) in self.nodes)
+
+
+def find_computable(context: Context) -> Computable:
+    """Return what a graph computes from constants alone."""
+    found = Computable()
+    for _, node in walk(context.editor.graph):
+        if _is_followed(node) and all(found.holds(tensor) for tensor in node.inputs if tensor.name):
+            found.nodes[id(node)] = node
+    return found
 
 
 def match(scope: gs.Graph, node: gs.Node, context: Context) -> Computed | Skip | None:
     """Return the node if what it computes from constants is read by one that does not."""
     del scope
-    if id(node) not in context.computed or not _wanted(node, context):
+    if id(node) not in context.found(find_computable).nodes or not _wanted(node, context):
         return None
     cone: dict[int, gs.Node] = {}
     _collect(node, cone)
     kept = next(filter(None, map(context.kept, cone.values())), None)
     if kept:
-        return Skip(f"what it is computed from is kept by the pattern {kept!r}")
+        return Skip(f"what it is computed from is {kept.reason}")
     read = [tensor for each in cone.values() for tensor in each.inputs if isinstance(tensor, gs.Constant)]
     return Computed(node, tuple(cone.values()), tuple({id(source): source for source in read}.values()))
 
@@ -81,7 +100,7 @@ def replace(context: Context, matches: list[Computed]) -> Skip | None:
     results = {output.name: values[id(output)] for output in wanted}
     floats = {id(s): math.prod(s.shape) for s in computed.sources if _is_float(s.dtype)}
     size, left = sum(array.size for array in results.values()), sum(floats.values())
-    left -= sum(context.folded.get(source, 0) for source in floats)
+    left -= sum(context.found(find_computable).spent[source] for source in floats)
     small = all(array.size <= SMALL for array in results.values())
     if not small and not all(_is_float(array.dtype) for array in results.values()):
         return Skip(f"it makes {size} values that are no floats")
@@ -102,18 +121,15 @@ def _is_followed(node: gs.Node) -> bool:
     return known and node.op not in DECODERS and bool(node.outputs) and not has_body(node) and not is_random(node)
 
 
-def _is_computed(tensor: gs.Tensor, context: Context) -> bool:
-    return bool(tensor.inputs) and id(tensor.inputs[0]) in context.computed
-
-
 def _wanted(node: gs.Node, context: Context) -> list[gs.Variable]:
     """Return the outputs that others than computed nodes read, and that no view of a constant shows."""
+    computed = context.found(find_computable).nodes
     return [
         output
         for output in node.outputs
         if output.name
         and not context.is_output(output)
-        and any(id(reader) not in context.computed for reader in output.outputs)
+        and any(id(reader) not in computed for reader in output.outputs)
         and resolve(output) is None
     ]
 
@@ -146,7 +162,8 @@ def _is_float(dtype: Any) -> bool:
 
 def _spend(context: Context, floats: dict[int, int], size: int) -> None:
     """Note that so many numbers of the sources were written: they do not pay for others, too."""
+    spent = context.found(find_computable).spent
     for source, elements in sorted(floats.items(), key=lambda item: -item[1]):
-        spent = min(size, elements - context.folded.get(source, 0))
-        context.folded[source] = context.folded.get(source, 0) + spent
-        size -= spent
+        more = min(size, elements - spent[source])
+        spent[source] += more
+        size -= more

@@ -9,6 +9,7 @@ holds a mask's huge values, what angles are made of, and what leaves the graph.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
@@ -17,8 +18,8 @@ from .constant import turned_by
 from .context import Context
 from .functions import FUNCTIONS
 from .functions.quantize_blocks import ANY_RANK, CODE_TYPES, KNOWN
-from .graph.activations import MOVERS, SHAPES, find_activations
-from .graph.editor import redirect
+from .graph.activations import MOVERS, SHAPES, Activations, find_activations
+from .graph.editor import redirect, walk
 from .graph.features import OPSET_INT4
 from .graph.shapes import rank
 from .graph.survey import survey
@@ -48,33 +49,54 @@ class Results:
     edges: tuple[tuple[gs.Tensor, tuple[gs.Node, ...]], ...]
 
 
+@dataclass(frozen=True)
+class Edge:
+    """What becomes of an intermediate result, and the readers that are to read codes."""
+
+    report: EdgeReport
+    readers: tuple[gs.Node, ...]
+
+
+def find_results(context: Context) -> Activations:
+    """Return the intermediate results of the input model."""
+    return find_activations(context.editor.graph)
+
+
+def find_edges(context: Context) -> dict[str, Edge]:
+    """Return what becomes of each intermediate result, by name, in graph order."""
+    results, edges = context.found(find_results), dict[str, Edge]()
+    for _, node in walk(context.editor.graph):
+        for tensor in node.outputs:
+            if tensor.name not in results.types or not tensor.outputs:
+                continue
+            how, reason, readers = _decide(tensor, node, context, edges)
+            kept = context.kept(node, tensor.name) if how == CODED else None
+            if kept:
+                how, reason, readers = LEFT, kept.reason, ()
+            maker = results.makers.get(tensor.name, node.op)
+            edges[tensor.name] = Edge(EdgeReport(tensor.name, maker, how, reason), readers)
+    return edges
+
+
 def prepare(graph: gs.Graph, context: Context) -> None:
-    """Note the intermediate results before other passes rewrite the graph."""
-    context.activations = find_activations(graph)
+    """Look at the intermediate results before other passes rewrite the graph."""
+    del graph
+    context.found(find_results)
 
 
 def finish(graph: gs.Graph, context: Context, reports: list[PassReport]) -> None:
-    """Report what became of every node."""
+    """Report what became of every intermediate result and of every node."""
     report = next(report for report in reports if report.name == "intermediates")
-    report.nodes = survey(graph, context.activations, reports)
+    report.edges = [edge.report for edge in context.found(find_edges).values()]
+    report.nodes = survey(graph, context.found(find_results), reports, report.edges)
 
 
 def match(scope: gs.Graph, node: gs.Node, context: Context) -> Results | None:
-    """Return the outputs of a node that become codes; report what becomes of each."""
-    activations, edges = context.activations, []
-    for tensor in node.outputs:
-        if tensor.name not in activations.types or not tensor.outputs:
-            continue
-        how, reason, readers = _decide(tensor, node, context)
-        kept = context.options.keeps(node.name, tensor.name, *(read.name for read in node.inputs))
-        if how == CODED and kept:
-            how, reason = LEFT, f"kept by the pattern {kept!r}"
-        edge = EdgeReport(tensor.name, activations.makers.get(tensor.name, node.op), how, reason)
-        activations.edges[tensor.name] = edge
-        context.report.edges.append(edge)
-        if how == CODED:
-            edges.append((tensor, readers))
-    return Results(scope, node, tuple(edges)) if edges else None
+    """Return the outputs of a node that become codes."""
+    edges = context.found(find_edges)
+    found = [(tensor, edges[tensor.name]) for tensor in node.outputs if tensor.name in edges]
+    coded = tuple((tensor, edge.readers) for tensor, edge in found if edge.report.how == CODED)
+    return Results(scope, node, coded) if coded else None
 
 
 def replace(context: Context, matches: list[Results]) -> Skip | None:
@@ -83,7 +105,7 @@ def replace(context: Context, matches: list[Results]) -> Skip | None:
     at = context.editor.after(found.scope, found.node)
     code, block = CODE_TYPES[context.options.activations], context.options.block_size or BLOCK_SIZE
     for tensor, readers in found.edges:
-        dtype, name = context.activations.types[tensor.name], f"edge{context.report.replaced}"
+        dtype, name = context.found(find_results).types[tensor.name], f"edge{context.report.replaced}"
         x = tensor if dtype == "float32" else cast(at, tensor, FLOAT, f"{name}.float")
         attrs = {"block": [block], "block_size": block, "ulps": code.ulps, "output_dtype": code.onnx}
         (coded,) = at.call(ANY_RANK if rank(x) is None else KNOWN, x, name=name, attrs=attrs)
@@ -91,17 +113,19 @@ def replace(context: Context, matches: list[Results]) -> Skip | None:
     return None
 
 
-def _decide(tensor: gs.Tensor, node: gs.Node, context: Context) -> tuple[str, str, tuple[gs.Node, ...]]:
+def _decide(
+    tensor: gs.Tensor, node: gs.Node, context: Context, edges: Mapping[str, Edge]
+) -> tuple[str, str, tuple[gs.Node, ...]]:
     """Return what becomes of a tensor, why, and the readers that are to read codes."""
     if rank(tensor) == 0:
         return LEFT, "a single number: no block", ()
-    if node.op == "DequantizeLinear" or (node.op in MOVERS and _carries(node, context)):
+    if node.op == "DequantizeLinear" or (node.op in MOVERS and _carries(node, context.found(find_results), edges)):
         return MOVED, "moves values that are codes already", ()
     if turn := turned_by(tensor):
         return LEFT, f"{turn} is taken of it, whose digits count behind the turns", ()
     takes = [(reader, _takes(reader, context)) for reader in _distinct(tensor)]
     kinds: set[str] = set().union(*(kinds for _, kinds in takes))
-    if tensor.name in context.activations.masked:
+    if tensor.name in context.found(find_results).masked:
         if "float" in kinds:
             return LEFT, "may hold a mask's huge values, which no block's scale should stretch to", ()
         return READER, "its readers quantize it themselves, as steps below the largest value", ()
@@ -113,12 +137,11 @@ def _decide(tensor: gs.Tensor, node: gs.Node, context: Context) -> tuple[str, st
     return LEFT, "goes to outputs of the graph only", ()
 
 
-def _carries(node: gs.Node, context: Context) -> bool:
+def _carries(node: gs.Node, results: Activations, edges: Mapping[str, Edge]) -> bool:
     """Tell whether all floats that a node moves are codes already."""
-    activations = context.activations
-    names = [tensor.name for tensor in node.inputs if tensor.name in activations.types.keys() | activations.inputs]
-    edges = [activations.edges.get(name) for name in names]
-    return bool(edges) and all(edge is not None and edge.how in (CODED, MOVED) for edge in edges)
+    names = [tensor.name for tensor in node.inputs if tensor.name in results.types.keys() | results.inputs]
+    moved = [edges.get(name) for name in names]
+    return bool(moved) and all(edge is not None and edge.report.how in (CODED, MOVED) for edge in moved)
 
 
 def _distinct(tensor: gs.Tensor) -> list[gs.Node]:
@@ -132,7 +155,7 @@ def _takes(reader: gs.Node, context: Context) -> set[str]:
     if reader.op in QUANTIZERS:
         return {"codes"}
     if reader.op not in MOVERS:
-        if id(reader) in context.activations.ids or reader.op in FLOAT_READERS:
+        if id(reader) in context.found(find_results).ids or reader.op in FLOAT_READERS:
             return {"float"}
         return {"codes"}
     kinds: set[str] = set()

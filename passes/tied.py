@@ -8,14 +8,16 @@ Exporters fold the transposition of a tied output projection and write the table
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from .context import Context
 from .graph.constants import constant_bytes, load, reader_of, resolve
-from .graph.editor import redirect
+from .graph.editor import redirect, walk
 from .report import Skip, TensorReport
 
 SMALLEST_BYTES = 4096
@@ -35,22 +37,30 @@ class Copy:
     transposed: bool
 
 
+def find_copies(context: Context) -> dict[int, Copy]:
+    """Return the copies in a graph, one a node, by the id of the first node that reads it."""
+    originals: defaultdict[tuple[Any, ...], list[gs.Constant]] = defaultdict(list)
+    copies: dict[int, Copy] = {}
+    for _, node in walk(context.editor.graph):
+        for tensor in node.inputs:
+            if not isinstance(tensor, gs.Constant) or tensor.outputs[0] is not node or context.is_output(tensor):
+                continue
+            view = resolve(tensor)
+            if view is None or not view.is_float or constant_bytes(tensor) < SMALLEST_BYTES:
+                continue
+            known = originals[(view.dtype, *sorted(view.shape))]
+            copy = _copy(node, tensor, known)
+            if copy is not None:
+                copies[id(node)] = copy
+                break
+            known.append(tensor)
+    return copies
+
+
 def match(scope: gs.Graph, node: gs.Node, context: Context) -> Copy | None:
     """Return the copy that a node is the first to read."""
     del scope
-    for tensor in node.inputs:
-        if not isinstance(tensor, gs.Constant) or tensor.outputs[0] is not node or context.is_output(tensor):
-            continue
-        view = resolve(tensor)
-        if view is None or not view.is_float or constant_bytes(tensor) < SMALLEST_BYTES:
-            continue
-        key = (view.dtype, *sorted(view.shape))
-        for original in context.originals[key]:
-            for transposed in (False, True):
-                if original is not tensor and _equal(tensor, original, transposed):
-                    return Copy(node, tensor, original, transposed)
-        context.originals[key].append(tensor)
-    return None
+    return context.found(find_copies).get(id(node))
 
 
 def replace(context: Context, matches: list[Copy]) -> Skip | None:
@@ -65,6 +75,15 @@ def replace(context: Context, matches: list[Copy]) -> Skip | None:
     context.report.tensors.append(
         TensorReport(copy.name, tuple(copy.shape), 0, 0, "tied", constant_bytes(copy), 0, float("inf"), op, node)
     )
+    return None
+
+
+def _copy(node: gs.Node, tensor: gs.Constant, originals: list[gs.Constant]) -> Copy | None:
+    """Return what a constant is where it equals one of those met before."""
+    for original in originals:
+        for transposed in (False, True):
+            if original is not tensor and _equal(tensor, original, transposed):
+                return Copy(node, tensor, original, transposed)
     return None
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from ..report import EdgeReport
 from .constants import load, resolve
 from .editor import has_body, scopes, walk
 from .types import float_types
@@ -57,7 +56,6 @@ class Activations:
         nodes: the nodes, in graph order.
         ids: ids of the nodes.
         makers: operator that computes it, by tensor name.
-        edges: what became of each intermediate result, by tensor name, as the pass finds out.
     """
 
     types: dict[str, str] = field(default_factory=dict)
@@ -66,7 +64,6 @@ class Activations:
     nodes: list[OriginalNode] = field(default_factory=list)
     ids: set[int] = field(default_factory=set)
     makers: dict[str, str] = field(default_factory=dict)
-    edges: dict[str, EdgeReport] = field(default_factory=dict)
 
 
 def find_activations(graph: gs.Graph) -> Activations:

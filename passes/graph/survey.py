@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import onnx_graphsurgeon as gs
 
@@ -14,9 +14,12 @@ from .editor import walk
 COMPUTING = frozenset({"activation_matmul", "gelu", "layer_normalization", "matmul", "open_attention", "softmax"})
 
 
-def survey(graph: gs.Graph, activations: Activations, reports: Iterable[PassReport]) -> list[NodeReport]:
-    """Return a report per node of the input model, in graph order."""
-    there = {id(node) for _, node in walk(graph)}
+def survey(
+    graph: gs.Graph, activations: Activations, reports: Iterable[PassReport], edges: Iterable[EdgeReport]
+) -> list[NodeReport]:
+    """Return a report per node of the input model, in graph order; `edges` tell what became of its results."""
+    remaining = {id(node) for _, node in walk(graph)}
+    edge_of = {edge.tensor: edge for edge in edges}
     reasons = {
         skipped.node: f"{report.name}: {skipped.reason}"
         for report in reversed(list(reports))  # of several reasons the first pass's stays
@@ -24,25 +27,31 @@ def survey(graph: gs.Graph, activations: Activations, reports: Iterable[PassRepo
         for skipped in report.skipped
     }
     return [
-        NodeReport(node.name, node.op, *_what_became(node, id(node.node) in there, activations, reasons))
+        NodeReport(node.name, node.op, *_what_became(node, id(node.node) in remaining, activations, reasons, edge_of))
         for node in activations.nodes
         if node.outputs and node.op != "Constant"
     ]
 
 
-def _what_became(node: OriginalNode, there: bool, activations: Activations, reasons: dict[str, str]) -> tuple[str, str]:
+def _what_became(
+    node: OriginalNode,
+    remains: bool,
+    activations: Activations,
+    reasons: Mapping[str, str],
+    edge_of: Mapping[str, EdgeReport],
+) -> tuple[str, str]:
     results = [name for name in node.outputs if name in activations.types]
     if not results:
         return "aside", ""
     if node.op in MOVERS:
         return "moves", ""
-    if not there:
+    if not remains:
         return "replaced", ""
     reason = reasons.get(node.node.name) or reasons.get(node.op if not node.node.name else "")
     if reason:
         return "left", reason
     read = [tensor.name for tensor in node.node.inputs if tensor.name in activations.types]
-    edges = [edge for edge in map(activations.edges.get, [*results, *read]) if edge is not None]
+    edges = [edge for edge in map(edge_of.get, [*results, *read]) if edge is not None]
     left = next((edge for edge in edges if _is_left(edge)), None)
     return ("left", f"{left.tensor}: {left.reason}") if left else ("between", "")
 
