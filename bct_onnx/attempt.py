@@ -12,7 +12,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 import passes
-from passes import DENSE, ChannelRange, Coder, LeftInFloat, Options, PassReport, Progress
+from passes import ChannelRange, Coder, LeftInFloat, Options, PassReport, Progress
 from passes.context import plain_codes
 from passes.graph.editor import walk
 
@@ -168,7 +168,7 @@ class Attempt:
     def _once(self, model: files.ModelFile, options: Options, notes: list[str]) -> Result:
         """Write and verify; raises VerificationError where the result does not run."""
         goal, small = self.goal, self._is_small(model)
-        if goal is None or self.reference is None or not (goal.asked or options.lowering == "dense"):
+        if goal is None or self.reference is None or not (goal.asked or options.form.decoded_at_load):
             return self._write(model, options, notes, self._coder(model, options) if small else plain_codes)
         if not small:
             notes.append(f"the model is too large to measure its weights: {options.bits} bits everywhere")
@@ -232,7 +232,7 @@ class Attempt:
     def _ranges(self, model: files.ModelFile, options: Options) -> Mapping[str, ChannelRange]:
         """Return what the channels of the products' inputs hold, where a pass asks for it and memory allows."""
         fitted = self.real and min(options.widths) < EXACT_BITS
-        asked = "even_channels" in options.operators and options.lowering in DENSE
+        asked = "even_channels" in options.operators and options.form.integer_rows
         if self.reference is None or fitted or not asked or not self._is_small(model):
             return {}
         if "ranges" not in self.found:
@@ -270,7 +270,7 @@ class Attempt:
 
         with closing(files.Scratch(self.path)) as scratch:
             ranges = self._ranges(model, options)
-            reports = passes.run(graph, options, progress, scratch.keep, coder, ranges=ranges)
+            reports = passes.run(graph, options, progress, scratch.move, coder, ranges=ranges)
             if broken := sorted({name for report in reports for name in report.not_finite}):
                 notes.append(f"weights that hold NaN or infinity are kept exact: {', '.join(broken)}")
             left = passes.left_in_float(graph, reports)

@@ -13,9 +13,7 @@ import onnx
 from passes import (
     CHAIN,
     DEFAULT_OPERATORS,
-    DENSE,
     LOWERINGS,
-    NBITS,
     Feature,
     Options,
     beyond_opset,
@@ -105,7 +103,7 @@ class Request:
         if self.lowering not in ("auto", self._target.lowering) and self._target.lowering:
             raise BctError(f"target {self.target!r} takes {self._target.lowering} weights; leave out --lowering, or it")
         options = self._options(self._lowering() if self.lowering == "auto" else self.lowering)
-        if self._is_cut(options) and (self.lowering != "auto" or options.lowering == "shifts"):
+        if self._is_cut(options):
             raise BctError(
                 f"{Feature.NBITS_8} runs from ONNX Runtime {first_release(Feature.NBITS_8)}, not in"
                 f" {self.limits.release}: use --bits 4, or another preset or lowering"
@@ -126,7 +124,7 @@ class Request:
         lowering, notes = self.lowering, []
         if lowering == "auto":
             lowering = self._lowering()
-            if lowering == "dense" and decodes_by_token(model):
+            if make_lowering(lowering).decoded_at_load and decodes_by_token(model):
                 lowering, note = self._by_token()
                 notes.append(note)
         asked = self._options(lowering)
@@ -138,7 +136,7 @@ class Request:
     def options_for(self, lowering: str, bits: int) -> Options:
         """Return the options for a lowering, with the width that it has for a request of so many bits."""
         options = self._options(lowering, bits)
-        nearest = make_lowering(lowering, options.lacks).format(bits, options.block_size, WIDE).bits
+        nearest = options.form.format(bits, options.block_size, WIDE).bits
         return options if nearest == bits else self._options(lowering, nearest)
 
     def options_at(self, opset: int, asked: Options) -> tuple[Options, str]:
@@ -147,10 +145,10 @@ class Request:
         Standard operators stay standard operators: these have 8-bit codes at every opset. Else weights are packed, or
         whole bytes where the runtime cannot pack so many bits.
         """
-        lowering = "qdq" if asked.lowering == "qdq" else "packed"
-        if lowering == "packed" and self._is_cut(self._options(lowering, asked.bits)):
+        lowering = asked.lowering if asked.form.standard_only else "packed"
+        if self._is_cut(self._options(lowering, asked.bits)):
             lowering = "dense"
-        fits = LOWERINGS[lowering]().opset(asked.bits) <= opset
+        fits = make_lowering(lowering).opset(asked.bits) <= opset
         options = self.options_for(lowering, asked.bits if fits else STANDARD_BITS)
         newer = beyond_opset(options, opset)
         without = f", without {', '.join(sorted(newer))}" if newer else ""
@@ -167,10 +165,10 @@ class Request:
     def _by_token(self) -> tuple[str, str]:
         """Return the lowering of a model that decodes token by token, in place of dense, and a sentence on it."""
         lowering = self._target.by_token
-        if lowering == "dense":
+        if make_lowering(lowering).decoded_at_load:
             return (
                 lowering,
-                f"the model decodes token by token: target {self.target!r} multiplies dense weights all the same",
+                f"the model decodes token by token: target {self.target!r} multiplies {lowering} weights all the same",
             )
         if self._is_cut(self._options(lowering)):
             first = first_release(Feature.NBITS_8)
@@ -179,22 +177,23 @@ class Request:
         return lowering, f"the model decodes token by token: its weights are {lowering} (see --lowering)"
 
     def _is_cut(self, options: Options) -> bool:
-        """Tell whether the runtime has no codes as wide as asked for."""
-        lowering = make_lowering(options.lowering, options.lacks)
-        cut = lowering.format(options.bits, options.block_size, WIDE).bits < options.bits
-        return options.lowering in NBITS and cut
+        """Tell whether the runtime lacks codes as wide as others have for what is asked."""
+        runtimes = (options.form, make_lowering(options.lowering))
+        here, elsewhere = (form.format(options.bits, options.block_size, WIDE).bits for form in runtimes)
+        return here < min(elsewhere, options.bits)
 
     def _options(self, lowering: str, bits: int | None = None) -> Options:
-        preset = PRESETS[self.preset]
+        preset, form = PRESETS[self.preset], make_lowering(lowering)
         block_size = preset.block_size
-        if block_size and lowering != preset.lowering and not {lowering, preset.lowering} <= DENSE:
+        like = form.decoded_at_load and preset.form.decoded_at_load
+        if block_size and lowering != preset.lowering and not like:
             block_size = max(block_size, SCALED_BLOCK)
         operators = _operators(preset.operators, self.operators)
-        if lowering == "qdq":
+        if form.standard_only:
             # Attention asks for an opset that other runtimes hardly have.
             operators -= {"attention"}
         width = bits or (preset.bits if self.bits is None else self.bits)
-        if self.searched and lowering in DENSE:
+        if self.searched and form.decoded_at_load:
             start = PRESETS[DEFAULT_PRESET]
             width, block_size = min(width, start.bits), block_size or start.block_size
             # At the two or three bits that a search may choose, a bias inside a weight is lost in its steps.

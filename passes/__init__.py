@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import onnx_graphsurgeon as gs
 
@@ -28,27 +29,26 @@ from . import (
     unfuse,
     unread_rows,
 )
-from .base import Finishes, Groups, Match, NeedsOpset, Pass, PrefersOpset, Prepares
+from .base import Match, Pass
+from .check import check_graph, check_unchanged, fingerprint
 from .context import ChannelRange, Coder, Context, plain_codes
 from .graph.calls import compose_calls
 from .graph.constants import resolve
-from .graph.editor import Editor, Keep, walk
+from .graph.editor import Editor, Move, walk
 from .graph.features import FIRST_OPSET, NOTHING, Feature, Lacks
 from .graph.tidy import lift_constant_nodes, merge_equal, shorten_names
 from .graph.turns import take_turns
 from .left import LeftInFloat, left_in_float
 from .lowerings.base import Lowering
-from .lowerings.table import DENSE, LOWERINGS, NBITS, make_lowering
+from .lowerings.table import LOWERINGS, make_lowering
 from .options import DEFAULT_OPERATORS, Options
 from .report import PassReport, Skip, SkippedNode
 
 __all__ = [
     "CHAIN",
     "DEFAULT_OPERATORS",
-    "DENSE",
     "FIRST_OPSET",
     "LOWERINGS",
-    "NBITS",
     "NOTHING",
     "ChannelRange",
     "Coder",
@@ -99,33 +99,34 @@ CHAIN: tuple[Pass, ...] = (
 )
 
 Progress = Callable[[str, int, int], None]
+NO_OPS: frozenset[str] = frozenset()
 
 
 def run(
     graph: gs.Graph,
     options: Options,
     progress: Progress | None = None,
-    keep: Keep = lambda array: array,
+    move: Move = lambda array: array,
     coder: Coder = plain_codes,
     lowering: Lowering | None = None,
     ranges: Mapping[str, ChannelRange] | None = None,
+    checked: bool = False,
 ) -> list[PassReport]:
     """Rewrite `graph` in place and return a report per pass.
 
-    `progress(pass name, done, total)` is called before every replacement. `keep` gets every new constant and returns
+    `progress(pass name, done, total)` is called before every replacement. `move` gets every new constant and returns
     an equal array, of less memory perhaps, that takes its place. `coder` makes the codes of the weights that `lowering`
-    keeps, which is the one that the options name unless another is given. `ranges` tells what channels hold, by name of
-    the activation. The graph's opset must reach `required_opset(options)`. Raises ValueError where the options name a
-    pass that does not exist.
+    stores, the one that the options name unless another is given. `ranges` tells what channels hold, by name of the
+    activation. The graph's opset must reach `required_opset(options)`. Raises ValueError where the options name a
+    pass that does not exist and, with `checked`, BrokenContractError where a pass does what none may (see `check`).
     """
-    modules, context = chain(options), _begin(graph, options, keep)
+    modules, context = chain(options), _begin(graph, options, move)
     context.coder, context.lowering = coder, lowering or context.lowering
-    context.ranges = ranges or {}
+    context.ranges, context.checked = ranges or {}, checked
     reports = _run_plain(graph, context, progress)
     reports += _run_stage([module for module in modules if module not in PLAIN], graph, context, progress)
     for module in modules:
-        if isinstance(module, Finishes):
-            module.finish(graph, context, reports)
+        _offered(module, "finish", _nothing)(graph, context, reports)
     compose_calls(graph)
     take_turns(graph, context.editor)
     context.editor.flush()  # where no pass ran, too, nothing is left of nodes that became constants
@@ -143,21 +144,20 @@ def make_plain(graph: gs.Graph, options: Options) -> None:
 def preferred_opsets(options: Options, operators: Iterable[str]) -> list[int]:
     """Return the opsets with which a graph of these operators is fast, the fastest first."""
     found = set(operators)
-    useful = [each for each in chain(options) if isinstance(each, PrefersOpset) and found & each.BEST_FOR]
-    least = max(make_lowering(options.lowering, options.lacks).best_opset, required_opset(options))
-    return sorted({least, *(max(least, each.BEST_OPSET) for each in useful)}, reverse=True)
+    useful = [_offered(each, "BEST_OPSET", 1) for each in chain(options) if found & _offered(each, "BEST_FOR", NO_OPS)]
+    least = max(options.form.best_opset, required_opset(options))
+    return sorted({least, *(max(least, opset) for opset in useful)}, reverse=True)
 
 
 def required_opset(options: Options) -> int:
     """Return the lowest opset that the request's weights and passes need."""
-    passes = [each.OPSET for each in chain(options) if isinstance(each, NeedsOpset)]
-    lowering = make_lowering(options.lowering, options.lacks)
-    return max([*map(lowering.opset, options.widths), *passes])
+    passes: list[int] = [_offered(each, "OPSET", 1) for each in chain(options)]
+    return max([*map(options.form.opset, options.widths), *passes])
 
 
 def beyond_opset(options: Options, opset: int) -> frozenset[str]:
     """Return the names of the passes of a request whose operators are newer than an opset."""
-    return frozenset(pass_name(e) for e in chain(options) if isinstance(e, NeedsOpset) and opset < e.OPSET)
+    return frozenset(pass_name(each) for each in chain(options) if opset < _offered(each, "OPSET", 1))
 
 
 def chain(options: Options) -> list[Pass]:
@@ -174,12 +174,26 @@ def pass_name(module: Pass) -> str:
     return module.__name__.rpartition(".")[2]
 
 
-def _begin(graph: gs.Graph, options: Options, keep: Keep = lambda array: array) -> Context:
+def _offered(module: Pass, name: str, otherwise: Any) -> Any:
+    """Return what a pass offers besides `match` and `replace`, as `base.Pass` lists it."""
+    return getattr(module, name, otherwise)
+
+
+def _nothing(*_: Any) -> None:
+    """Do nothing."""
+
+
+def _alone(matches: list[Match]) -> list[list[Match]]:
+    """Return each match in a group of its own."""
+    return [[match] for match in matches]
+
+
+def _begin(graph: gs.Graph, options: Options, move: Move = lambda array: array) -> Context:
     """Return the context of a run over a graph, whose constants are constants and whose equal nodes are one."""
     lift_constant_nodes(graph)
     merge_equal(graph)
-    editor = Editor(graph, keep, options.workers, options.lacks)
-    return Context(editor, options, make_lowering(options.lowering, options.lacks), PassReport(""))
+    editor = Editor(graph, move, options.workers, options.lacks)
+    return Context(editor, options, options.form, PassReport(""))
 
 
 def _run_plain(graph: gs.Graph, context: Context, progress: Progress | None) -> list[PassReport]:
@@ -196,23 +210,27 @@ def _run_stage(
     """Run passes one after the other, which all look at the graph before the first changes it."""
     modules = list(modules)
     for module in modules:
-        if isinstance(module, Prepares):
-            module.prepare(graph, context)
+        _offered(module, "prepare", _nothing)(graph, context)
     return [_run_pass(module, graph, context, progress) for module in modules]
 
 
 def _run_pass(module: Pass, graph: gs.Graph, context: Context, progress: Progress | None) -> PassReport:
     report = context.report = PassReport(pass_name(module))
+    before = fingerprint(context) if context.checked else None
     matches: list[Match] = []
+    skips: list[SkippedNode] = []
     for scope, node in walk(graph):
         found = module.match(scope, node, context)
         if found is not None:
             found = context.kept(node) or found
         if isinstance(found, Skip):
-            report.skipped.append(_skipped(node, found))
+            skips.append(_skipped(node, found))
         elif found is not None:
             matches.append(found)
-    groups = module.groups(matches) if isinstance(module, Groups) else [[match] for match in matches]
+    if before is not None:
+        check_unchanged(before, context)
+    report.skipped += skips
+    groups = _offered(module, "groups", _alone)(matches)
     for done, group in enumerate(groups):
         if progress:
             progress(report.name, done, len(groups))
@@ -223,6 +241,8 @@ def _run_pass(module: Pass, graph: gs.Graph, context: Context, progress: Progres
             report.skipped += [_skipped(match.node, skip) for match in group]
     context.editor.flush()
     report.avoided, context.editor.avoided = context.editor.avoided, set()
+    if context.checked:
+        check_graph(graph, report.name)
     return report
 
 

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from .base import Rewrite
 from .context import Context
 from .graph.linear import Linear, match_linear
-from .lowerings.table import DENSE
 from .moving_biases import MOVED, Biased, bias_input, biased_product, drop_bias, put_bias, renewed, small_branch
 from .patterns.normalization import Normalization, match_normalization
 from .report import Skip
@@ -94,7 +93,7 @@ class Absorbed:
 def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite[Absorbed] | None:
     """Return the normalization whose products can do without biases."""
     x = node.outputs[0] if node.outputs else None
-    if context.options.lowering not in DENSE or x is None or node.op not in ("LayerNormalization", "Add"):
+    if not context.lowering.integer_rows or x is None or node.op not in ("LayerNormalization", "Add"):
         return None
     readers = tuple(reader for reader in (_reader(each, x, context) for each in x.outputs) if reader)
     if not any(reader.biased for reader in readers):

@@ -62,7 +62,7 @@ def replace(context: Context, matches: list[ActivationProduct]) -> Skip | None:
     node, dtype = matches[0].node, matches[0].dtype
     at, name = context.editor.before(matches[0].scope, node), f"product{context.report.replaced}"
     a, b = (context.as_float(at, tensor, dtype) for tensor in node.inputs)
-    function = integer_matmul.STANDARD if context.lowering.name == "qdq" else integer_matmul.FUSED
+    function = integer_matmul.STANDARD if context.lowering.standard_only else integer_matmul.FUSED
     (y,) = at.call(function, a, b, name=name, node=node.name)
     at.deliver(at.as_type(y, dtype, name), node)
     return None

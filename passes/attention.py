@@ -20,19 +20,17 @@ import onnx_graphsurgeon as gs
 
 from .base import Rewrite
 from .context import Context
+from .graph.constants import load
 from .graph.editor import Emitter
 from .graph.shapes import ONE, Shape, Shapes, Size, broadcast
 from .graph.types import element_type
 from .lowerings.operators import cast, reshape
-from .lowerings.table import DENSE
 from .patterns.attention import SPLIT, Attention, Heads, match_attention
 from .patterns.scores import Mask
 from .report import Skip
 
 # Passes whose integer forms take the place of what the kernel computes in float.
 INTEGERS = frozenset({"activation_matmul", "softmax"})
-# qdq is for runtimes that know no new operators.
-LOWERINGS = DENSE | {"packed"}
 # What makes rows of a width that the runtime knows from constants.
 FOLLOWED = frozenset({"Add", "Gemm", "MatMul", "Split"})
 # The opset of Attention, and what it stands for: the runtime's own of that name, too, once it is taken apart.
@@ -47,7 +45,8 @@ def prepare(graph: gs.Graph, context: Context) -> None:
 def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite[Attention] | Skip | None:
     """Return the attention whose product with the value is a MatMul."""
     options, opset = context.options, context.editor.opset
-    if options.lowering not in LOWERINGS or options.operators & INTEGERS or opset < BEST_OPSET:
+    # Runtimes for which weights are in standard operators hardly know this one.
+    if context.lowering.standard_only or options.operators & INTEGERS or opset < BEST_OPSET:
         return None
     form = match_attention(node, context.shapes, opset, context.is_output)
     if not isinstance(form, Attention):
@@ -198,4 +197,4 @@ def _has_finite(mask: Mask) -> bool:
         tensor = tensor.inputs[0].inputs[0]
     choice = tensor.inputs[0] if tensor.inputs else None
     constants = [tensor] if choice is None or choice.op != "Where" else choice.inputs[1:]
-    return all(isinstance(t, gs.Constant) and bool(np.isfinite(t.values).all()) for t in constants)
+    return all(isinstance(t, gs.Constant) and bool(np.isfinite(load(t)).all()) for t in constants)

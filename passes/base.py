@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar
 
 import onnx_graphsurgeon as gs
 
 from .context import Context
-from .report import PassReport, Skip
+from .report import Skip
 
 
 class Match(Protocol):
@@ -21,7 +21,14 @@ class Match(Protocol):
 
 
 class Pass(Protocol):
-    """What every pass offers."""
+    """What every pass offers, and what it may offer besides.
+
+    OPSET: the lowest opset that has the pass's operators; 1.
+    BEST_OPSET, BEST_FOR: the opset from which on it is of use, and to graphs with one of which operators; none.
+    prepare(graph, context): looks at the whole graph before any pass changes it.
+    groups(matches): parts the matches into lists that are rewritten together; each alone.
+    finish(graph, context, reports): completes the reports when all passes are done.
+    """
 
     __name__: str
 
@@ -33,50 +40,8 @@ class Pass(Protocol):
         ...
 
     def replace(self, context: Context, matches: list[Any], /) -> Skip | None:
-        """Rewrite a group of matches, one unless the pass `Groups`, through `context.editor`, or return why not."""
+        """Rewrite a group of matches through `context.editor`, or return why not."""
         ...
-
-
-@runtime_checkable
-class Groups(Protocol):
-    """A pass that rewrites several matches together."""
-
-    def groups(self, matches: list[Any], /) -> list[list[Any]]:
-        """Return the groups, which together are the matches."""
-        ...
-
-
-@runtime_checkable
-class Prepares(Protocol):
-    """A pass that looks at the whole graph before any pass changes it."""
-
-    def prepare(self, graph: gs.Graph, context: Context, /) -> None:
-        """Note in the context what the graph tells."""
-        ...
-
-
-@runtime_checkable
-class Finishes(Protocol):
-    """A pass that has something to say once all passes are done."""
-
-    def finish(self, graph: gs.Graph, context: Context, reports: list[PassReport], /) -> None:
-        """Complete the reports."""
-        ...
-
-
-@runtime_checkable
-class NeedsOpset(Protocol):
-    """A pass whose operators are newer than those of the weights: OPSET is the lowest opset that has them."""
-
-    OPSET: int
-
-
-@runtime_checkable
-class PrefersOpset(Protocol):
-    """A pass that is of use from opset BEST_OPSET on, to graphs with one of the operators in BEST_FOR."""
-
-    BEST_OPSET: int
-    BEST_FOR: frozenset[str]
 
 
 Form = TypeVar("Form", bound=Match)

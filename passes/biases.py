@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from .base import Rewrite
 from .context import Context
 from .graph.editor import is_standard
-from .lowerings.table import DENSE
 from .moving_biases import (
     MOVED,
     Biased,
@@ -79,7 +78,7 @@ class Residual:
 
 def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite[Values] | Rewrite[Residual] | None:
     """Return the Attention or the normalization around which biases can move."""
-    if context.options.lowering not in DENSE:
+    if not context.lowering.integer_rows:
         return None  # a bias is part of the product, or what is added is coded on the way
     if node.op == "Attention" and is_standard(node):
         values = _values(node, context)

@@ -29,7 +29,7 @@ from .graph.editor import redirect, walk
 from .graph.linear import Linear, match_linear
 from .matmul import is_short
 from .report import Skip, TensorReport
-from .written import BLOCK_SIZE, Writer, Written
+from .written import Writer, Written
 
 # Operators whose constant is a trained weight that averages many products: it bears the requested width.
 WEIGHT_READERS = frozenset(
@@ -131,7 +131,7 @@ def _replace(context: Context, constant: ConstantView) -> str | None:
             name=source.name,
             shape=tuple(values.shape),
             bits=written.bits,
-            block_size=BLOCK_SIZE if written.lowering == "stored" else 0,
+            block_size=written.block_size,
             lowering=written.lowering,
             bytes_before=constant.nbytes,
             bytes_after=written.bytes,

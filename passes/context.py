@@ -56,9 +56,10 @@ class Context:
     Attributes:
         editor: makes every change.
         options: the request.
-        lowering: keeps and multiplies weights.
+        lowering: stores and multiplies weights.
         report: report of the pass at work.
-        coder: makes the codes of weights that the lowering keeps.
+        checked: whether every pass is held to its contract, see `check`.
+        coder: makes the codes of weights that the lowering stores.
         stored: weights already in the graph, by what they hold and how they lie.
         rows_of: names of tensors that hold some rows of another, and that one's name.
         ranges: what channels hold, by name of the activation in the input model, where somebody looked.
@@ -69,6 +70,7 @@ class Context:
     options: Options
     lowering: Lowering
     report: PassReport
+    checked: bool = False
     coder: Coder = plain_codes
     stored: dict[tuple[Any, ...], StoredWeight] = field(default_factory=dict)
     rows_of: dict[str, str] = field(default_factory=dict)

@@ -23,7 +23,6 @@ from .context import ChannelRange, Context
 from .formats.numbers import half_holds
 from .graph.linear import Linear, match_linear
 from .lowerings.stored import store_short
-from .lowerings.table import DENSE
 from .moving_biases import MOVED, Biased, biased_product, put_bias, renewed
 from .patterns.normalization import Normalization, match_normalization
 from .report import Skip
@@ -60,7 +59,7 @@ def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite[Evened] |
     """Return the normalization whose channels, made even, are quantized with less noise."""
     y = node.outputs[0] if node.outputs else None
     known = None if y is None else context.ranges.get(y.name)
-    if y is None or known is None or context.options.lowering not in DENSE:
+    if y is None or known is None or not context.lowering.integer_rows:
         return None
     if context.editor.opset < OPSET_LAYER_NORMALIZATION:
         return None

@@ -110,7 +110,7 @@ def replace(context: Context, matches: list[Computed]) -> Skip | None:
         return Skip(f"it makes {size} numbers of {max(left, 0)}: computed when the session is made, it takes less room")
     _spend(context, floats, 0 if small else size)
     for output in wanted:
-        redirect(output, gs.Constant(output.name, context.editor.keep(np.ascontiguousarray(results[output.name]))))
+        redirect(output, gs.Constant(output.name, context.editor.move(np.ascontiguousarray(results[output.name]))))
     if not any(context.is_output(output) or output.outputs for output in node.outputs):
         node.outputs.clear()
     return None

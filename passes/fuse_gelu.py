@@ -9,7 +9,6 @@ import onnx_graphsurgeon as gs
 
 from .base import Rewrite
 from .context import Context
-from .lowerings.table import DENSE
 from .patterns.activation import Activation, match_activation
 from .report import Skip
 
@@ -19,7 +18,7 @@ OPSET_GELU = 20
 
 def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite[Activation] | None:
     """Return the decomposed Gelu that ends in a node."""
-    if context.options.lowering not in DENSE or node.op not in ("Mul", "Div"):
+    if not context.lowering.integer_rows or node.op not in ("Mul", "Div"):
         return None
     form = match_activation(node, context.is_output)
     if not isinstance(form, Activation) or form.kind != "gelu" or form.dtype != "float32":

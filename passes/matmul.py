@@ -99,7 +99,7 @@ def match(scope: gs.Graph, node: gs.Node, context: Context) -> Product | Skip | 
         return linear
     if linear.weight.nbytes < SMALLEST_WEIGHT_BYTES:
         return Skip(f"its weight has {linear.weight.nbytes} bytes, fewer than {SMALLEST_WEIGHT_BYTES}")
-    if linear.batch and context.lowering.name != "dense":
+    if linear.batch and not context.lowering.batches:
         return Skip(f"its weight of shape {list(linear.weight.shape)} is a batch of matrices")
     if is_short(linear):
         return Skip(f"its sums have {linear.k} products, fewer than {SHORTEST_SUM}: too few to even out errors")

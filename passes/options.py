@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from .graph.features import NOTHING, Lacks
+from .lowerings.base import Lowering
+from .lowerings.table import LOWERINGS, make_lowering
 from .report import TOGETHER
 
 # The passes that run unless told otherwise.
@@ -70,9 +72,13 @@ class Options:
                 raise ValueError(f"bits must be 2 to 8, not {bits}")
         if self.block_size < 0 or self.block_size % 8:
             raise ValueError(f"block size must be a multiple of 8, or 0 for a whole column, not {self.block_size}")
-        if self.lowering in ("packed", "shifts") and self.block_size not in (0, 16, 32, 64, 128, 256):
+        if self.lowering not in LOWERINGS:
+            raise ValueError(f"lowering must be one of {', '.join(LOWERINGS)}, not {self.lowering!r}")
+        sizes = self.form.block_sizes
+        if sizes and self.block_size not in sizes:
+            *most, last = map(str, filter(None, sizes))
             raise ValueError(
-                f"{self.lowering} weights take a block size of 16, 32, 64, 128 or 256, not {self.block_size}"
+                f"{self.lowering} weights take a block size of {', '.join(most)} or {last}, not {self.block_size}"
             )
         if self.activations not in ACTIVATIONS:
             raise ValueError(f"activations must be one of {', '.join(ACTIVATIONS)}, not {self.activations!r}")
@@ -81,6 +87,11 @@ class Options:
                 re.compile(pattern)
             except re.error as error:
                 raise ValueError(f"keep pattern {pattern!r} is not a regular expression: {error}") from error
+
+    @property
+    def form(self) -> Lowering:
+        """The lowering, for the runtime that is to run the file: what it can do."""
+        return make_lowering(self.lowering, self.lacks)
 
     @property
     def widths(self) -> frozenset[int]:

@@ -21,7 +21,6 @@ from .formats.block import BlockFormat
 from .graph.constants import resolve
 from .graph.editor import is_standard
 from .lowerings.base import StoredWeight
-from .lowerings.table import DENSE
 from .report import Skip
 
 MATRIX = 2
@@ -42,7 +41,7 @@ class Quantized:
 
 def match(scope: gs.Graph, node: gs.Node, context: Context) -> Quantized | Skip | None:
     """Return the product with a quantized weight that a node is."""
-    if context.lowering.name not in DENSE or node.op not in ("MatMul", "Gemm") or not is_standard(node):
+    if not context.lowering.integer_rows or node.op not in ("MatMul", "Gemm") or not is_standard(node):
         return None
     maker = node.inputs[1].inputs[0] if node.inputs[1].inputs else None
     if maker is None or maker.op != "DequantizeLinear" or not isinstance(maker.inputs[0], gs.Constant):

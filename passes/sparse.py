@@ -50,7 +50,7 @@ def replace(context: Context, matches: list[Sparse]) -> Skip | None:
     """Let all readers of the initializers read dense ones."""
     for constant in matches[0].constants:
         values = dense_values(constant._values.tensor)
-        redirect(constant, gs.Constant(constant.name, context.editor.keep(values)))
+        redirect(constant, gs.Constant(constant.name, context.editor.move(values)))
     return None
 
 

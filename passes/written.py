@@ -32,13 +32,14 @@ MOST_OF_BYTES = 0.6
 
 @dataclass(frozen=True)
 class Written:
-    """A constant as it is now: its tensor, bytes, bits of a code, how it is kept, and its precision in decibels."""
+    """A constant as it is now: tensor, bytes, bits of a code, how it is stored, precision in decibels, block size."""
 
     restored: gs.Variable
     bytes: int
     bits: int
     lowering: str
     sqnr_db: float = math.inf
+    block_size: int = 0
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class Writer:
 
     def _codes(self, values: NDArray[np.floating], tensor: BlockTensor, by_columns: bool) -> Written:
         restored, size = store_codes(self.load, tensor, values.shape, _type(values), self.name, by_columns)
-        return Written(restored, size, tensor.format.bits, "stored", tensor.sqnr_db)
+        return Written(restored, size, tensor.format.bits, "stored", tensor.sqnr_db, BLOCK_SIZE)
 
 
 def as_rows(values: NDArray[np.floating]) -> NDArray[np.floating]:

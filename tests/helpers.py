@@ -150,7 +150,7 @@ def rewrite(
     onnx.save(source, folder / "source.onnx")
     read = files.read(folder / "source.onnx")
     graph = read.graph()
-    reports = passes.run(graph, passes.Options(**(SERIAL | options)), ranges=ranges)
+    reports = passes.run(graph, passes.Options(**(SERIAL | options)), ranges=ranges, checked=True)
     target = folder / "rewritten.onnx"
     target.unlink(missing_ok=True)
     files.write(graph, read, target)
@@ -173,7 +173,7 @@ def relative_error(output: Array, reference: Array) -> float:
 
 def decoded(weight: Array, bits: int, block_size: int = 32, lowering: str = "dense") -> Array:
     """Return what a lowering's codes of a [k, n] weight stand for, in the weight's type."""
-    fmt = passes.LOWERINGS[lowering]().format(bits, block_size, weight.shape[0])
+    fmt = passes.make_lowering(lowering).format(bits, block_size, weight.shape[0])
     return decode(encode(weight, fmt)).astype(weight.dtype)
 
 

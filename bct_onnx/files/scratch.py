@@ -24,10 +24,10 @@ class Scratch:
             raise self._refusal(error) from error
 
     def close(self) -> None:
-        """Close the file; what was kept stays mapped as long as somebody holds it."""
+        """Close the file; what was moved stays mapped as long as somebody holds it."""
         self._file.close()
 
-    def keep(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def move(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Return an array equal to `array`, of any shape, that takes no memory of the process if it is large.
 
         Raises BctError if the disk is full.

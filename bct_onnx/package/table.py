@@ -74,7 +74,7 @@ def _codes(path: Path, step: Step, options: dict[str, Any]) -> str:
     request, goal = request_for(step.preset, options)
     chosen, notes = request.options(files.read(path).proto)
     block = f"blocks of {chosen.block_size}" if chosen.block_size else "whole columns"
-    measured = goal is not None and (goal.asked or chosen.lowering == "dense")
+    measured = goal is not None and (goal.asked or chosen.form.decoded_at_load)
     bits = f"bits by measurement, or {chosen.bits}" if measured else f"{chosen.bits} bits"
     return "; ".join([f"{bits}, {block}, {chosen.lowering}", *notes])
 

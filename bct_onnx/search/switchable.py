@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import onnx
@@ -57,25 +58,36 @@ class Switch:
         return np.ascontiguousarray(matrix.T if self.by_rows else matrix).reshape(self.shape)
 
 
+@dataclass(frozen=True)
+class Uncoded(BlockTensor):
+    """A weight [k, n] as it is, in the place of its codes, and the name of what multiplies with it, or None."""
+
+    weight: NDArray[np.floating]
+    activation: str | None
+
+
+def uncoded(weight: NDArray[np.floating], fmt: BlockFormat, activation: str | None, workers: int) -> Uncoded:
+    """Return a weight with codes of zeros that take no memory."""
+    del workers
+    (k, n), (blocks, rows) = weight.shape, fmt.blocks(weight.shape[0])
+    codes = np.broadcast_to(np.int8(0), (blocks, rows, n))
+    exponents = np.broadcast_to(np.uint8(0), (blocks, n))
+    scale = np.broadcast_to(np.float16(1), n)
+    return Uncoded(fmt, k, codes, exponents, scale, 1.0, 0.0, 0.0, weight, activation)
+
+
 @dataclass
 class Floats:
-    """A lowering, and a coder, that keep weights as they are and remember them."""
+    """A lowering of one graph that writes weights as they are, those of `uncoded`, and lists them."""
 
     name: str = "floats"
+    integer_rows: ClassVar[bool] = False
+    decoded_at_load: ClassVar[bool] = False
+    standard_only: ClassVar[bool] = True
+    batches: ClassVar[bool] = False
+    block_sizes: ClassVar[tuple[int, ...]] = ()
     switches: list[Switch] = field(default_factory=list)
-    _matrix: NDArray[np.floating] = field(default_factory=lambda: np.empty((0, 0)))
-    _activation: str | None = None
-
     best_opset: int = 1
-
-    def code(self, weight: NDArray[np.floating], fmt: BlockFormat, activation: str | None, workers: int) -> BlockTensor:
-        """Remember the weight; return codes of zeros that take no memory."""
-        del workers
-        self._matrix, self._activation = weight, activation
-        (k, n), (blocks, rows) = weight.shape, fmt.blocks(weight.shape[0])
-        codes = np.broadcast_to(np.int8(0), (blocks, rows, n))
-        exponents = np.broadcast_to(np.uint8(0), (blocks, n))
-        return BlockTensor(fmt, k, codes, exponents, np.broadcast_to(np.float16(1), n), 1.0, 0.0, 0.0)
 
     def format(self, bits: int, block_size: int, k: int) -> BlockFormat:
         """Return any format."""
@@ -89,10 +101,11 @@ class Floats:
 
     def store(self, load_at: Emitter, tensor: BlockTensor, name: str, by_rows: bool) -> StoredWeight:
         """Write the weight as it is."""
-        matrix = self._matrix.astype(np.float32, copy=False)
+        assert isinstance(tensor, Uncoded)
+        matrix = tensor.weight.astype(np.float32, copy=False)
         values = load_at.constant(np.ascontiguousarray(matrix.T if by_rows else matrix), f"switch.{name}")
         shape = tuple(int(size) for size in values.shape)
-        self.switches.append(Switch("", values.name, matrix, by_rows, shape, self._activation))
+        self.switches.append(Switch("", values.name, matrix, by_rows, shape, tensor.activation))
         return StoredWeight(name, values, values, tensor.format, tensor.k, tensor.n, by_rows, 1.0, 0)
 
     def multiply(
@@ -125,7 +138,7 @@ class Switchable:
         graph = model.graph()
         floats = Floats()
         asked = replace(options, operators=STORING, bits_for={})
-        reports = passes.run(graph, asked, coder=floats.code, lowering=floats)
+        reports = passes.run(graph, asked, coder=uncoded, lowering=floats)
         tensors = [tensor for report in reports for tensor in report.tensors if tensor.lowering == floats.name]
         named = [replace(s, name=t.name) for s, t in zip(floats.switches, tensors, strict=True)]
         switches = [*named, *_constants(graph, options, {switch.tensor for switch in named})]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .shapes import Shape, Shapes
 
 # Returns an array equal to the one it gets, moved elsewhere perhaps.
-Keep = Callable[[NDArray[Any]], NDArray[Any]]
+Move = Callable[[NDArray[Any]], NDArray[Any]]
 # Equal constants up to this size are stored once; larger ones are distinct weights and not worth hashing.
 SHARED_BYTES = 4096
 
@@ -191,13 +191,13 @@ class Emitter:
 
     def exact(self, values: NDArray[Any], name: str) -> gs.Constant:
         """Return an initializer that no later pass stores otherwise."""
-        constant = self._editor.named_constant(name, self._editor.keep(np.ascontiguousarray(values)))
+        constant = self._editor.named_constant(name, self._editor.move(np.ascontiguousarray(values)))
         self._editor.exact.add(id(constant))
         return constant
 
     def packed(self, packed: NDArray[np.uint8], kind: int, shape: Sequence[int], name: str) -> gs.Constant:
         """Return an initializer of a packed type (onnx.TensorProto.INT4 or UINT4) from its bytes."""
-        return self._editor.named_constant(name, PackedValues(kind, shape, self._editor.keep(packed)))
+        return self._editor.named_constant(name, PackedValues(kind, shape, self._editor.move(packed)))
 
 
 class Editor:
@@ -205,7 +205,7 @@ class Editor:
 
     Attributes:
         graph: the graph.
-        keep: see there.
+        move: see there.
         lacks: features that the runtime does not have, whatever the opset.
         avoided: those that would have been written otherwise.
         workers: threads that constants are made with.
@@ -215,11 +215,11 @@ class Editor:
     """
 
     def __init__(
-        self, graph: gs.Graph, keep: Keep = lambda array: array, workers: int = 1, lacks: Lacks = NOTHING
+        self, graph: gs.Graph, move: Move = lambda array: array, workers: int = 1, lacks: Lacks = NOTHING
     ) -> None:
-        """Take over `graph`, which nobody else changes meanwhile; new constants are what `keep` returns for them."""
+        """Take over `graph`, which nobody else changes meanwhile; new constants are what `move` returns for them."""
         self.graph = graph
-        self.keep = keep
+        self.move = move
         self.workers = workers
         self.lacks = lacks
         self.avoided: set[Feature] = set()
@@ -241,6 +241,12 @@ class Editor:
     def opset(self) -> int:
         """Version of the standard operators."""
         return int(self.graph.opset)
+
+    @property
+    def written(self) -> int:
+        """How many nodes and tensors were written, in place or not."""
+        waiting = chain(self._before.values(), self._after.values())
+        return len(self._names) + len(self._load) + sum(map(len, waiting))
 
     def has(self, feature: Feature) -> bool:
         """Tell whether nodes may be of a feature: the opset has it, and the runtime."""
@@ -269,7 +275,7 @@ class Editor:
         """Return an initializer with these values; small ones with equal values are one initializer."""
         values = np.ascontiguousarray(values).reshape(values.shape)
         if values.nbytes > SHARED_BYTES:
-            return self.named_constant(name, self.keep(values))
+            return self.named_constant(name, self.move(values))
         key = (values.dtype.str, values.shape, values.tobytes())
         if key not in self._shared:
             self._shared[key] = self.named_constant(name, values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import onnx_graphsurgeon as gs
 
@@ -39,10 +39,26 @@ class StoredWeight:
 
 
 class Lowering(Protocol):
-    """One way to keep a weight and to compute with it. Activations are float32."""
+    """One way to keep a weight and to compute with it. Activations are float32.
+
+    Attributes:
+        name: the name by which it is asked for and reported: no pass looks at it.
+        best_opset: the opset with which it is fastest.
+        integer_rows: whether `multiply` quantizes an activation with one scale a row and multiplies int8 weights
+            [k, n] with a scale a column; what is added to the product is then added apart, in float.
+        decoded_at_load: whether a session holds int8 whatever the bits in the file: all widths are equally fast.
+        standard_only: whether it writes ONNX's own operators and no others, for any runtime.
+        batches: whether weights may be a batch of matrices.
+        block_sizes: the block sizes that may be asked for, 0 for a whole column; none named: all multiples of 8.
+    """
 
     name: str
     best_opset: int
+    integer_rows: ClassVar[bool]
+    decoded_at_load: ClassVar[bool]
+    standard_only: ClassVar[bool]
+    batches: ClassVar[bool]
+    block_sizes: ClassVar[tuple[int, ...]]
 
     def format(self, bits: int, block_size: int, k: int) -> BlockFormat:
         """Return the nearest format the lowering has for a request and a weight of k rows."""

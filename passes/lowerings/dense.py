@@ -10,6 +10,7 @@ Sums longer than an int32 holds are computed in parts of k, which are added up a
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -39,6 +40,11 @@ class Dense:
     name: str = "dense"
     most_bits: int = 8
     best_opset: int = OPSET_INT4
+    integer_rows: ClassVar[bool] = True
+    decoded_at_load: ClassVar[bool] = True
+    standard_only: ClassVar[bool] = False
+    batches: ClassVar[bool] = True
+    block_sizes: ClassVar[tuple[int, ...]] = ()
     _quantizer: RowQuantizer = field(default_factory=RowQuantizer)
     _transposed: dict[str, gs.Variable] = field(default_factory=dict)
 

@@ -8,6 +8,7 @@ indices [...] -- NBitsGather -> [..., k]
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -45,6 +46,11 @@ class Packed:
     name: str = "packed"
     lacks: Lacks = NOTHING
     best_opset: int = 7
+    integer_rows: ClassVar[bool] = False
+    decoded_at_load: ClassVar[bool] = False
+    standard_only: ClassVar[bool] = False
+    batches: ClassVar[bool] = False
+    block_sizes: ClassVar[tuple[int, ...]] = (0, 16, 32, 64, 128, 256)
 
     def format(self, bits: int, block_size: int, k: int) -> BlockFormat:
         """Return the next width and power-of-two block size that the kernel takes, with quarter-octave scales.

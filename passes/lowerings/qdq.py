@@ -10,6 +10,7 @@ indices [...] -- Gather(codes [rows, k]) -- Cast -- Mul(Gather(block scales), on
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -38,6 +39,11 @@ class Qdq:
 
     name: str = "qdq"
     best_opset: int = OPSET_INT4
+    integer_rows: ClassVar[bool] = False
+    decoded_at_load: ClassVar[bool] = False
+    standard_only: ClassVar[bool] = True
+    batches: ClassVar[bool] = False
+    block_sizes: ClassVar[tuple[int, ...]] = ()
     _floats: dict[str, gs.Variable] = field(default_factory=dict)
 
     def format(self, bits: int, block_size: int, k: int) -> BlockFormat:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from ..graph.constants import FLOATS
+from ..graph.constants import FLOATS, load
 from ..graph.editor import is_standard
 from ..graph.shapes import Shapes
 from ..report import Skip
@@ -112,7 +112,7 @@ def _without_guard(tensor: gs.Tensor) -> tuple[gs.Tensor, gs.Tensor] | None:
     if maker is None or maker.op != "Where" or not maker.inputs[0].inputs:
         return None
     test, zero, other = maker.inputs[0].inputs[0], maker.inputs[1], maker.inputs[2]
-    values = zero.values if isinstance(zero, gs.Constant) else None
+    values = load(zero) if isinstance(zero, gs.Constant) else None
     if test.op != "IsNaN" or test.inputs[0] is not other or values is None or np.any(values):
         return None
     return other, maker.inputs[0]

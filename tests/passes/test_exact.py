@@ -43,7 +43,7 @@ def check(source, seed, tmp_path):
     path.write_bytes(raise_opset(source, OPSET).SerializeToString())
     read = files.read(path)
     graph = read.graph()
-    passes.run(graph, passes.Options(operators=EXACT, **SERIAL))
+    passes.run(graph, passes.Options(operators=EXACT, **SERIAL), checked=True)
     files.write(graph, read, tmp_path / "result.onnx")
     given = feeds(source, seed)
     for one, other in zip(run(source, **given), run(tmp_path / "result.onnx", **given), strict=True):

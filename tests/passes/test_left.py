@@ -32,7 +32,7 @@ def test_every_constant_that_stays_is_said(tmp_path, case):
     text, weight, expected = CASES[case]
     onnx.save(model(f"g (float[m, 40] x) => (float[m, n] y) {{ {text} }}", w=weight), tmp_path / "in.onnx")
     graph = files.read(tmp_path / "in.onnx").graph()
-    reports = passes.run(graph, passes.Options(bits=8, block_size=0, **SERIAL))
+    reports = passes.run(graph, passes.Options(bits=8, block_size=0, **SERIAL), checked=True)
     left = [(each.name, each.bytes, each.op, each.reason) for each in passes.left_in_float(graph, reports)]
     assert left == ([expected] if expected else [])
 
@@ -52,6 +52,8 @@ def test_reports_say_what_reads_a_weight(tmp_path, case):
     source = model(f"g (float[m, 40] x) => (float[m, n] y) {{ {text} }}", w=weight)
     source.graph.node[-1].name = "here"
     onnx.save(source, tmp_path / "in.onnx")
-    reports = passes.run(files.read(tmp_path / "in.onnx").graph(), passes.Options(bits=8, block_size=0, **SERIAL))
+    reports = passes.run(
+        files.read(tmp_path / "in.onnx").graph(), passes.Options(bits=8, block_size=0, **SERIAL), checked=True
+    )
     tensors = [tensor for report in reports for tensor in report.tensors]
     assert [(tensor.name, tensor.op, tensor.node) for tensor in tensors] == [expected]

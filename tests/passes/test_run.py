@@ -234,7 +234,9 @@ def test_progress_is_told_before_every_replacement(tmp_path):
 
     onnx.save(layers(), tmp_path / "in.onnx")
     calls: list[tuple[str, int, int]] = []
-    passes.run(files.read(tmp_path / "in.onnx").graph(), passes.Options(), lambda *call: calls.append(call))
+    passes.run(
+        files.read(tmp_path / "in.onnx").graph(), passes.Options(), lambda *call: calls.append(call), checked=True
+    )
     products = [call[1:] for call in calls if call[0] == "matmul"]
     assert products == [(0, 2), (1, 2)]
 

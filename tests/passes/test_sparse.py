@@ -42,7 +42,7 @@ def through(source: onnx.ModelProto, folder, **options) -> tuple[onnx.ModelProto
     onnx.save(source, folder / "source.onnx")
     read = files.read(folder / "source.onnx")
     graph = read.graph()
-    reports = passes.run(graph, passes.Options(**(SERIAL | options)))
+    reports = passes.run(graph, passes.Options(**(SERIAL | options)), checked=True)
     files.write(graph, read, folder / "rewritten.onnx")
     found = next(report for report in reports if report.name == "sparse")
     return onnx.load(folder / "rewritten.onnx"), [skipped.reason for skipped in found.skipped]

@@ -280,7 +280,7 @@ def test_codes_are_made_for_all_rows_of_the_activation(tmp_path):
         return passes.plain_codes(weight, fmt, activation, workers)
 
     graph = files.read(tmp_path / "source.onnx").graph()
-    passes.run(graph, passes.Options(bits=8, block_size=0, workers=1), coder=coder)
+    passes.run(graph, passes.Options(bits=8, block_size=0, workers=1), coder=coder, checked=True)
     assert seen == ["n", "n", "c", "m", "g"]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from ..constants import small_values
+from ..constants import load, small_values
 from .known import MOST_VALUES, Shapes, parameter, slices
 from .sizes import ARITHMETIC, Values, as_float, as_whole, each, product, values_of
 
@@ -32,7 +32,7 @@ def _filled(found: Shapes, node: gs.Node) -> Values | None:
     dims, value = found.ints(node.inputs[0]), node.attrs.get("value")
     if dims is None or np.prod(dims) > MOST_VALUES:
         return None
-    fill = values_of(np.zeros(1, np.float32) if value is None else np.asarray(value.values))
+    fill = values_of(np.zeros(1, np.float32) if value is None else load(value))
     return np.broadcast_to(fill.reshape(()), dims)
 
 

@@ -17,9 +17,9 @@ def test_large_arrays_come_back_from_the_file(tmp_path: Path, dtype: type) -> No
     rng = np.random.default_rng(0)
     arrays = [rng.integers(0, 100, (3, 77, size)).astype(dtype) for size in (1201, 1300)]
     with closing(Scratch(tmp_path / "out.onnx")) as scratch:
-        kept = [scratch.keep(array) for array in (*arrays, arrays[0].T)]
-    assert all(type(array) is np.memmap for array in kept)
-    for array, original in zip(kept, (*arrays, arrays[0].T), strict=True):
+        moved = [scratch.move(array) for array in (*arrays, arrays[0].T)]
+    assert all(type(array) is np.memmap for array in moved)
+    for array, original in zip(moved, (*arrays, arrays[0].T), strict=True):
         assert array.dtype == original.dtype
         np.testing.assert_array_equal(array, original)
     assert not list(tmp_path.iterdir())
@@ -28,7 +28,7 @@ def test_large_arrays_come_back_from_the_file(tmp_path: Path, dtype: type) -> No
 def test_small_arrays_stay_in_memory(tmp_path: Path) -> None:
     array = np.zeros(1000)
     with closing(Scratch(tmp_path / "out.onnx")) as scratch:
-        assert scratch.keep(array) is array
+        assert scratch.move(array) is array
 
 
 def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +44,7 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(scratch_module.tempfile, "TemporaryFile", lambda **_: Full())
     with pytest.raises(BctError, match="No space left"), closing(Scratch(tmp_path / "out.onnx")) as scratch:
-        scratch.keep(np.zeros(1 << 20))
+        scratch.move(np.zeros(1 << 20))
 
 
 def test_a_folder_that_is_gone_is_told(tmp_path: Path) -> None:

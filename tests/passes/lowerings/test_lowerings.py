@@ -16,7 +16,7 @@ from passes.lowerings.dense import Dense
 from passes.lowerings.packed import Packed
 from passes.lowerings.qdq import Qdq
 from passes.lowerings.stored import store_codes, store_half
-from passes.lowerings.table import LOWERINGS
+from passes.lowerings.table import LOWERINGS, make_lowering
 from tests.helpers import activation_bound, constant_nodes, emitted, operators, optimized, plain, random, run
 
 # The runtime's Pow is within a unit in the last place of the table that `decode` uses; a product rounds once more.
@@ -101,7 +101,7 @@ def test_dense_decodes_bit_for_bit(tmp_path, bits, block, by_rows, shape):
 @every_format
 def test_products(tmp_path, name, bits, block, shape):
     """Without optimizations and with them, within the bound of int8 activations of the decoded product."""
-    lowering = LOWERINGS[name]()
+    lowering = make_lowering(name)
     tensor = encoded(lowering, bits, block, shape)
     weight, x = decode(tensor), random(3, 4, shape[0], seed=5)
     proto = product(tmp_path, lowering, tensor)
@@ -157,7 +157,7 @@ def test_packed_decodes_to_the_codes(tmp_path, bits, shape):
 @every_shape
 @every_format
 def test_lookups(tmp_path, name, bits, block, shape):
-    lowering = LOWERINGS[name]()
+    lowering = make_lowering(name)
     tensor = encoded(lowering, bits, block, shape)
     indices = np.array([[0, shape[1] - 1, 0], [shape[1] // 2, 0, shape[1] - 1]])
     proto = lookup(tmp_path, lowering, tensor)
@@ -168,11 +168,11 @@ def test_lookups(tmp_path, name, bits, block, shape):
 
 @pytest.mark.parametrize(("name", "bits", "block"), FORMATS)
 def test_a_table_by_rows_multiplies_too(tmp_path, name, bits, block):
-    lowering = LOWERINGS[name]()
+    lowering = make_lowering(name)
     tensor = encoded(lowering, bits, block, (172, 12))
     x = random(5, 172)
     plain = run(product(tmp_path, lowering, tensor), optimize=False, x=x)[0]
-    again = LOWERINGS[name]()
+    again = make_lowering(name)
     by_rows = run(product(tmp_path, again, tensor, by_rows=True), optimize=False, x=x)[0]
     np.testing.assert_allclose(by_rows, plain, rtol=1e-5, atol=1e-6)
 
@@ -251,7 +251,7 @@ def test_halves_come_back_bit_for_bit(tmp_path):
 @pytest.mark.parametrize("name", LOWERINGS)
 def test_bytes_are_those_of_codes_and_scales(tmp_path, name):
     """The initializers above a shape's size are what `bytes` says: codes and scales, nothing else."""
-    lowering = LOWERINGS[name]()
+    lowering = make_lowering(name)
     tensor = encoded(lowering, 4, 32, (256, 64))
     stored: list[StoredWeight] = []
 
@@ -306,7 +306,7 @@ def test_dense_products_at_every_opset(tmp_path, opset):
     [("dense", 8, 10), ("dense", 6, 18), ("packed", 4, 7), ("packed", 8, 7), ("qdq", 4, 18), ("qdq", 8, 7)],
 )
 def test_lowest_opsets(name, bits, expected):
-    assert LOWERINGS[name]().opset(bits) == expected
+    assert make_lowering(name).opset(bits) == expected
 
 
 @pytest.mark.parametrize(
@@ -327,13 +327,13 @@ def test_lowest_opsets(name, bits, expected):
     ],
 )
 def test_the_nearest_format(name, request_, expected):
-    fmt = LOWERINGS[name]().format(*request_)
+    fmt = make_lowering(name).format(*request_)
     assert (fmt.bits, fmt.block_size, fmt.max_exponent) == expected
 
 
 @pytest.mark.parametrize("block", [8, 32, 0])
 @pytest.mark.parametrize("bits", range(2, 9))
 def test_two_products_of_seven_bits_fit_sixteen(bits, block):
-    fmt = LOWERINGS["dense7"]().format(bits, block, 64)
+    fmt = make_lowering("dense7").format(bits, block, 64)
     extremes = [fmt.low << fmt.max_exponent, fmt.high << fmt.max_exponent]
     assert all(-(2**15) <= 2 * 255 * value < 2**15 for value in extremes)
