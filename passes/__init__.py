@@ -30,7 +30,7 @@ from . import (
     unread_rows,
 )
 from .base import Match, Pass
-from .check import check_graph, check_unchanged, fingerprint
+from .check import check_graph, check_unchanged, fingerprint, refusal
 from .context import ChannelRange, Coder, Context, plain_codes
 from .graph.calls import compose_calls
 from .graph.constants import resolve
@@ -216,7 +216,7 @@ def _run_stage(
 
 def _run_pass(module: Pass, graph: gs.Graph, context: Context, progress: Progress | None) -> PassReport:
     report = context.report = PassReport(pass_name(module))
-    before = fingerprint(context) if context.checked else None
+    before = (fingerprint(context), refusal(graph)) if context.checked else None
     matches: list[Match] = []
     skips: list[SkippedNode] = []
     for scope, node in walk(graph):
@@ -227,8 +227,8 @@ def _run_pass(module: Pass, graph: gs.Graph, context: Context, progress: Progres
             skips.append(_skipped(node, found))
         elif found is not None:
             matches.append(found)
-    if before is not None:
-        check_unchanged(before, context)
+    if before:
+        check_unchanged(before[0], context)
     report.skipped += skips
     groups = _offered(module, "groups", _alone)(matches)
     for done, group in enumerate(groups):
@@ -241,7 +241,7 @@ def _run_pass(module: Pass, graph: gs.Graph, context: Context, progress: Progres
             report.skipped += [_skipped(match.node, skip) for match in group]
     context.editor.flush()
     report.avoided, context.editor.avoided = context.editor.avoided, set()
-    if context.checked:
+    if before and not before[1]:
         check_graph(graph, report.name)
     return report
 

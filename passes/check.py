@@ -53,16 +53,26 @@ def check_unchanged(before: Fingerprint, context: Context) -> None:
         raise BrokenContractError(f"pass {context.report.name}: match changes {changed}")
 
 
-def check_graph(graph: gs.Graph, pass_name: str) -> None:
-    """Raise BrokenContractError where a graph is none, after a pass.
+def refusal(graph: gs.Graph) -> str | None:
+    """Return what ONNX's checker says against a graph, or None.
 
-    ONNX's checker takes it: nodes in order in every scope, no tensor made twice, operators with the inputs and
-    attributes that they have. Every constant has a name of its own, and what passes wrote stands once.
+    It asks for nodes in order in every scope, no tensor made twice, and operators with the inputs and attributes that
+    they have.
     """
     try:
         onnx.checker.check_model(_skeleton(graph))
     except onnx.checker.ValidationError as error:
-        raise BrokenContractError(f"pass {pass_name}: {error}") from error
+        return str(error)
+    return None
+
+
+def check_graph(graph: gs.Graph, pass_name: str) -> None:
+    """Raise BrokenContractError where a graph is none, after a pass that was given one.
+
+    ONNX's checker takes it, every constant has a name of its own, and what passes wrote stands once.
+    """
+    if said := refusal(graph):
+        raise BrokenContractError(f"pass {pass_name}: {said}")
     names: dict[str, gs.Constant] = {}
     contents: dict[tuple[Any, ...], gs.Constant] = {}
     for constant in _constants(graph):
@@ -110,8 +120,10 @@ def _skeleton(graph: gs.Graph) -> onnx.ModelProto:
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ()) for name in sorted(given - listed)
     )
     domains = {node.domain for _, node in walk(graph) if not is_standard(node)}
-    imports = [onnx.helper.make_opsetid("", graph.opset), *(onnx.helper.make_opsetid(domain, 1) for domain in domains)]
-    return onnx.helper.make_model(proto, ir_version=onnx.IR_VERSION, opset_imports=imports)
+    imports = {opset.domain: opset.version for opset in graph.import_domains or ()}
+    imports = dict.fromkeys(domains, 1) | imports | {"": graph.opset}
+    opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in imports.items()]
+    return onnx.helper.make_model(proto, ir_version=onnx.IR_VERSION, opset_imports=opsets)
 
 
 def _graph(graph: gs.Graph) -> onnx.GraphProto:

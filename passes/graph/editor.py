@@ -191,13 +191,30 @@ class Emitter:
 
     def exact(self, values: NDArray[Any], name: str) -> gs.Constant:
         """Return an initializer that no later pass stores otherwise."""
-        constant = self._editor.named_constant(name, self._editor.move(np.ascontiguousarray(values)))
+        constant = self._editor.constant(values, name)
         self._editor.exact.add(id(constant))
         return constant
 
     def packed(self, packed: NDArray[np.uint8], kind: int, shape: Sequence[int], name: str) -> gs.Constant:
         """Return an initializer of a packed type (onnx.TensorProto.INT4 or UINT4) from its bytes."""
         return self._editor.named_constant(name, PackedValues(kind, shape, self._editor.move(packed)))
+
+
+def _in_order(nodes: Sequence[gs.Node]) -> list[gs.Node]:
+    """Return nodes, each behind those that make what it reads, else as they are."""
+    waiting = {id(node): node for node in nodes}
+    ordered: list[gs.Node] = []
+
+    def place(node: gs.Node) -> None:
+        if waiting.pop(id(node), None) is not None:
+            for tensor in node.inputs:
+                for maker in tensor.inputs:
+                    place(maker)
+            ordered.append(node)
+
+    for node in nodes:
+        place(node)
+    return ordered
 
 
 class Editor:
@@ -292,7 +309,8 @@ class Editor:
         """Put the written nodes in place and drop what no output needs any more."""
         for scope in scopes(self.graph):
             scope.nodes = [new for node in scope.nodes for new in self._around(node)]
-        # What a later pass writes may read what an earlier one wrote, so their order stays.
+        # What a later pass writes may read what an earlier one wrote, or decode a constant that this reads.
+        self._load[:] = _in_order(self._load)
         loading = {id(node) for node in self._load}
         self.graph.nodes = self._load + [node for node in self.graph.nodes if id(node) not in loading]
         self.graph.cleanup()

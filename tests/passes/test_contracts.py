@@ -113,11 +113,11 @@ def test_a_name_in_two_branches_is_no_fault(tmp_path):
     check_graph(files.read(tmp_path / "in.onnx").graph(), "some")
 
 
-def swap(scope, node, context):
+def swap(_, node, context):  # noqa: ARG001
     node.inputs.reverse()
 
 
-def rename(scope, node, context):
+def rename(_, node, context):  # noqa: ARG001
     node.outputs[0].name += "2"
 
 
@@ -125,12 +125,11 @@ def write(scope, node, context):
     context.editor.before(scope, node).constant(np.zeros(3, np.float32), "zeros")
 
 
-def load_values(scope, node, context):
-    del scope, context
+def load_values(_, node, context):  # noqa: ARG001
     assert node.inputs[1].values is not None
 
 
-def report(scope, node, context):
+def report(_, node, context):
     context.report.not_finite.append(node.name)
 
 
