@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
-from typing import cast as cast_to
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -77,7 +76,6 @@ class Context:
     ranges: Mapping[str, ChannelRange] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     _made: dict[tuple[str, str, int], gs.Tensor] = field(default_factory=dict)
-    _found: dict[Callable[[Context], Any], Any] = field(default_factory=dict)
     _outputs: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -89,9 +87,7 @@ class Context:
 
         What one pass knows of the run lives in that pass: a function that looks at the graph and changes nothing.
         """
-        if find not in self._found:
-            self._found[find] = find(self)
-        return cast_to("Found", self._found[find])
+        return self.editor.once(find, lambda: find(self))
 
     @property
     def shapes(self) -> Shapes:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import onnx
@@ -19,6 +19,7 @@ from .features import FIRST_OPSET, NOTHING, Feature, Lacks
 if TYPE_CHECKING:
     from .shapes import Shape, Shapes
 
+Made = TypeVar("Made")
 # Returns an array equal to the one it gets, moved elsewhere perhaps.
 Move = Callable[[NDArray[Any]], NDArray[Any]]
 # Equal constants up to this size are stored once; larger ones are distinct weights and not worth hashing.
@@ -113,6 +114,10 @@ class Emitter:
     def at_load(self) -> Emitter:
         """Return the emitter for nodes with constant inputs only, which a session computes once."""
         return self._editor.at_load()
+
+    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """Return what `make` makes for a key, made once for the whole graph."""
+        return self._editor.once(key, make)
 
     def op(
         self,
@@ -250,6 +255,7 @@ class Editor:
         self._names |= {node.name for _, node in walk(graph)}
         self._called: Counter[str] = Counter()
         self._shared: dict[tuple[str, tuple[int, ...], bytes], gs.Constant] = {}
+        self._made: dict[Hashable, Any] = {}
         self._load: list[gs.Node] = []
         self._before: defaultdict[int, list[gs.Node]] = defaultdict(list)
         self._after: defaultdict[int, list[gs.Node]] = defaultdict(list)
@@ -258,6 +264,13 @@ class Editor:
     def opset(self) -> int:
         """Version of the standard operators."""
         return int(self.graph.opset)
+
+    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """Return what `make` makes for a key, made once for a graph: only here is known what is written already."""
+        if key not in self._made:
+            self._made[key] = make()
+        made: Made = self._made[key]
+        return made
 
     @property
     def written(self) -> int:

@@ -9,7 +9,7 @@ Sums longer than an int32 holds are computed in parts of k, which are added up a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -45,8 +45,6 @@ class Dense:
     standard_only: ClassVar[bool] = False
     batches: ClassVar[bool] = True
     block_sizes: ClassVar[tuple[int, ...]] = ()
-    _quantizer: RowQuantizer = field(default_factory=RowQuantizer)
-    _transposed: dict[str, gs.Variable] = field(default_factory=dict)
 
     def format(self, bits: int, block_size: int, k: int) -> BlockFormat:
         """Return codes whose shifted values fit the widest weight; codes of that width leave one block per column."""
@@ -82,7 +80,7 @@ class Dense:
         floor: float | None = None,
     ) -> gs.Variable:
         """Write the integer multiplication of a row-wise quantized x."""
-        rows = self._quantizer.quantize(at, x, weight.k, floor)
+        rows = at.once(RowQuantizer, RowQuantizer).quantize(at, x, weight.k, floor)
         columns = self._columns(at, weight)
         attrs = {"zero_point": rows.zero_point, "tensor_scale": weight.tensor_scale}
         if weight.k <= LONGEST_SUM:
@@ -129,7 +127,7 @@ class Dense:
     def _columns(self, at: Emitter, weight: StoredWeight) -> gs.Tensor:
         if not weight.by_rows:
             return weight.values
-        name = weight.values.name
-        if name not in self._transposed:
-            self._transposed[name] = at.at_load().op("Transpose", weight.values, name=f"{name}.columns", perm=[1, 0])
-        return self._transposed[name]
+        values, name = weight.values, weight.values.name
+        return at.once(
+            ("columns", name), lambda: at.at_load().op("Transpose", values, name=f"{name}.columns", perm=[1, 0])
+        )

@@ -9,7 +9,7 @@ indices [...] -- Gather(codes [rows, k]) -- Cast -- Mul(Gather(block scales), on
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -44,7 +44,6 @@ class Qdq:
     standard_only: ClassVar[bool] = True
     batches: ClassVar[bool] = False
     block_sizes: ClassVar[tuple[int, ...]] = ()
-    _floats: dict[str, gs.Variable] = field(default_factory=dict)
 
     def format(self, bits: int, block_size: int, k: int) -> BlockFormat:
         """Return int4 or int8 codes with quarter-octave block scales, in blocks that part k evenly where some do."""
@@ -77,7 +76,13 @@ class Qdq:
         self, at: Emitter, x: gs.Tensor, weight: StoredWeight, name: str, node: str = "", floor: float | None = None
     ) -> gs.Variable:
         """Write DequantizeLinear and MatMul."""
-        return at.op("MatMul", x, self._float(at, weight), name=f"{name}.product", dtype=np.float32)
+        return at.op(
+            "MatMul",
+            x,
+            at.once(("float", weight.values.name), lambda: _float(at.at_load(), weight)),
+            name=f"{name}.product",
+            dtype=np.float32,
+        )
 
     def lookup(self, at: Emitter, table: StoredWeight, indices: gs.Tensor, name: str, node: str = "") -> gs.Variable:
         """Write the gathered codes times their blocks' scales: OpenVINO refuses DequantizeLinear of unknown shapes."""
@@ -90,21 +95,20 @@ class Qdq:
         scale = at.op("Gather", scale, block_of, name=f"{name}.scales", axis=-1)
         return at.op("Mul", floats, scale, name=f"{name}.rows", dtype=np.float32)
 
-    def _float(self, at: Emitter, weight: StoredWeight) -> gs.Variable:
-        name = weight.values.name
-        if name not in self._floats:
-            load, axis = at.at_load(), 1 if weight.by_rows else 0
-            block, pair = weight.format.block_size, (weight.values, weight.scale)
-            if not load.has(Feature.BLOCKWISE):
-                matrix = _product(load, weight, name)
-            else:
-                matrix = load.op("DequantizeLinear", *pair, name=f"{name}.float", axis=axis, block_size=block)
-            if weight.k % weight.format.block_size:
-                matrix = keep_first(load, matrix, axis, weight.k, f"{name}.unpadded")
-            if weight.by_rows:
-                matrix = load.op("Transpose", matrix, name=f"{name}.columns", perm=[1, 0])
-            self._floats[name] = matrix
-        return self._floats[name]
+
+def _float(load: Emitter, weight: StoredWeight) -> gs.Variable:
+    """Write the float [k, n] that codes stand for."""
+    name, axis = weight.values.name, 1 if weight.by_rows else 0
+    if not load.has(Feature.BLOCKWISE):
+        matrix = _product(load, weight, name)
+    else:
+        block, pair = weight.format.block_size, (weight.values, weight.scale)
+        matrix = load.op("DequantizeLinear", *pair, name=f"{name}.float", axis=axis, block_size=block)
+    if weight.k % weight.format.block_size:
+        matrix = keep_first(load, matrix, axis, weight.k, f"{name}.unpadded")
+    if weight.by_rows:
+        matrix = load.op("Transpose", matrix, name=f"{name}.columns", perm=[1, 0])
+    return matrix
 
 
 def _product(load: Emitter, weight: StoredWeight, name: str) -> gs.Variable:
