@@ -127,10 +127,13 @@ def run(
     reports += _run_stage([module for module in modules if module not in PLAIN], graph, context, progress)
     for module in modules:
         _offered(module, "finish", _nothing)(graph, context, reports)
+    valid = checked and refusal(graph) is None
     compose_calls(graph)
     take_turns(graph, context.editor)
     context.editor.flush()  # where no pass ran, too, nothing is left of nodes that became constants
     shorten_names(graph)
+    if valid:
+        check_graph(graph, "compose_calls")
     return reports
 
 

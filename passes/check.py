@@ -67,7 +67,7 @@ def refusal(graph: gs.Graph) -> str | None:
 
 
 def check_graph(graph: gs.Graph, pass_name: str) -> None:
-    """Raise BrokenContractError where a graph is none, after a pass that was given one.
+    """Raise BrokenContractError where a graph is none, after a pass, or another step, that was given one.
 
     ONNX's checker takes it, every constant has a name of its own, and what passes wrote stands once.
     """

@@ -112,9 +112,9 @@ class Options:
         return {part: bits for name, bits in self.bits_for.items() for part in name.split(TOGETHER)}
 
     @cached_property
-    def _kept(self) -> list[re.Pattern[str]]:
+    def _patterns(self) -> list[re.Pattern[str]]:
         return [re.compile(pattern) for pattern in self.keep]
 
     def keeps(self, *names: str) -> str | None:
         """Return the pattern that finds one of the names, or None."""
-        return next((p.pattern for p in self._kept if any(name and p.search(name) for name in names)), None)
+        return next((p.pattern for p in self._patterns if any(name and p.search(name) for name in names)), None)

@@ -227,7 +227,7 @@ class Editor:
 
     Attributes:
         graph: the graph.
-        move: see there.
+        move: moves the arrays of new constants, see `Move`.
         lacks: features that the runtime does not have, whatever the opset.
         avoided: those that would have been written otherwise.
         workers: threads that constants are made with.

@@ -39,7 +39,7 @@ class StoredWeight:
 
 
 class Lowering(Protocol):
-    """One way to keep a weight and to compute with it. Activations are float32.
+    """One way to store a weight and to compute with it. Activations are float32.
 
     Attributes:
         name: the name by which it is asked for and reported: no pass looks at it.
