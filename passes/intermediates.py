@@ -62,9 +62,9 @@ def find_results(context: Context) -> Activations:
     return find_activations(context.editor.graph)
 
 
-def find_edges(context: Context) -> dict[str, Edge]:
-    """Return what becomes of each intermediate result, by name, in graph order."""
-    results, edges = context.found(find_results), dict[str, Edge]()
+def find_edges(context: Context) -> dict[int, Edge]:
+    """Return what becomes of each intermediate result, by its id (branches may use a name twice), in graph order."""
+    results, edges = context.found(find_results), dict[int, Edge]()
     for _, node in walk(context.editor.graph):
         for tensor in node.outputs:
             if tensor.name not in results.types or not tensor.outputs:
@@ -74,7 +74,7 @@ def find_edges(context: Context) -> dict[str, Edge]:
             if kept:
                 how, reason, readers = LEFT, kept.reason, ()
             maker = results.makers.get(tensor.name, node.op)
-            edges[tensor.name] = Edge(EdgeReport(tensor.name, maker, how, reason), readers)
+            edges[id(tensor)] = Edge(EdgeReport(tensor.name, maker, how, reason), readers)
     return edges
 
 
@@ -94,7 +94,7 @@ def finish(graph: gs.Graph, context: Context, reports: list[PassReport]) -> None
 def match(scope: gs.Graph, node: gs.Node, context: Context) -> Results | None:
     """Return the outputs of a node that become codes."""
     edges = context.found(find_edges)
-    found = [(tensor, edges[tensor.name]) for tensor in node.outputs if tensor.name in edges]
+    found = [(tensor, edges[id(tensor)]) for tensor in node.outputs if id(tensor) in edges]
     coded = tuple((tensor, edge.readers) for tensor, edge in found if edge.report.how == CODED)
     return Results(scope, node, coded) if coded else None
 
@@ -114,7 +114,7 @@ def replace(context: Context, matches: list[Results]) -> Skip | None:
 
 
 def _decide(
-    tensor: gs.Tensor, node: gs.Node, context: Context, edges: Mapping[str, Edge]
+    tensor: gs.Tensor, node: gs.Node, context: Context, edges: Mapping[int, Edge]
 ) -> tuple[str, str, tuple[gs.Node, ...]]:
     """Return what becomes of a tensor, why, and the readers that are to read codes."""
     if rank(tensor) == 0:
@@ -137,10 +137,10 @@ def _decide(
     return LEFT, "goes to outputs of the graph only", ()
 
 
-def _carries(node: gs.Node, results: Activations, edges: Mapping[str, Edge]) -> bool:
+def _carries(node: gs.Node, results: Activations, edges: Mapping[int, Edge]) -> bool:
     """Tell whether all floats that a node moves are codes already."""
-    names = [tensor.name for tensor in node.inputs if tensor.name in results.types.keys() | results.inputs]
-    moved = [edges.get(name) for name in names]
+    floats = results.types.keys() | results.inputs
+    moved = [edges.get(id(tensor)) for tensor in node.inputs if tensor.name in floats]
     return bool(moved) and all(edge is not None and edge.report.how in (CODED, MOVED) for edge in moved)
 
 

@@ -210,3 +210,14 @@ def test_what_angles_are_made_of_is_left(tmp_path):
     assert {name: how for name, (how, _) in edges(result).items()} == {"h": "left", "a": "left", "s": "coded"}
     bound = CODE_TYPES["int8"].bound
     assert np.abs(run(result.proto, x=x)[0] - run(source, x=x)[0]).max() <= bound * 1.01
+
+
+def test_branches_that_use_a_name_twice(tmp_path):
+    """Each has codes of its own."""
+    text = """g (bool c, float[3, 64] x) => (float[3, 64] y) {
+        y = If (c) <then_branch = t () => (float[3, 64] a) { z = Neg(x) a = Abs(z) },
+                    else_branch = e () => (float[3, 64] b) { z = Abs(x) b = Neg(z) }>
+    }"""
+    result = rewrite(model(text), tmp_path, **ONLY)
+    assert result.replaced == {"intermediates": 2}
+    assert operators(plain(result.proto)).count("QuantizeLinear") == 2
