@@ -20,14 +20,14 @@ from rich.table import Table
 
 import passes
 from bct_onnx import files
-from passes.functions.gelu import CURVES
-from passes.functions.gelu import table as function_table
-from passes.functions.integer_matmul import bound as product_bound
-from passes.functions.layer_normalization import Rows
-from passes.functions.layer_normalization import bound as normalization_bound
+from passes.activation_matmul.function import bound as product_bound
 from passes.functions.quantize_blocks import CODE_TYPES, SMALLEST_PEAK
-from passes.functions.softmax import ENTRY_BOUND, GRID_BOUND
-from passes.patterns.normalization import normalized
+from passes.gelu.function import CURVES
+from passes.gelu.function import table as function_table
+from passes.layer_normalization.form import normalized
+from passes.layer_normalization.function import Rows
+from passes.layer_normalization.function import bound as normalization_bound
+from passes.softmax.function import ENTRY_BOUND, GRID_BOUND
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]

@@ -9,7 +9,6 @@ import onnx_graphsurgeon as gs
 
 from . import (
     absorb,
-    activation_matmul,
     attention,
     biases,
     constant,
@@ -17,32 +16,33 @@ from . import (
     fold,
     fuse_gelu,
     gather,
-    gelu,
     intermediates,
-    layer_normalization,
     matmul,
     open_attention,
     quantized_weights,
-    softmax,
     sparse,
     tied,
     unfuse,
     unread_rows,
 )
+from .activation_matmul import rewrite as activation_matmul
 from .base import Match, Pass
 from .check import check_graph, check_unchanged, fingerprint, refusal
 from .context import ChannelRange, Coder, Context, plain_codes
+from .gelu import rewrite as gelu
 from .graph.calls import compose_calls
 from .graph.constants import resolve
 from .graph.editor import Editor, Move, walk
 from .graph.features import FIRST_OPSET, NOTHING, Feature, Lacks
 from .graph.tidy import lift_constant_nodes, merge_equal, shorten_names
 from .graph.turns import take_turns
+from .layer_normalization import rewrite as layer_normalization
 from .left import LeftInFloat, left_in_float
 from .lowerings.base import Lowering
 from .lowerings.table import LOWERINGS, make_lowering
 from .options import DEFAULT_OPERATORS, Options
 from .report import PassReport, Skip, SkippedNode
+from .softmax import rewrite as softmax
 
 __all__ = [
     "CHAIN",
@@ -174,7 +174,7 @@ def chain(options: Options) -> list[Pass]:
 
 def pass_name(module: Pass) -> str:
     """Return the name by which options and reports speak of a pass."""
-    return module.__name__.rpartition(".")[2]
+    return module.__name__.split(".")[1]
 
 
 def _offered(module: Pass, name: str, otherwise: Any) -> Any:

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from .base import Rewrite
 from .context import Context
 from .graph.linear import Linear, match_linear
+from .layer_normalization.form import Normalization, match_normalization
 from .moving_biases import MOVED, Biased, bias_input, biased_product, drop_bias, put_bias, renewed, small_branch
-from .patterns.normalization import Normalization, match_normalization
 from .report import Skip
 
 # A weight takes a bias in where it changes by at most this part of its length, whose square is the quantization noise

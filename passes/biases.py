@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from .base import Rewrite
 from .context import Context
 from .graph.editor import is_standard
+from .layer_normalization.form import Normalization, match_normalization
 from .moving_biases import (
     MOVED,
     Biased,
@@ -30,7 +31,6 @@ from .moving_biases import (
     renewed,
     small_branch,
 )
-from .patterns.normalization import Normalization, match_normalization
 from .report import Skip
 
 # Inputs of Attention: query, key, value, mask.

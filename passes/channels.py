@@ -27,8 +27,8 @@ from .graph.editor import Emitter, is_standard
 from .graph.linear import Linear, added_bias, as_vector, match_linear
 from .graph.shapes import rank
 from .graph.types import element_type
+from .layer_normalization.form import Normalization, match_normalization
 from .lowerings.operators import reduce_last
-from .patterns.normalization import Normalization, match_normalization
 from .patterns.region import IsOutput
 
 # Rows of a raw activation's weight are brought to one size where the largest is this many times the smallest.

@@ -22,9 +22,9 @@ from .channels import large_channels
 from .context import ChannelRange, Context
 from .formats.numbers import half_holds
 from .graph.linear import Linear, match_linear
+from .layer_normalization.form import Normalization, match_normalization
 from .lowerings.stored import store_short
 from .moving_biases import MOVED, Biased, biased_product, put_bias, renewed
-from .patterns.normalization import Normalization, match_normalization
 from .report import Skip
 
 # LayerNormalization as one operator.

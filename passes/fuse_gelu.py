@@ -9,7 +9,7 @@ import onnx_graphsurgeon as gs
 
 from .base import Rewrite
 from .context import Context
-from .patterns.activation import Activation, match_activation
+from .gelu.form import Activation, match_activation
 from .report import Skip
 
 # The lowest opset that has Gelu.

@@ -16,7 +16,7 @@ import onnx_graphsurgeon as gs
 
 from .constant import turned_by
 from .context import Context
-from .functions import FUNCTIONS
+from .functions.function import FUNCTIONS
 from .functions.quantize_blocks import ANY_RANK, CODE_TYPES, KNOWN
 from .graph.activations import MOVERS, SHAPES, Activations, find_activations
 from .graph.editor import redirect, walk
@@ -32,7 +32,7 @@ QUANTIZERS = frozenset(
     {"DynamicQuantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulNBits", "QuantizeLinear"}
 )
 # Operators that passes write and that take floats as they are.
-FLOAT_READERS = frozenset({"Add", "MatMul", *(name for name, function in FUNCTIONS.items() if function.reads_floats)})
+FLOAT_READERS = frozenset({"Add", "MatMul"})
 # Blocks where weights have whole columns.
 BLOCK_SIZE = 32
 
@@ -155,6 +155,9 @@ def _takes(reader: gs.Node, context: Context) -> set[str]:
     if reader.op in QUANTIZERS:
         return {"codes"}
     if reader.op not in MOVERS:
+        function = FUNCTIONS.get(reader.op)
+        if function is not None:
+            return {"float"} if function.reads_floats else {"codes"}
         if id(reader) in context.found(find_results).ids or reader.op in FLOAT_READERS:
             return {"float"}
         return {"codes"}

@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.ir.tensor import LazyValues, SparseValues
 
 from bct_onnx.errors import BctError
-from passes.functions import DOMAIN, protos
+from passes.functions.function import DOMAIN, protos
 from passes.graph.editor import PackedValues
 
 from . import native

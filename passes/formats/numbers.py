@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,9 @@ MASKED, MASKED_PART = 32, 0.5
 LEAST_MASKED = 1 / 64
 # Largest part that float16's rounding takes of a number, and what it may take of a tensor's largest.
 HALF_ULP, NEGLIGIBLE = 2.0**-11, 2.0**-20
+
+
+_math_erf = np.frompyfunc(math.erf, 1, 1)
 
 
 class Distinct(NamedTuple):
@@ -96,3 +100,8 @@ def half_holds(values: Array, each: bool) -> bool:
     size = np.abs(values.astype(np.float64))
     allowed = size * HALF_ULP + (0 if each else NEGLIGIBLE * size.max(initial=0))
     return bool(np.all(np.abs(half - values) <= allowed))
+
+
+def erf(x: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the error function of each number; for tables and probes, not for tensors."""
+    return np.asarray(_math_erf(x), np.float64)

@@ -43,10 +43,7 @@ INT8 = Function(
     "Look up rows of an int8 table: table[indices] * scale[indices]",
     keeps_axes=False,
 )
-FUNCTIONS = (
-    INT8,
-    *(
-        compose(INT8, "table", decoding, f"BlockGather{suffix}", f"Look up rows of a table of {suffix[0]}-bit codes")
-        for suffix, decoding in decode_blocks.BY_SUFFIX.items()
-    ),
-)
+BY_SUFFIX = {
+    suffix: compose(INT8, "table", decoding, f"BlockGather{suffix}", f"Look up rows of {suffix[0]}-bit codes")
+    for suffix, decoding in decode_blocks.BY_SUFFIX.items()
+}

@@ -45,16 +45,7 @@ INT8 = Function(
     _BODY,
     "Multiply quantized rows with an int8 weight: (q - zero_point) * row_scale times weight * scale",
 )
-FUNCTIONS = (
-    INT8,
-    *(
-        compose(
-            INT8,
-            "weight",
-            decoding,
-            f"BlockMatMul{suffix}",
-            f"Multiply quantized rows with a weight of {suffix[0]}-bit codes",
-        )
-        for suffix, decoding in decode_blocks.BY_SUFFIX.items()
-    ),
-)
+BY_SUFFIX = {
+    suffix: compose(INT8, "weight", decoding, f"BlockMatMul{suffix}", f"Multiply quantized rows, {suffix[0]}-bit codes")
+    for suffix, decoding in decode_blocks.BY_SUFFIX.items()
+}

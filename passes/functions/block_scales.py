@@ -39,4 +39,3 @@ FUNCTION = Function(
     "Expand exponents to the float scales of blocks",
     keeps_axes=False,
 )
-FUNCTIONS = (FUNCTION,)

@@ -48,4 +48,3 @@ BY_SUFFIX = {
     )
     for suffix, packing in PACKINGS.items()
 }
-FUNCTIONS = tuple(BY_SUFFIX.values())

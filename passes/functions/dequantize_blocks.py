@@ -50,4 +50,3 @@ BY_SUFFIX = {
     )
     for suffix, unpack in UNPACK.items()
 }
-FUNCTIONS = (WHOLE, *BY_SUFFIX.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -15,9 +15,13 @@ DOMAIN = "bct_onnx"
 OPSET_AXES = 18
 
 
+# Every function by its name, of which a model holds those that it calls.
+FUNCTIONS: dict[str, Function] = {}
+
+
 @dataclass(frozen=True)
 class Function:
-    """A compressed operator.
+    """A compressed operator; one that is made is in `FUNCTIONS` from then on.
 
     Attributes:
         name: the operator's type.
@@ -40,6 +44,11 @@ class Function:
     keeps_axes: bool = True
     reads_floats: bool = False
     calls: tuple[Function, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where the name is taken."""
+        if FUNCTIONS.setdefault(self.name, self) is not self:
+            raise ValueError(f"two functions are named {self.name}")
 
     def text(self, opset: int) -> str:
         """Return the body for an opset."""
@@ -110,3 +119,8 @@ def compose(outer: Function, given: str, inner: Function, name: str, summary: st
 def reduce_last(op: str, x: str, opset: int) -> str:
     """Return the call of a reduction over the last axis, which is kept, of an opset; `last` is [-1]."""
     return f"{op} <keepdims = 1> ({x}, last)" if opset >= OPSET_AXES else f"{op} <axes = [-1], keepdims = 1> ({x})"
+
+
+def protos(names: Iterable[str], opset: int) -> list[onnx.FunctionProto]:
+    """Return functions by name, sorted, for a model of an opset."""
+    return [FUNCTIONS[name].proto(opset) for name in sorted(set(names))]

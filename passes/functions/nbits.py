@@ -121,5 +121,4 @@ def _with_scales(function: Function) -> Function:
     return compose(function, "scale", block_scales.FUNCTION, f"{function.name}Scales", summary)
 
 
-_PLAIN = (MATMUL, GATHER, *UNPACKED.values())
-FUNCTIONS = (*_PLAIN, *map(_with_scales, _PLAIN))
+SCALED = [_with_scales(function) for function in (MATMUL, GATHER, *UNPACKED.values())]

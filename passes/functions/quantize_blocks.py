@@ -114,4 +114,3 @@ ANY_RANK = Function(
     _body("first = Constant <value_ints = [0]> () flat = Unsqueeze (x, first)"),
     _SUMMARY,
 )
-FUNCTIONS = (KNOWN, ANY_RANK)

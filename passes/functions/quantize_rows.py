@@ -108,4 +108,3 @@ def _functions(name: str, floor: bool) -> tuple[Function, Function, Function]:
 
 # With zero points of its own, with those of a call on as many rows, and in operators of every opset.
 OWN, LIKE, DIVISION = zip(_functions("QuantizeRows", False), _functions("QuantizeRowsAbove", True), strict=True)
-FUNCTIONS = (*OWN, *LIKE, *DIVISION)

@@ -31,4 +31,3 @@ FUNCTION = Function(
     "Zero, computed a round of the session's optimizer after the previous turn",
     keeps_axes=False,
 )
-FUNCTIONS = (FUNCTION,)

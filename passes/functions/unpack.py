@@ -135,4 +135,3 @@ NIBBLES = Function(
     dtypes=(np.uint8,),
     keeps_axes=False,
 )
-FUNCTIONS = (*BY_SUFFIX.values(), NIBBLES)

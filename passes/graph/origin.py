@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
-from ..functions import FUNCTIONS
+from ..functions.function import FUNCTIONS
 from .constants import resolve
 
 # Operators that keep all axes but the last of their first input, whatever else they read.
@@ -15,7 +15,6 @@ FOLLOWED = frozenset(
     {
         *("Attention", "DequantizeLinear", "DynamicQuantizeMatMul", "LayerNormalization", "MatMulIntegerToFloat"),
         *("MatMulNBits", "QuantizeLinear", "RMSNormalization", "SimplifiedLayerNormalization", "Softmax", "Split"),
-        *(name for name, function in FUNCTIONS.items() if function.keeps_axes),
     }
 )
 REDUCTIONS = frozenset({"ReduceL1", "ReduceMax", "ReduceMean", "ReduceMin"})
@@ -60,7 +59,12 @@ def _behind(tensor: gs.Tensor) -> list[gs.Tensor]:
     node = tensor.inputs[0] if tensor.inputs else None
     if node is None:
         return []
-    if node.op in FOLLOWED or (node.op in REDUCTIONS and node.attrs.get("keepdims", 1)):
+    function = FUNCTIONS.get(node.op)
+    if (
+        node.op in FOLLOWED
+        or (function is not None and function.keeps_axes)
+        or (node.op in REDUCTIONS and node.attrs.get("keepdims", 1))
+    ):
         return [node.inputs[0]]
     if node.op == "MatMul":
         weight = resolve(node.inputs[1])

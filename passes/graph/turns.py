@@ -7,8 +7,7 @@ import heapq
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from ..functions import FUNCTIONS
-from ..functions.function import DOMAIN
+from ..functions.function import DOMAIN, FUNCTIONS
 from ..functions.turn import FUNCTION, MOST
 from .constants import constant_bytes
 from .editor import Editor

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import onnx_graphsurgeon as gs
 
-from .activation import Activation, match_activation
+from ..gelu.form import Activation, match_activation
 from .region import IsOutput
 
 # Least values, rounded down: of Gelu -0.16997 (tanh form -0.17004), x * sigmoid(1.702 x) -0.16361, SiLU -0.27846.

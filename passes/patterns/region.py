@@ -15,7 +15,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from ..functions.gelu import erf
+from ..formats.numbers import erf
 from ..graph.constants import FLOATS, resolve, small_values
 from ..graph.editor import is_standard
 from ..graph.shapes import rank

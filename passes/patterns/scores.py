@@ -12,8 +12,8 @@ from ..graph.constants import FLOATS, load
 from ..graph.editor import is_standard
 from ..graph.shapes import Shapes
 from ..report import Skip
+from ..softmax.form import OPSET_ONE_AXIS
 from .region import IsOutput
-from .softmax import OPSET_ONE_AXIS
 
 # The last of the axes: batch, heads, tokens of the query, tokens of the key.
 LAST = 3

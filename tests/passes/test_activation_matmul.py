@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from passes.functions.integer_matmul import bound as product_bound
+from passes.activation_matmul.function import bound as product_bound
 from tests.helpers import model, operators, rewrite, run
 
 OPERATORS = {"operators": frozenset({"activation_matmul"})}

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from passes.functions.gelu import CURVES
-from passes.functions.gelu import table as function_table
+from passes.gelu.function import CURVES
+from passes.gelu.function import table as function_table
 from tests.helpers import constant_nodes, model, operators, rewrite, run
 
 OPERATORS = {"operators": frozenset({"gelu"})}

@@ -4,9 +4,9 @@ import numpy as np
 import onnx
 import pytest
 
-from passes.functions.layer_normalization import Rows
-from passes.functions.layer_normalization import bound as normalization_bound
-from passes.patterns.normalization import normalized
+from passes.layer_normalization.form import normalized
+from passes.layer_normalization.function import Rows
+from passes.layer_normalization.function import bound as normalization_bound
 from tests.helpers import constant_nodes, model, optimized, rewrite, run
 
 OPERATORS = {"operators": frozenset({"layer_normalization"})}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from passes.functions.softmax import ENTRY_BOUND, GRID_BOUND
+from passes.softmax.function import ENTRY_BOUND, GRID_BOUND
 from tests.helpers import model, operators, rewrite, run
 
 OPERATORS = {"operators": frozenset({"softmax"})}

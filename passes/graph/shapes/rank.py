@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import onnx_graphsurgeon as gs
 
-from ...functions import FUNCTIONS
+from ...functions.function import FUNCTIONS
 from ..constants import resolve, small_values
 
 # Operators followed before giving up: an answer, if there is one, is near.
@@ -31,7 +31,13 @@ def _rank(tensor: gs.Tensor, deepest: int) -> Rank:
         return _found[key][1]
     if tensor.shape is not None:
         return len(tensor.shape)
-    if not tensor.inputs or tensor.inputs[0].op not in _RANKS or deepest == 0:
+    if not tensor.inputs or deepest == 0:
+        return None
+    function = FUNCTIONS.get(tensor.inputs[0].op)
+    if function is not None:
+        how = _first if function.keeps_axes else _looked_up if "Gather" in function.name else lambda *_: None
+        return how(tensor.inputs[0], lambda inner: _rank(inner, deepest - 1))
+    if tensor.inputs[0].op not in _RANKS:
         return None
     node = tensor.inputs[0]
     if node.op in _NUMBERS_BEHIND_FIRST and tensor is not node.outputs[0]:
@@ -147,8 +153,6 @@ _JOIN = ("Add", "And", "Div", "Equal", "Greater", "Less", "MatMul", "Max", "Min"
 _RANKS: dict[str, Callable[[gs.Node, _Of], Rank]] = {
     **dict.fromkeys(_KEEP, _first),
     **dict.fromkeys(_JOIN, _largest),
-    **dict.fromkeys((name for name, function in FUNCTIONS.items() if function.keeps_axes), _first),
-    **dict.fromkeys((name for name in FUNCTIONS if name.startswith(("BlockGather", "NBitsGather"))), _looked_up),
     **dict.fromkeys(("ReduceL1", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"), _reduced),
     "ConstantOfShape": lambda node, of: _length(node.inputs[0], of),
     "Expand": _expanded,

@@ -11,26 +11,23 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, numpy_helper
 
+from passes.activation_matmul import function as integer_matmul
 from passes.formats.planes import PACK, PACK_LANES, split
 from passes.functions import (
-    DOMAIN,
-    FUNCTIONS,
-    Function,
     block_gather,
     block_matmul,
     block_scales,
     decode_blocks,
     dequantize_blocks,
-    gelu,
-    integer_matmul,
-    layer_normalization,
-    protos,
     quantize_blocks,
     quantize_rows,
-    softmax,
     table_values,
     unpack,
 )
+from passes.functions.function import DOMAIN, FUNCTIONS, Function, protos
+from passes.gelu import function as gelu
+from passes.layer_normalization import function as layer_normalization
+from passes.softmax import function as softmax
 from tests.helpers import Array, run
 
 few = settings(max_examples=30)

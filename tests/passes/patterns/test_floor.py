@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from passes.functions.gelu import CURVES
+from passes.gelu.function import CURVES
 from passes.patterns.floor import FLOORS
 from tests.helpers import decoded, model, random, rewrite, run
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from passes.patterns.normalization import match_normalization
+from passes.layer_normalization.form import match_normalization
 from tests.passes.patterns.forms import FIXTURES, count, find, graph_of, read_graph
 
 WIDTH = 6

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from passes.patterns.softmax import match_softmax
+from passes.softmax.form import match_softmax
 from tests.passes.patterns.forms import FIXTURES, count, find, graph_of, read_graph
 
 MINUS = np.array([-1], np.int64)

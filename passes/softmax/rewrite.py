@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
-from .base import Rewrite
-from .context import Context
-from .functions import softmax as block_softmax
-from .graph.constants import FLOATS, resolve
-from .graph.features import OPSET_INT4
-from .patterns.softmax import Softmax, match_softmax
-from .report import Skip
+from ..base import Rewrite
+from ..context import Context
+from ..graph.constants import FLOATS, resolve
+from ..graph.features import OPSET_INT4
+from ..report import Skip
+from .form import Softmax, match_softmax
+from .function import FUNCTION
 
 # ReduceMax and ReduceSum with their axes as an input.
 OPSET = OPSET_INT4
@@ -41,6 +41,6 @@ def replace(context: Context, matches: list[Rewrite[Softmax]]) -> Skip | None:
     at, dtype = context.editor.before(matches[0].scope, form.node), form.dtype or "float32"
     name = f"softmax{context.report.replaced}"
     x, attrs = context.as_float(at, form.x, dtype), {"axes": [form.axis]}
-    (y,) = at.call(block_softmax.FUNCTION, x, name=name, node=form.node.name, attrs=attrs)
+    (y,) = at.call(FUNCTION, x, name=name, node=form.node.name, attrs=attrs)
     at.deliver(at.as_type(y, dtype, name), form.node)
     return None

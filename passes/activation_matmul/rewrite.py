@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
-from .context import Context
-from .functions import integer_matmul
-from .functions.quantize_rows import LONGEST_SUM
-from .graph.constants import FLOATS, resolve
-from .graph.features import OPSET_INT4
-from .graph.shapes import rank
-from .graph.types import element_type
-from .report import Skip
+from ..context import Context
+from ..functions.quantize_rows import LONGEST_SUM
+from ..graph.constants import FLOATS, resolve
+from ..graph.features import OPSET_INT4
+from ..graph.shapes import rank
+from ..graph.types import element_type
+from ..report import Skip
+from .function import FUSED, STANDARD
 
 # ReduceMax with its axes as an input.
 OPSET = OPSET_INT4
@@ -62,7 +62,7 @@ def replace(context: Context, matches: list[ActivationProduct]) -> Skip | None:
     node, dtype = matches[0].node, matches[0].dtype
     at, name = context.editor.before(matches[0].scope, node), f"product{context.report.replaced}"
     a, b = (context.as_float(at, tensor, dtype) for tensor in node.inputs)
-    function = integer_matmul.STANDARD if context.lowering.standard_only else integer_matmul.FUSED
+    function = STANDARD if context.lowering.standard_only else FUSED
     (y,) = at.call(function, a, b, name=name, node=node.name)
     at.deliver(at.as_type(y, dtype, name), node)
     return None

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .function import Function
+from ..functions.function import Function
 
 # A row of zeros is divided by this, not by zero.
 SMALLEST_PEAK = 1e-30
@@ -79,4 +79,3 @@ STANDARD = Function(
     _body("sums = MatMulInteger (qa, qb, zero_a, zero_b) product = Cast <to = 1> (sums)"),
     FUSED.summary,
 )
-FUNCTIONS = (FUSED, STANDARD)

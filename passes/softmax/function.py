@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .function import Function
+from ..functions.function import Function
 
 # Steps of the exponent's grid per unit. 256 of them reach down to exp(-15.9), 1.2e-7 of the peak; the last stands for
 # everything below, masked scores too, and is zero.
@@ -64,4 +64,3 @@ FUNCTION = Function(
         y = Div (floats, norm)""",
     "Softmax by a table of 256 exponentials and integer sums",
 )
-FUNCTIONS = (FUNCTION,)

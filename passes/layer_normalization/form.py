@@ -20,8 +20,8 @@ from ..graph.constants import resolve
 from ..graph.editor import is_standard
 from ..graph.shapes import rank
 from ..graph.types import element_type
+from ..patterns.region import Array, IsOutput, Region, is_known, readers, regions
 from ..report import Skip
-from .region import Array, IsOutput, Region, is_known, readers, regions
 
 _MICROSOFT = "com.microsoft"
 _CENTERED = {"LayerNormalization": True, "SimplifiedLayerNormalization": False, "RMSNormalization": False}

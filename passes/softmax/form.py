@@ -11,8 +11,8 @@ from ..graph.constants import resolve
 from ..graph.editor import is_standard
 from ..graph.shapes import rank
 from ..graph.types import element_type
+from ..patterns.region import IsOutput, readers, regions
 from ..report import Skip
-from .region import IsOutput, readers, regions
 
 # From here on Softmax works along one axis; before, on the matrix that the axis cuts the tensor into.
 OPSET_ONE_AXIS = 13

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from passes.patterns.activation import match_activation
+from passes.gelu.form import match_activation
 from tests.passes.patterns.forms import FIXTURES, count, find, graph_of, read_graph
 
 C = {

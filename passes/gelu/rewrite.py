@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
-from .base import Rewrite
-from .context import Context
-from .functions.gelu import BY_KIND
-from .graph.constants import FLOATS, resolve
-from .lowerings.operators import OPSET_QUANTIZE
-from .patterns.activation import Activation, match_activation
-from .report import Skip
+from ..base import Rewrite
+from ..context import Context
+from ..graph.constants import FLOATS, resolve
+from ..lowerings.operators import OPSET_QUANTIZE
+from ..report import Skip
+from .form import Activation, match_activation
+from .function import BY_KIND
 
 OPSET = OPSET_QUANTIZE
 

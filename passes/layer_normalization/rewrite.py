@@ -17,21 +17,21 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from .base import Rewrite
-from .channels import even_large_rows
-from .context import Context
-from .formats.block import BlockFormat
-from .formats.encode import encode
-from .formats.numbers import half_holds
-from .functions.layer_normalization import BY_FORM, WIDEST, Rows
-from .graph.constants import FLOATS, constant_bytes, resolve
-from .graph.editor import Emitter
-from .graph.features import OPSET_INT4
-from .lowerings.operators import FLOAT
-from .lowerings.stored import store_codes, store_half
-from .patterns.normalization import Normalization, match_normalization
-from .report import TOGETHER, Skip, TensorReport
-from .written import BLOCK_SIZE, OTHER_BITS
+from ..base import Rewrite
+from ..channels import even_large_rows
+from ..context import Context
+from ..formats.block import BlockFormat
+from ..formats.encode import encode
+from ..formats.numbers import half_holds
+from ..graph.constants import FLOATS, constant_bytes, resolve
+from ..graph.editor import Emitter
+from ..graph.features import OPSET_INT4
+from ..lowerings.operators import FLOAT
+from ..lowerings.stored import store_codes, store_half
+from ..report import TOGETHER, Skip, TensorReport
+from ..written import BLOCK_SIZE, OTHER_BITS
+from .form import Normalization, match_normalization
+from .function import BY_FORM, WIDEST, Rows
 
 OPSET = OPSET_INT4
 

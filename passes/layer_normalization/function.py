@@ -23,8 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .function import Function
-from .quantize_blocks import CODE_TYPES, SHIFTS, SMALLEST_PEAK, block_shifts
+from ..functions.function import Function
+from ..functions.quantize_blocks import CODE_TYPES, SHIFTS, SMALLEST_PEAK, block_shifts
 
 # Octaves between the smallest and the largest shift of a row.
 OCTAVES = 8
@@ -196,4 +196,3 @@ BY_FORM = {
     )
     for form in itertools.product((False, True), repeat=3)
 }
-FUNCTIONS = tuple(BY_FORM.values())

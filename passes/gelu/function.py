@@ -19,17 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .function import Function
+from ..formats.numbers import erf
+from ..functions.function import Function
 
 Array = NDArray[Any]
 # The last code stands for everything beyond the table's range, where the table says 0.
 LAST = 255
-_math_erf = np.frompyfunc(math.erf, 1, 1)
-
-
-def erf(x: Array) -> Array:
-    """Return the error function of each number; for tables and probes, not for tensors."""
-    return np.asarray(_math_erf(x), np.float64)
 
 
 def _sigmoid(x: Array) -> Array:
@@ -111,4 +106,3 @@ def _function(name: str, kind: str) -> Function:
 
 
 BY_KIND = {kind: _function(f"Table{kind.title().replace('_', '')}", kind) for kind in CURVES}
-FUNCTIONS = tuple(BY_KIND.values())

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from ..functions.gelu import CURVES
 from ..graph.editor import is_standard
 from ..graph.types import element_type
+from ..patterns.region import IsOutput, Region, regions
 from ..report import Skip
-from .region import IsOutput, Region, regions
+from .function import CURVES
 
 # Constants as float16 move a function by less than this; two of the functions are 4.7e-4 apart, the nearest is taken.
 TOLERANCE = 5e-4

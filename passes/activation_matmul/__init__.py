@@ -1,0 +1,1 @@
+"""Products of two activations: what they become (function), and the pass that finds them (rewrite)."""

@@ -1,0 +1,1 @@
+"""Gelu and its kin: how models write it (form), what it becomes (function), and the pass between them (rewrite)."""
