@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.ir.tensor import LazyValues, SparseValues
 
 from bct_onnx.errors import BctError
-from passes.functions.function import DOMAIN, protos
+from passes.functions.function import DOMAIN, FUNCTIONS, protos
 from passes.graph.editor import PackedValues
 
 from . import native
@@ -172,7 +172,7 @@ class _Exporter:
             _value_info(tensor)
             for node in graph.nodes
             for tensor in node.outputs
-            if isinstance(tensor.dtype, onnx.TypeProto) or (node.domain == DOMAIN and tensor.dtype is not None)
+            if isinstance(tensor.dtype, onnx.TypeProto) or (_is_untyped(node) and tensor.dtype is not None)
             if tensor.name not in listed
         )
         return proto
@@ -228,6 +228,11 @@ class _Exporter:
             return
         refer(proto, offset=len(self.payloads))
         self.payloads.append(Payload(length, load, in_attribute=in_attribute))
+
+
+def _is_untyped(node: gs.Node) -> bool:
+    """Tell whether a node calls a function of whose results ONNX does not find out the types."""
+    return node.domain == DOMAIN and not FUNCTIONS[node.op].is_typed
 
 
 def _homes(graph: gs.Graph) -> dict[int, list[gs.Constant]]:

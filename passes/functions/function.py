@@ -60,6 +60,11 @@ class Function:
         called = [entry for function in self.calls for entry in function.attributes.items()]
         return dict(called) | {name: kind for kind, name in re.findall(r"(\w+) = @(\w+)", self.text(OPSET_AXES))}
 
+    @cached_property
+    def is_typed(self) -> bool:
+        """Tell whether ONNX finds out the types of the outputs: it knows the operators of its own domain only."""
+        return "com.microsoft" not in self.text(OPSET_AXES) and all(function.is_typed for function in self.calls)
+
     def proto(self, opset: int) -> onnx.FunctionProto:
         """Return the function as a model of an opset holds it."""
         return _proto(self, opset)
