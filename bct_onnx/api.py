@@ -15,12 +15,12 @@ from . import files
 from .at_opset import attempt_at_opset
 from .attempt import MARK, Attempt
 from .errors import BctError, VerificationError
-from .memory import available_bytes, means_for
 from .presets import DEFAULT_PRESET, Request, check_promise
 from .report import InputRecord, OutputRecord, Report
 from .runtimes import min_onnxruntime
 from .samples import data_feeds
 from .search import DEFAULT_DROP, DEFAULT_SECONDS, Goal
+from .sessions import available_bytes, plan_memory
 from .targets import DEFAULT_TARGET
 from .verify import run_reference
 
@@ -108,20 +108,18 @@ def compress(
     if not again and any(entry.key == MARK for entry in model.proto.metadata_props):
         raise BctError(f"{source}: is compressed already; use the original, or --again to go on all the same")
     model.hash_ahead()
-    means = means_for(model.bytes, available_bytes())
+    memory = plan_memory(model.bytes, available_bytes())
     say = progress or _tell_nobody
     say("running the input model", 0, 0)
     samples = (
         None if data is None else partial(data_feeds, path=source, model=model.proto, data=data, processor=processor)
     )
     reference = (
-        run_reference(source, model.proto, feeds, thrift=means.thrift, samples=samples)
-        if verify and means.thrift
-        else None
+        run_reference(source, model.proto, feeds, use=memory.use, samples=samples) if verify and memory.use else None
     )
     given = feeds is not None or data is not None
     with files.staged(target) as stage:
-        attempt = Attempt(stage.path, reference, given, means, goal, external_data, say, max_rel_error)
+        attempt = Attempt(stage.path, reference, given, memory, goal, external_data, say, max_rel_error)
         result = attempt_at_opset(request, model, attempt)
         made = files.read(stage.path)
         check_promise(request, made.inlined, source)
@@ -138,7 +136,7 @@ def compress(
         runtime=request.limits.release,
         target=where,
         options=result.options,
-        notes=(*notes, *([means.note] if means.note and verify else [])),
+        notes=(*notes, *([memory.note] if memory.note and verify else [])),
         passes=result.passes,
         left=result.left,
         verification=result.verification,

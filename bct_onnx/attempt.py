@@ -21,11 +21,10 @@ from .blame import candidates, culprits, keep_patterns
 from .coverage import Coverage, count, measure_sizes
 from .errors import BctError, InaccurateError, VerificationError
 from .measure import errors_of
-from .memory import Means
 from .opset import ConversionError
 from .search import Goal, Grams, SearchRecord
 from .search.grams import product_inputs
-from .session import OrtError, Session, Thrift
+from .sessions import MemoryPlan, MemoryUse, OrtError, Session
 from .verify import Bound, Reference, Verification, compare, default_bound
 from .version import __version__
 
@@ -68,7 +67,7 @@ class Attempt:
         path: file to write.
         reference: answers of the input model, or None where nothing is verified.
         real: whether its feeds are the user's, so that codes may rely on them.
-        means: how models can be loaded.
+        memory: how models can be loaded.
         goal: what bits are chosen for, or None for the same bits everywhere.
         external_data: whether weights go to a file of their own.
         progress: told of every stage.
@@ -79,7 +78,7 @@ class Attempt:
     path: Path
     reference: Reference | None
     real: bool
-    means: Means
+    memory: MemoryPlan
     goal: Goal | None
     external_data: files.ExternalData
     progress: Progress
@@ -109,7 +108,7 @@ class Attempt:
 
     def check_raised(self, model: files.ModelFile) -> None:
         """Raise ConversionError unless a model whose opset was raised answers as it did before."""
-        if self.reference is None or self.means.thrift is not Thrift.NONE or self.reference.seeded:
+        if self.reference is None or self.memory.use is not MemoryUse.FULL or self.reference.seeded:
             return
         self.progress("comparing with the raised opset", 0, 0)
         # What an attempt at another opset may have left.
@@ -186,7 +185,7 @@ class Attempt:
 
     def _is_small(self, model: files.ModelFile) -> bool:
         """Tell whether memory holds a model's floats several times."""
-        return model.bytes <= LARGEST_SEARCHED and self.means.thrift is Thrift.NONE
+        return model.bytes <= LARGEST_SEARCHED and self.memory.use is MemoryUse.FULL
 
     def _search(
         self, goal: Goal, reference: Reference, model: files.ModelFile, options: Options, notes: list[str]
@@ -252,8 +251,8 @@ class Attempt:
         gc.collect()
         self.progress("verifying", 0, 0)
         verification = compare(self.reference, self.path) if self.reference else None
-        if verification is None and self.means.thrift:
-            _load(model.path, self.path, self.means.thrift)
+        if verification is None and self.memory.use:
+            _load(model.path, self.path, self.memory.use)
         coverage = count(sizes, reports) if sizes else None
         return Result(written, options, tuple(notes), tuple(reports), tuple(left), verification, coverage)
 
@@ -296,13 +295,13 @@ def _missed(goal: Goal, error: float, size: int) -> str:
     return f"the smallest file has {size} bytes, more than the goal"
 
 
-def _load(source: Path, path: Path, thrift: Thrift) -> None:
+def _load(source: Path, path: Path, use: MemoryUse) -> None:
     """See that the written model loads."""
     try:
-        Session(path, Thrift.NONE if thrift is Thrift.NONE else Thrift.UNFOLDED)
+        Session(path, MemoryUse.FULL if use is MemoryUse.FULL else MemoryUse.UNFOLDED)
     except OrtError as error:
         try:
-            Session(source, thrift)
+            Session(source, use)
         except OrtError as cause:
             raise BctError(f"{source}: ONNX Runtime does not load the model: {cause}") from cause
         raise VerificationError(f"{source}: ONNX Runtime does not load the compressed model: {error}") from error

@@ -16,10 +16,8 @@ from rich.console import Console
 
 from . import files, table
 from .api import compress
-from .bench.memory import measure_memory
 from .commands import EPILOG, PROGRAM, commands
 from .errors import BctError
-from .limits import limit_memory
 from .package import Package, compress_folder, is_folder, make_plan, plan_of_file
 from .package.table import show_package, show_plan
 from .page import check_libraries, write_page
@@ -27,6 +25,7 @@ from .parameters import OF_A_FOLDER, with_parameters
 from .progress import DEBUG, set_log_level, shown
 from .report import Report
 from .search import plot
+from .sessions import limit_memory, load_costs
 from .version import __version__
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -124,7 +123,7 @@ def _with_memory(report: Report) -> Report:
     if report.verification is None or report.verification.latency is None:
         return report
     with suppress(BctError):
-        return replace(report, memory=measure_memory(report.input.path, report.output.path))
+        return replace(report, memory=load_costs(report.input.path, report.output.path))
     return report
 
 

@@ -17,7 +17,7 @@ from passes.graph.editor import walk
 from passes.report import TOGETHER, EdgeReport, NodeReport
 
 from . import files
-from .session import OrtError, Session
+from .sessions import OrtError, Session
 from .verify import Reference
 
 # Stored as float16, not as codes.

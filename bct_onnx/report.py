@@ -10,9 +10,9 @@ from typing import Any
 
 from passes import LeftInFloat, Options, PassReport
 
-from .bench.memory import Memory
 from .coverage import Coverage
 from .search import SearchRecord
+from .sessions import LoadCosts
 from .targets import DEFAULT_TARGET
 from .verify import Bound, Verification
 
@@ -75,7 +75,7 @@ class Report:
     search: SearchRecord | None = None
     left: tuple[LeftInFloat, ...] = ()
     bound: Bound | None = None
-    memory: Memory | None = None
+    memory: LoadCosts | None = None
     runtime: str | None = None
     target: str = DEFAULT_TARGET
 

@@ -1,19 +1,19 @@
 """How much the answer for one sample depends on what else is in its batch: `python -m benchmarks.batch MODEL.onnx`."""
 
-import contextlib
-import io
-import logging
 import tempfile
 from pathlib import Path
 
 import click
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from bct_onnx import compress
+from bct_onnx.bench.peers import quantize_dynamic
+from bct_onnx.sessions import Session
+
+from .accuracy import quiet
 
 # The other samples of the batch are this much brighter: a scale shared by the batch would follow them.
 BRIGHTER = 4.0
@@ -29,7 +29,9 @@ def main(source: Path, presets: str) -> None:
     table.add_column("model")
     table.add_column("relative difference", justify="right")
     with tempfile.TemporaryDirectory() as folder:
-        candidates = {"float": source, "quantize_dynamic": _quantize_dynamic(source, Path(folder) / "peer.onnx")}
+        candidates = {"float": source, "quantize_dynamic": Path(folder) / "peer.onnx"}
+        with quiet():
+            quantize_dynamic(source, candidates["quantize_dynamic"])
         for preset in presets.split(","):
             candidates[preset] = Path(folder) / f"{preset}.onnx"
             compress(source, candidates[preset], preset=preset, verify=False)
@@ -40,26 +42,17 @@ def main(source: Path, presets: str) -> None:
 
 def _difference(path: Path) -> float:
     """Return the norm of the difference of the first sample's outputs over their norm."""
-    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    entry = session.get_inputs()[0]
+    session = Session(path)
+    entry = session.inputs[0]
     shape = [BATCH, *(size if isinstance(size, int) else 1 for size in entry.shape[1:])]
     pictures = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     pictures[1:] *= BRIGHTER
 
     def run(feed: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.asarray(session.run(None, {entry.name: feed})[0][0])
+        return np.asarray(session.run({entry.name: feed})[session.outputs[0]][0])
 
     alone, together = run(pictures[:1]), run(pictures)
     return float(np.linalg.norm(together - alone) / np.linalg.norm(alone))
-
-
-def _quantize_dynamic(source: Path, target: Path) -> Path:
-    from onnxruntime.quantization import quantize_dynamic
-
-    logging.disable(logging.WARNING)
-    with contextlib.redirect_stdout(io.StringIO()):
-        quantize_dynamic(source, target, per_channel=True, extra_options={"DefaultTensorType": 1})
-    return target
 
 
 if __name__ == "__main__":

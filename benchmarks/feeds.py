@@ -16,7 +16,7 @@ from rich.console import Console
 from bct_onnx import BctError
 from bct_onnx.evaluate import Preprocess, evaluate_images
 from bct_onnx.evaluate.images import pixels, read_pictures
-from bct_onnx.evaluate.session import Model
+from bct_onnx.evaluate.model import Model
 from bct_onnx.evaluate.table import table
 from bct_onnx.evaluate.tokenizers import read_encoder
 

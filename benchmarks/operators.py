@@ -13,13 +13,13 @@ from typing import Any
 import click
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 import passes
 from bct_onnx import files
+from bct_onnx.sessions import Session
 from passes.activation_matmul.function import bound as product_bound
 from passes.functions.quantize_blocks import CODE_TYPES, SMALLEST_PEAK
 from passes.gelu.function import CURVES
@@ -239,7 +239,7 @@ def measure(operator: Operator) -> Iterator[Result]:
     with TemporaryDirectory() as folder:
         session = _rewritten(operator, Path(folder))
     for name, feeds in operator.feeds():
-        (y,) = session.run(None, dict(feeds))
+        (y,) = session.run(feeds).values()
         wide = {key: array.astype(np.float64) for key, array in feeds.items()}
         expected = operator.reference(**wide)
         if not np.array_equal(np.isnan(y), np.isnan(expected)):
@@ -251,7 +251,7 @@ def measure(operator: Operator) -> Iterator[Result]:
         yield Result(operator.name, name, float(error.max()), float(bound.max()), float((error / bound).max()))
 
 
-def _rewritten(operator: Operator, folder: Path) -> ort.InferenceSession:
+def _rewritten(operator: Operator, folder: Path) -> Session:
     source, target = folder / "source.onnx", folder / "rewritten.onnx"
     onnx.save(onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> {operator.text}'), source)
     model = files.read(source)
@@ -260,10 +260,7 @@ def _rewritten(operator: Operator, folder: Path) -> ort.InferenceSession:
     if not any(report.replaced for report in reports):
         raise SystemExit(f"{operator.name}: nothing was rewritten")
     files.write(graph, model, target)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 2
-    options.log_severity_level = 4
-    return ort.InferenceSession(target, options, providers=["CPUExecutionProvider"])
+    return Session(target)
 
 
 @click.command()

@@ -18,7 +18,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from bct_onnx import compress
+from bct_onnx import compress, files
 from bct_onnx.errors import BctError
 
 HERE = Path(__file__).parent
@@ -115,7 +115,7 @@ def main(
         except BctError as error:
             console.print(f"error: {error}", markup=False)
             raise SystemExit(2) from error
-        sizes = [path.stat().st_size for path in paths]
+        sizes = [files.bytes_on_disk(path) for path in paths]
     table = Table("form", "MB", *found, title=f"{source.name}, {rows} x {tokens} tokens")
     table.caption = "Times as fast as the float model there (least of runs), its error (L2), seconds to load"
     for number, form in enumerate(made):

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 from rich.console import Console
 from rich.table import Table
 from tokenizers import Tokenizer
 
-from bct_onnx import compress
+from bct_onnx import compress, files
 from bct_onnx.errors import BctError
+from bct_onnx.sessions import NO_SPINNING, Options, OrtSession, open_session
 from models import minilm
 from models.digits import load_split
 
@@ -46,7 +46,7 @@ class Example:
     model: Path
     title: str
     timed: Feed
-    decide: Callable[[ort.InferenceSession], Decisions]
+    decide: Callable[[OrtSession], Decisions]
     right: Decisions
 
 
@@ -54,7 +54,7 @@ def digits() -> Example:
     """Return the small vision transformer that is here, and pictures that it has not seen."""
     _, _, pictures, labels = load_split()
 
-    def decide(session: ort.InferenceSession) -> Decisions:
+    def decide(session: OrtSession) -> Decisions:
         return np.asarray(session.run(["logits"], {"pixel_values": pictures})[0]).argmax(1)
 
     title = f"{len(labels)} held-out digits; speed at batch {BATCH}"
@@ -69,7 +69,7 @@ def sentences(folder: Path) -> Example:
     tokenizer.enable_padding()
     questions, answers = (_tokens(tokenizer, list(texts)) for texts in zip(*minilm.PAIRS, strict=True))
 
-    def decide(session: ort.InferenceSession) -> Decisions:
+    def decide(session: OrtSession) -> Decisions:
         asked, given = (_embed(session, feed) for feed in (questions, answers))
         return np.asarray((asked @ given.T).argmax(1))
 
@@ -83,23 +83,14 @@ def _tokens(tokenizer: Tokenizer, texts: list[str]) -> Feed:
     return {name: np.array([getattr(one, part) for one in found], np.int64) for name, part in parts.items()}
 
 
-def _embed(session: ort.InferenceSession, feed: Feed) -> npt.NDArray[np.float32]:
+def _embed(session: OrtSession, feed: Feed) -> npt.NDArray[np.float32]:
     """Return a unit vector a text, [n, width]: the mean over its tokens, as sentence-transformers takes it."""
     states = session.run(["last_hidden_state"], dict(feed))[0]
     mean = (states * feed["attention_mask"][..., None]).sum(axis=1)
     return np.asarray(mean / np.linalg.norm(mean, axis=1, keepdims=True))
 
 
-def open_session(path: Path) -> ort.InferenceSession:
-    """Load a model in ONNX Runtime on THREADS threads of the CPU."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = THREADS
-    # Threads of an idle session must not spin while another session is timed.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
-def time_interleaved(sessions: Sequence[ort.InferenceSession], feed: Feed) -> npt.NDArray[np.float64]:
+def time_interleaved(sessions: Sequence[OrtSession], feed: Feed) -> npt.NDArray[np.float64]:
     """Return seconds [ROUNDS, sessions]: each round runs every session, each from another start."""
     for session in sessions:
         session.run(None, dict(feed))
@@ -114,8 +105,9 @@ def time_interleaved(sessions: Sequence[ort.InferenceSession], feed: Feed) -> np
 
 def compare(paths: Mapping[str, Path], example: Example) -> Table:
     """Tabulate size, accuracy, decisions and speed of the models, the first being the reference."""
-    sessions = [open_session(path) for path in paths.values()]
-    sizes = [path.stat().st_size for path in paths.values()]
+    # Threads of an idle session must not spin while another session is timed.
+    sessions = [open_session(path, Options(THREADS, entries=NO_SPINNING)) for path in paths.values()]
+    sizes = [files.bytes_on_disk(path) for path in paths.values()]
     decisions = [example.decide(session) for session in sessions]
     seconds = time_interleaved(sessions, example.timed)
     # The median of the ratios within a round: a disturbance of the machine hits one round, not one model.

@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import torch
 from optimum.exporters.onnx import onnx_export_from_model
 from optimum.exporters.onnx.model_patcher import eager_mask_without_vmap, sdpa_mask_without_vmap
 from torch import nn
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
+from bct_onnx.sessions import open_session
 from models.fixture_architectures import ARCHITECTURES, FIXTURES, Fixture
 from models.fixture_feeds import DTYPES, EXPORT_SIZES, FRAMES, IMAGE, MELS, RUN_SIZES, Dims, make_feeds
 from models.fixture_index import describe, write_index
@@ -134,7 +134,7 @@ def export_optimum(fixture: Fixture, model: Any, path: Path) -> None:
 
 def check(fixture: Fixture, module: nn.Module | None, path: Path) -> None:
     """Run the file at sizes it was not exported with; compare with the torch module where there is one."""
-    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = open_session(path)
     entries = [(entry.name, DTYPES[entry.type], tuple(entry.shape)) for entry in session.get_inputs()]
     for values in RUN_SIZES:
         feeds = make_feeds(torch_inputs(fixture) if module else entries, values)

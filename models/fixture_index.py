@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 
+from bct_onnx import files
+from bct_onnx.sessions import open_session
 from models.fixture_architectures import ARCHITECTURES, Fixture
 from models.fixture_feeds import DTYPES, EXPORT_SIZES, VOCABULARY, make_feeds
 
@@ -43,7 +44,7 @@ def has_transposed_copy(graph: onnx.GraphProto) -> bool:
 def describe(fixture: Fixture, path: Path) -> dict[str, Any]:
     """Return the entry of INDEX.json: facts read from the file, and what the architecture says."""
     model = onnx.load(path)
-    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = open_session(path)
     entries = [(entry.name, DTYPES[entry.type], tuple(entry.shape)) for entry in session.get_inputs()]
     example = make_feeds(entries, EXPORT_SIZES)
     return {
@@ -65,7 +66,7 @@ def describe(fixture: Fixture, path: Path) -> dict[str, Any]:
         "tied": ARCHITECTURES[fixture.architecture].tied and fixture.part != "encoder",
         "tied_table_copied": has_transposed_copy(model.graph),
         "external_data": [file.name for file in sorted(path.parent.glob(f"{path.name}.*"))],
-        "bytes": sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*")),
+        "bytes": files.bytes_on_disk(path),
     }
 
 

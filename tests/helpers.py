@@ -9,12 +9,12 @@ import numpy as np
 import onnx
 import onnx.inliner
 import onnx_graphsurgeon as gs
-import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
 import passes
 from bct_onnx import files
+from bct_onnx.sessions import Options, OrtSession, open_session
 from passes.formats.block import decode
 from passes.formats.encode import encode
 
@@ -44,17 +44,10 @@ def random(*shape: int, seed: int = 0, dtype: Any = np.float32) -> Array:
     return np.asarray(np.random.default_rng(seed).standard_normal(shape) / np.sqrt(shape[-1] or 1), dtype)
 
 
-def session(source: onnx.ModelProto | Path, optimize: bool = True, **settings: str) -> ort.InferenceSession:
-    """Load a model with the runtime's default optimizations, or with none at all."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    if not optimize:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    if settings:
-        options.optimized_model_filepath = settings["optimized"]
-    content = str(source) if isinstance(source, Path) else source.SerializeToString()
-    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+def session(source: onnx.ModelProto | Path, optimize: bool = True, to: Path | None = None) -> OrtSession:
+    """Load a model with the runtime's default optimizations, or with none at all; `to` is a file for the result."""
+    options = Options(1, optimize="all" if optimize else "none", optimized=to)
+    return open_session(source if isinstance(source, Path) else source.SerializeToString(), options)
 
 
 def run(source: onnx.ModelProto | Path, optimize: bool = True, **feeds: Array) -> list[Array]:
@@ -65,7 +58,7 @@ def run(source: onnx.ModelProto | Path, optimize: bool = True, **feeds: Array) -
 def optimized(source: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
     """Return the model as the runtime runs it, after its default optimizations."""
     path = folder / "optimized.onnx"
-    session(source, optimized=str(path))
+    session(source, to=path)
     return onnx.load(path)
 
 

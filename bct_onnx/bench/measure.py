@@ -1,10 +1,7 @@
 """Measure candidates against each other: fresh processes for loading, interleaved turns for latency."""
 
-import json
 import os
 import platform
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from bct_onnx.bench import load_once
-from bct_onnx.bench.records import Candidate, Comparison, Cost, Result, Row, Skipped, Spread, one_line
-from bct_onnx.bench.workloads import Feeds, Signature, Workload, disk_bytes
+from bct_onnx import files
+from bct_onnx.bench.records import Candidate, Comparison, Result, Row, Skipped, Spread, one_line
+from bct_onnx.bench.workloads import Feeds, Signature, Workload
 from bct_onnx.errors import BctError
+from bct_onnx.sessions import Cost, Options, OrtSession, load_in_fresh_process, open_session
 
 LOADS = 3  # fresh processes per candidate; fewer when the rounds are
 REST = 0.02  # seconds before a turn: the threads of the session before stop spinning
@@ -77,7 +75,7 @@ class Bench:
         return [
             Row(
                 candidate,
-                disk_bytes(candidate.path),
+                files.bytes_on_disk(candidate.path),
                 Spread.of([cost.seconds for cost in found]),
                 max(cost.peak_bytes for cost in found),
             )
@@ -111,36 +109,25 @@ class Bench:
         self.skipped.append(Skipped(candidate.name, str(error)))
 
 
-def load_in_fresh_process(path: Path | str, threads: int) -> Cost:
-    """Make a session of the model (`-`: of none) in a new process; raise BctError when it does not load."""
-    # -P: this folder must not come before the libraries on the import path.
-    command = [sys.executable, "-P", load_once.__file__, str(path), str(threads)]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    if run.returncode:
-        reason = run.stderr.strip().rpartition("\n")[2][:200] or f"killed by signal {-run.returncode}"
-        raise BctError(f"{path}: does not load in ONNX Runtime {ort.__version__}: {reason}")
-    return Cost(**json.loads(run.stdout))
-
-
 class Sessions:
     """The sessions of the candidates: kept side by side, or (when memory does not allow it) one at a time."""
 
     def __init__(self, threads: int, keep: bool) -> None:
         """Start without a session."""
         self._threads, self._keep = threads, keep
-        self._open: dict[Path, ort.InferenceSession] = {}
+        self._open: dict[Path, OrtSession] = {}
 
-    def get(self, candidate: Candidate) -> ort.InferenceSession:
+    def get(self, candidate: Candidate) -> OrtSession:
         """Return the session of a candidate, loading it where it is not loaded."""
         path = candidate.path
         if path not in self._open:
             if not self._keep:
                 self._open.clear()
-            self._open[path] = load_once.session(path, self._threads)
+            self._open[path] = open_session(path, Options(self._threads))
         return self._open[path]
 
 
-def _turn(session: ort.InferenceSession, feeds: Feeds, effort: Effort) -> list[float]:
+def _turn(session: OrtSession, feeds: Feeds, effort: Effort) -> list[float]:
     time.sleep(REST)
     found: list[float] = []
     clock = CLOCKS[effort.clock]

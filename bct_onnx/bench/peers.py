@@ -16,10 +16,12 @@ from pathlib import Path
 import onnxruntime as ort
 from onnx import TensorProto
 
-from bct_onnx.bench.load_once import peak_bytes, session
-from bct_onnx.bench.records import Candidate, Cost, Kind, Skipped, one_line
-from bct_onnx.bench.workloads import Signature, disk_bytes
+from bct_onnx import files
+from bct_onnx.api import compress
+from bct_onnx.bench.records import Candidate, Kind, Skipped, one_line
+from bct_onnx.bench.workloads import Signature
 from bct_onnx.errors import BctError
+from bct_onnx.sessions import Cost, Options, open_session, peak_bytes
 
 Step = Callable[[Path, Path], None]
 """Makes the model at the second path of the one at the first; raises when it cannot."""
@@ -51,7 +53,7 @@ def optimize(source: Path, target: Path) -> None:
             try:
                 model = optimize_model(str(basic), model_type=model_type, opt_level=0)
                 model.save_model_to_file(str(target), use_external_data_format=_is_large(source))
-                session(target, 1)
+                open_session(target, Options(1))
             except Exception as error:
                 failures.append(one_line(error))
             else:
@@ -61,13 +63,9 @@ def optimize(source: Path, target: Path) -> None:
 
 def _optimize_basic(source: Path, target: Path) -> None:
     """Do what `optimize_model(opt_level=1)` does first, which asks for torch only to read its version."""
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath = str(target)
-    if _is_large(source):
-        entry = "session.optimized_model_external_initializers_file_name"
-        options.add_session_config_entry(entry, f"{target.name}.data")
-    ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    external = {"session.optimized_model_external_initializers_file_name": f"{target.name}.data"}
+    entries = external if _is_large(source) else {}
+    open_session(source, Options(optimize="basic", optimized=target, entries=entries))
 
 
 def quantize_dynamic(source: Path, target: Path) -> None:
@@ -96,8 +94,6 @@ def quantize_nbits(source: Path, target: Path, *, block: int) -> None:
 
 def compress_preset(source: Path, target: Path, *, preset: str) -> None:
     """Compress with this project."""
-    from bct_onnx import compress
-
     compress(source, target, preset=preset, verify=False)
 
 
@@ -159,7 +155,7 @@ def _timed(step: Step, source: Path, target: Path) -> Cost:
 
 
 def _is_large(source: Path) -> bool:
-    return disk_bytes(source) > EXTERNAL_FROM
+    return files.bytes_on_disk(source) > EXTERNAL_FROM
 
 
 def _title(step: Step) -> str:

@@ -6,15 +6,9 @@ from pathlib import Path
 from statistics import median
 from typing import Literal
 
+from bct_onnx.sessions import Cost
+
 Kind = Literal["float", "peer", "ours", "given"]
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What one run of a process took: wall time in seconds, highest resident memory in bytes."""
-
-    seconds: float
-    peak_bytes: int
 
 
 @dataclass(frozen=True)

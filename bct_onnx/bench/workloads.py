@@ -89,11 +89,6 @@ class Signature:
         }
 
 
-def disk_bytes(path: Path) -> int:
-    """Return the size of a model on disk, external data included."""
-    return sum(file.stat().st_size for file in read(path).files.values())
-
-
 def parse(text: str) -> list[Workload]:
     """Read `BATCHxTOKENS[+PAST]` (pictures: `BATCH`) separated by commas; raise BctError otherwise."""
     found = []

@@ -3,9 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import onnx
-from onnx.external_data_helper import ExternalDataInfo, uses_external_data
-
+from bct_onnx import files
 from bct_onnx.errors import BctError
 from bct_onnx.package.contents import look
 
@@ -48,17 +46,7 @@ def model_in(path: Path) -> Path:
 
 def bytes_on_disk(path: Path) -> int:
     """Return the bytes of an ONNX file, or of those of a folder, and of the external data files they name."""
-    return sum(_bytes(model) for model in models_in(path))
-
-
-def _bytes(path: Path) -> int:
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except Exception as error:  # protobuf's own exception is not part of onnx's interface
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BctError(f"{path}: not an ONNX file: {line}") from error
-    outside = {ExternalDataInfo(t).location for t in model.graph.initializer if uses_external_data(t)}
-    return path.stat().st_size + sum((path.parent / name).stat().st_size for name in sorted(outside))
+    return files.bytes_on_disk(*models_in(path))
 
 
 def places(path: Path, reference: Path) -> Iterator[Path]:

@@ -12,9 +12,9 @@ from bct_onnx.errors import BctError
 from .compare import Outcome, compare
 from .folders import bytes_on_disk, check_models
 from .metrics import ACCURACY, F1, MATTHEWS, PEARSON, SPEARMAN, Array, Metric
+from .model import Model, batches
 from .read import read_rows
 from .records import DEFAULTS, Evaluation, Settings
-from .session import Model, batches
 from .tokenizers import read_tokenizer, tokenizer_of
 
 # Names of one field, the likeliest first: the plain ones, then those of the published files.

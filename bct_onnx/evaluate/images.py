@@ -14,8 +14,8 @@ from .compare import Outcome, compare
 from .extras import extra
 from .folders import beside, bytes_on_disk, check_models
 from .metrics import Array, top
+from .model import Input, Model
 from .records import DEFAULTS, Evaluation, Settings
-from .session import Input, Model
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 

@@ -11,8 +11,8 @@ from bct_onnx.errors import BctError
 from .compare import Outcome, compare
 from .folders import bytes_on_disk, check_models
 from .metrics import NATS, PERPLEXITY, Array
+from .model import Model, batches
 from .records import Evaluation, Settings
-from .session import Model, batches
 from .tokenizers import Encoder, read_encoder, tokenizer_of
 
 # Neighbouring tokens depend on each other, so the bootstrap draws runs of this many, not single tokens.

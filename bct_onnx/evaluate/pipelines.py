@@ -8,9 +8,9 @@ from bct_onnx.errors import BctError
 from bct_onnx.package.contents import CONFIG
 from bct_onnx.package.export import INSTALL, exporter_is_installed, first_line, silence
 from bct_onnx.package.tasks import load_pipeline
+from bct_onnx.sessions import NO_SPINNING, Options
 
 from .folders import check_models
-from .session import Options
 
 Said = TypeVar("Said")
 
@@ -38,7 +38,7 @@ def run_pipeline(task: str, path: Path, threads: int, use: Callable[[Any], Said]
     folder, file = (path, {}) if path.is_dir() else (path.parent, {"file_name": path.name})
     try:
         with silence():
-            return use(load_pipeline(task, folder, session_options=Options(threads), **file))
+            return use(load_pipeline(task, folder, session_options=Options(threads, entries=NO_SPINNING), **file))
     except (BctError, MemoryError):
         raise
     except Exception as error:  # whatever transformers, torch and ONNX Runtime raise

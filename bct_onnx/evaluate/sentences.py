@@ -13,8 +13,8 @@ from bct_onnx.package.contents import read_json
 from .folders import beside
 from .glue import answers_of, encode, padding_of
 from .metrics import Array
+from .model import Model
 from .records import Settings
-from .session import Model
 from .tokenizers import read_tokenizer, tokenizer_of
 
 LIMIT = 128

@@ -1,7 +1,8 @@
 """Models in files: `read` one, `write` a graph to a `staged` place, `commit` it when it was checked."""
 
 from .check import is_accepted, refusal
-from .reader import ModelFile, read
+from .disk import total_bytes
+from .reader import ModelFile, bytes_on_disk, read
 from .scratch import Scratch
 from .staging import Stage, check_target, check_text, staged, write_json, write_text
 from .writer import ExternalData, WrittenFile, write
@@ -12,12 +13,14 @@ __all__ = [
     "Scratch",
     "Stage",
     "WrittenFile",
+    "bytes_on_disk",
     "check_target",
     "check_text",
     "is_accepted",
     "read",
     "refusal",
     "staged",
+    "total_bytes",
     "write",
     "write_json",
     "write_text",

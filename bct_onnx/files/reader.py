@@ -16,6 +16,7 @@ from bct_onnx.errors import BctError
 
 from . import importer, wire
 from .background import in_background
+from .disk import total_bytes
 from .order import CycleError, sort_model
 from .tensors import Span, all_tensors, check_tensor, external_path, locate, map_file, release
 
@@ -45,16 +46,19 @@ class ModelFile:
 
     `proto` is the model without its weights: a tensor of 1 KiB or more refers to `location` (the file itself
     or an external file), offset and length, as ONNX external data does. `large` says where these weights lie,
-    by name of the main graph's initializer. `bytes` counts the file and the external data that it refers to.
-    `files` are all mapped files.
+    by name of the main graph's initializer. `files` are all mapped files.
     """
 
     path: Path
     proto: onnx.ModelProto
     large: Mapping[str, Span]
-    bytes: int
     files: Mapping[str, Path]
     maps: Mapping[str, memoryview]
+
+    @property
+    def bytes(self) -> int:
+        """The bytes on disk: of the file, and of the files of external data that it refers to, each of them whole."""
+        return total_bytes(self.files.values())
 
     @property
     def sha256(self) -> str:
@@ -119,7 +123,6 @@ def read(path: Path) -> ModelFile:
     proto = _parse(data, path)
     own = own_name(path)
     maps, files = {own: data}, {own: path}
-    spans: set[tuple[str, int, int]] = set()
     for tensor in all_tensors(proto):
         check_tensor(tensor, str(path))
         if tensor.data_location == _EXTERNAL:
@@ -132,14 +135,17 @@ def read(path: Path) -> ModelFile:
                     f"{path}: tensor {tensor.name!r} needs bytes {offset} to {offset + length} of"
                     f" {files[location]}, which has {len(maps[location])}; the external data is cut short"
                 )
-            spans.add((location, offset, length))
     large = {}
     for tensor in proto.graph.initializer:
         if tensor.data_location == _EXTERNAL:
             location, offset, length = locate(tensor, path)
             large[tensor.name] = Span(files[location], offset, length)
-    size = len(data) + sum(length for location, _, length in spans if location != own)
-    return ModelFile(path, proto, large, size, files, maps)
+    return ModelFile(path, proto, large, files, maps)
+
+
+def bytes_on_disk(*models: Path) -> int:
+    """Return the bytes of models as `ModelFile.bytes` counts them; what they share counts once. BctError as `read`."""
+    return total_bytes(file for path in models for file in read(path).files.values())
 
 
 def _parse(data: memoryview, path: Path) -> onnx.ModelProto:

@@ -15,6 +15,7 @@ from bct_onnx.errors import BctError
 
 from . import exporter, wire
 from .background import in_background
+from .disk import total_bytes
 from .exporter import Payload
 from .reader import ModelFile, file_hash
 from .staging import data_name
@@ -66,7 +67,7 @@ def write(
     except OSError as error:
         raise BctError(f"{target}: cannot be written: {error.strerror}") from error
     external = [data] if data else []
-    size = sum(path.stat().st_size for path in (target, *external))
+    size = total_bytes([target, *external])
     opset = next((entry.version for entry in model.opset_import if entry.domain == ""), 0)
     # ModelFile.sha256 begins with the model, which was written after its data: both are read once more.
     digest = file_hash(target, external) if external else digest

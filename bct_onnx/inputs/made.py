@@ -17,7 +17,7 @@ from bct_onnx.errors import BctError
 from bct_onnx.inputs.feeds import Plan, candidate_plans
 from bct_onnx.inputs.scale import Values
 from bct_onnx.inputs.text import decoder_of
-from bct_onnx.session import OrtError, TooLongError
+from bct_onnx.sessions import OrtError, TooLongError
 
 # An output of fewer rows is asked again, at most so often, for so many rows at once: the error of a dozen answers says
 # little of that of the next dozen.

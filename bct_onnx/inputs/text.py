@@ -11,7 +11,7 @@ import numpy as np
 from bct_onnx.arrays import Array, Feed, Outputs, Run
 from bct_onnx.inputs.feeds import Plan
 from bct_onnx.inputs.roles import ModelInput, Role
-from bct_onnx.session import OrtError
+from bct_onnx.sessions import OrtError
 
 # Outputs of which a softmax is taken; those of every token are [batch, tokens, vocabulary].
 LOGITS = re.compile("logit", re.IGNORECASE)

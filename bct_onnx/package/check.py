@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from bct_onnx import files
 from bct_onnx.errors import BctError, VerificationError
-from bct_onnx.session import Latency
+from bct_onnx.sessions import Latency
 from bct_onnx.verify import run_reference
 from passes import Progress
 

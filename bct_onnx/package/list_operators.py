@@ -1,26 +1,23 @@
-"""Print what operators models need as JSON; run by its path, in a process of its own: ONNX Runtime's tool logs."""
+"""Print what operators models need as JSON; run in a process of its own: ONNX Runtime's tool logs."""
 
 import json
 import sys
 import tempfile
 from pathlib import Path
 
-import onnxruntime as ort
 from onnxruntime.tools.ort_format_model import create_config_from_models
 from onnxruntime.tools.reduced_build_config_parser import parse_config
 
+from bct_onnx.sessions import Options, open_session
+
 # A model needs its operators as they stand in the file, to fold constants with, and as they are after fusion.
-LEVELS = (ort.GraphOptimizationLevel.ORT_DISABLE_ALL, ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED)
+LEVELS = ("none", "extended")
 
 
-def to_ort(model: Path, level: ort.GraphOptimizationLevel, target: Path) -> Path:
+def to_ort(model: Path, level: str, target: Path) -> Path:
     """Write a model in ONNX Runtime's own format, which the tool reads."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = level
-    options.optimized_model_filepath = str(target)
-    options.add_session_config_entry("session.save_model_format", "ORT")
-    ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    entries = {"session.save_model_format": "ORT"}
+    open_session(model, Options(optimize=level, optimized=target, entries=entries))
     return target
 
 
@@ -28,7 +25,7 @@ def main() -> None:
     """Print the configuration's lines, and the operators by domain and version of the operator set."""
     with tempfile.TemporaryDirectory(dir=sys.argv[1]) as folder:
         made = [
-            to_ort(Path(model), level, Path(folder) / f"{number}_{level.value}.ort")
+            to_ort(Path(model), level, Path(folder) / f"{number}_{level}.ort")
             for number, model in enumerate(sys.argv[2:])
             for level in LEVELS
         ]

@@ -12,9 +12,9 @@ from typing import Any
 
 from bct_onnx import files
 from bct_onnx.api import compress
-from bct_onnx.bench.memory import measure_memory
 from bct_onnx.errors import BctError
 from bct_onnx.presets import DEFAULT_PRESET
+from bct_onnx.sessions import load_costs
 from passes import Progress
 
 from .card import CARD, add_section
@@ -169,7 +169,7 @@ def _compress(
     except BctError as error:
         raise type(error)(f"{step.source}: {error}") from error
     progress("measuring memory", 0, 0)
-    memory = measure_memory(source, target) if report.verification else None
+    memory = load_costs(source, target) if report.verification else None
     if report.verification:
         progress("keeping a probe", 0, 0)
         write_probe(target, folder / probe_of(str(step.target)))

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from bct_onnx import files
 from bct_onnx.errors import BctError
 from bct_onnx.report import Report
 from bct_onnx.runtimes import RELEASES
@@ -110,7 +111,7 @@ def write_manifest(package: Package, folder: Path) -> None:
     """Write a package's manifest, which lists all other files of the folder."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     listed = [
-        {"path": path.relative_to(folder).as_posix(), "bytes": path.stat().st_size, "sha256": file_sha256(path)}
+        {"path": path.relative_to(folder).as_posix(), "bytes": files.total_bytes([path]), "sha256": file_sha256(path)}
         for path in paths
     ]
     content = {**package.to_dict(), "files": listed}

@@ -31,8 +31,7 @@ def find_operators(models: Sequence[Path], scratch: Path) -> Operators | None:
 
     `scratch` is a folder with room for two copies of every model.
     """
-    # -P: this folder must not come before the libraries on the import path.
-    command = [sys.executable, "-P", list_operators.__file__, str(scratch), *map(str, models)]
+    command = [sys.executable, "-m", list_operators.__name__, str(scratch), *map(str, models)]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode:
         return None

@@ -15,7 +15,7 @@ import numpy as np
 from bct_onnx import files
 from bct_onnx.arrays import Array, Feed
 from bct_onnx.errors import BctError, VerificationError
-from bct_onnx.session import Latency, OrtError, Session
+from bct_onnx.sessions import Latency, OrtError, Session
 from bct_onnx.verify import run_reference
 
 from .contents import PROBES

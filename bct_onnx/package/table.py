@@ -63,7 +63,7 @@ def show_plan(plan: Plan, **options: Any) -> None:
     if plan.steps:
         parts.append(models)
     if plan.copies:
-        total = sum(path.stat().st_size for path in plan.copies.values())
+        total = files.total_bytes(plan.copies.values())
         parts.append(
             Text(f"{len(plan.copies)} other files are copied, {size(total)}: {', '.join(map(str, plan.copies))}")
         )

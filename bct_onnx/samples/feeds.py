@@ -18,7 +18,7 @@ from bct_onnx.inputs.roles import Role
 from bct_onnx.inputs.text import LOGITS, pair_caches
 from bct_onnx.inputs.values import PICTURE_RANK, numpy_type
 from bct_onnx.samples.processors import Samples
-from bct_onnx.session import OrtError, Session
+from bct_onnx.sessions import OrtError, Session
 
 BATCH = 8
 # Rows and tokens of a model with caches: logits of every token are in memory, and most vocabularies are large.

@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from bct_onnx.arrays import Feed
 from bct_onnx.errors import BctError
-from bct_onnx.session import essential_words
+from bct_onnx.sessions import OrtError, Session
 from passes import Coder, Options, make_plain
 from passes.context import plain_codes
 from passes.formats.block import BlockFormat, BlockTensor
@@ -23,10 +22,9 @@ from passes.graph.linear import Linear, match_linear
 
 # Activations captured in one run of the feeds: more are faster and take more memory.
 TOGETHER = 16
-_FATAL = 4
 
 
-def probe(path: Path, names: Iterable[str]) -> tuple[ort.InferenceSession, list[str]]:
+def probe(path: Path, names: Iterable[str]) -> tuple[Session, list[str]]:
     """Load the model of a file with the named tensors as outputs, too; return it and those of them that it makes.
 
     BctError where ONNX Runtime does not load it.
@@ -36,12 +34,10 @@ def probe(path: Path, names: Iterable[str]) -> tuple[ort.InferenceSession, list[
     produced = {name for node in model.graph.node for name in node.output} | {v.name for v in model.graph.input}
     known = [name for name in dict.fromkeys(names) if name in produced]
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in known if name not in outputs)
-    settings = ort.SessionOptions()
-    settings.log_severity_level = _FATAL
     try:
-        return ort.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"]), known
-    except Exception as error:  # ONNX Runtime's exceptions have no common base
-        raise BctError(f"{path}: ONNX Runtime does not load the model: {essential_words(error)}") from error
+        return Session(model.SerializeToString()), known
+    except OrtError as error:
+        raise BctError(f"{path}: ONNX Runtime does not load the model: {error}") from error
 
 
 class Grams:
@@ -66,7 +62,7 @@ class Grams:
         sums: dict[str, NDArray[np.float32]] = {}
         samples = dict.fromkeys(names, 0)
         for feed in self._feeds:
-            for name, array in zip(names, self._session.run(names, dict(feed)), strict=True):
+            for name, array in self._session.run(feed, names).items():
                 rows = array.reshape(-1, array.shape[-1]).astype(np.float32, copy=False)
                 sums[name] = sums.get(name, np.float32(0)) + rows.T @ rows
                 samples[name] += len(rows)

@@ -20,10 +20,10 @@ def channel_ranges(path: Path, names: Iterable[str], feeds: Sequence[Feed]) -> d
     """
     session, known = probe(path, names)
     if not known:
-        return {}  # asked for no outputs, a session gives all
+        return {}
     rows: dict[str, list[tuple[NDArray[np.floating], ...]]] = {name: [] for name in known}
     for feed in feeds:
-        for name, array in zip(known, session.run(known, dict(feed)), strict=True):
+        for name, array in session.run(feed, known).items():
             if array.ndim > 1 and array.size and array.dtype == np.float32:
                 flat = array.reshape(-1, array.shape[-1])
                 rows[name].append((flat.min(axis=0), flat.mean(axis=0), flat.max(axis=0)))

@@ -16,7 +16,7 @@ import passes
 from bct_onnx import files
 from bct_onnx.arrays import Array, Feed
 from bct_onnx.search.work import nominal_seconds
-from bct_onnx.session import Session
+from bct_onnx.sessions import Session
 from passes import Options, make_lowering
 from passes.constant import LARGEST_MAGNITUDE, SMALLEST_CODED_BYTES, WEIGHT_READERS
 from passes.formats.block import BlockFormat, BlockTensor

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from bct_onnx.arrays import Array, Feed
-from bct_onnx.session import Session, Thrift
+from bct_onnx.sessions import MemoryUse, Session
 
 # Nominal speed: multiplications a second, and seconds a node takes however little it has to do. Two cores do it.
 RATE, NODE_SECONDS = 5e10, 1e-5
@@ -45,7 +45,7 @@ def nominal_seconds(proto: onnx.ModelProto, path: Path, feeds: Sequence[Feed]) -
     if not products:
         return [fixed] * len(feeds)
     onnx.save_model(sized, path)
-    session = Session(path, Thrift.UNFOLDED)
+    session = Session(path, MemoryUse.UNFOLDED)
     answers = [session.run(feed) for feed in feeds]
     return [fixed + _multiplications(products, sizes) / RATE for sizes in answers]
 

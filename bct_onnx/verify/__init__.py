@@ -2,7 +2,7 @@
 
 from bct_onnx.inputs.feeds import load_feeds
 from bct_onnx.measure import OutputError
-from bct_onnx.session import Latency
+from bct_onnx.sessions import Latency
 from bct_onnx.verify.comparison import Bound, Reference, Verification, compare, default_bound, run_reference
 
 __all__ = [

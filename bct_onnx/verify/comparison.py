@@ -12,7 +12,7 @@ from bct_onnx.errors import BctError, InaccurateError, VerificationError
 from bct_onnx.inputs.feeds import load_feeds
 from bct_onnx.inputs.made import Answered, made_feeds
 from bct_onnx.measure import Answers, Kind, OutputError, errors_of, rounded
-from bct_onnx.session import Latency, OrtError, Session, Thrift
+from bct_onnx.sessions import Latency, MemoryUse, OrtError, Session
 from bct_onnx.verify.randomness import random_outputs, seeded
 
 # From how many bits on: largest error of an output, least share of equal values without float outputs.
@@ -49,7 +49,7 @@ class Reference:
         outputs: outputs by name for each feed.
         kinds: what kind of input each feed is, in words.
         timed: the feed that is timed.
-        latency: of that; None for a model that was loaded thriftily: its time says nothing.
+        latency: of that; None for a model that was loaded to spare memory: its time says nothing.
         seeded: whether operators that draw numbers were given seeds, so that both models draw the same.
         random: outputs that differ from run to run all the same; they are not compared.
     """
@@ -148,7 +148,7 @@ def run_reference(
     feeds_file: str | Path | None = None,
     seed: int = 0,
     budget_seconds: float = 60.0,
-    thrift: Thrift = Thrift.NONE,
+    use: MemoryUse = MemoryUse.FULL,
     samples: Callable[[Run], Iterable[tuple[Feed, str]]] | None = None,
 ) -> Reference:
     """Run the input model on feeds from `feeds_file` (.npz), from `samples` or made for it; keep its answers.
@@ -160,7 +160,7 @@ def run_reference(
     does not run, or no feed that could be made runs and gives a finite number.
     """
     try:
-        session = Session(path, thrift)
+        session = Session(path, use)
     except OrtError as error:
         raise BctError(f"{path}: ONNX Runtime does not load the model: {error}") from error
     if samples is not None:
@@ -177,10 +177,10 @@ def run_reference(
             ) from error
     feeds, outputs, kinds = answered
     timed = max(range(len(feeds)), key=lambda i: _elements(feeds[i]))
-    latency = session.latency(feeds[timed]) if thrift is Thrift.NONE else None
+    latency = session.latency(feeds[timed]) if use is MemoryUse.FULL else None
     try:
         random = random_outputs(session, feeds[0], outputs[0])
-        if not random or thrift is not Thrift.NONE:
+        if not random or use is not MemoryUse.FULL:
             return Reference(tuple(feeds), tuple(outputs), tuple(kinds), timed, latency, random=random)
         # Each operator draws one series of numbers a session: both models must begin it anew, and run the same feeds.
         session = Session(seeded(path))
@@ -206,10 +206,10 @@ def _answers(session: Session, feeds: Sequence[tuple[Feed, str]]) -> Answered:
 def compare(reference: Reference, path: str | Path) -> Verification:
     """Run the compressed model on the reference's feeds; VerificationError when it does not load or run.
 
-    It is loaded thriftily, and not timed, if the reference was.
+    It is loaded to spare memory, and not timed, if the reference was.
     """
     try:
-        session = Session(seeded(path) if reference.seeded else path, _thrift_of(reference))
+        session = Session(seeded(path) if reference.seeded else path, _memory_use_of(reference))
         answered = [session.run(feed) for feed in reference.feeds]
         errors, mismatches = errors_of(reference.answers, answered)
         latency = session.latency(reference.feeds[reference.timed]) if reference.latency else None
@@ -226,8 +226,8 @@ def compare(reference: Reference, path: str | Path) -> Verification:
     )
 
 
-def _thrift_of(reference: Reference) -> Thrift:
-    return Thrift.NONE if reference.latency else Thrift.UNFOLDED
+def _memory_use_of(reference: Reference) -> MemoryUse:
+    return MemoryUse.FULL if reference.latency else MemoryUse.UNFOLDED
 
 
 def _elements(feed: Feed) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 
 from bct_onnx.arrays import Array, Feed, Outputs
-from bct_onnx.session import Session
+from bct_onnx.sessions import Session
 from passes.graph.random import RANDOM
 
 # Threads that add in another order change less than this part of a value's size.

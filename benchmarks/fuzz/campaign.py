@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from bct_onnx import cli, session
+from bct_onnx import cli
+from bct_onnx.sessions import session
 
 from . import generate, mutate
 

@@ -8,7 +8,7 @@ import pytest
 from onnx import numpy_helper
 
 from bct_onnx import VerificationError, attempt, compress, files, search
-from bct_onnx.session import OrtError
+from bct_onnx.sessions import OrtError
 from bct_onnx.verify import Reference, Verification, compare
 from tests.helpers import MLP, K, random
 from tests.helpers import model as model_of

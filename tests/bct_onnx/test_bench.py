@@ -20,6 +20,7 @@ from bct_onnx.bench.records import Result as Figures
 from bct_onnx.bench.report import as_data
 from bct_onnx.bench.workloads import Signature, Workload, parse
 from bct_onnx.errors import BctError
+from bct_onnx.sessions import load_in_fresh_process
 from models import shapes
 
 TINY: dict[str, Any] = {
@@ -111,8 +112,8 @@ def test_picture_and_fixed_feeds(tmp_path: Path) -> None:
 
 def test_peak_memory_is_that_of_the_child(bert: Path) -> None:
     ballast = np.ones(50_000_000)  # 400 MB that a forked process would start with
-    empty = measure.load_in_fresh_process("-", 1)
-    loaded = measure.load_in_fresh_process(bert, 1)
+    empty = load_in_fresh_process("-", 1)
+    loaded = load_in_fresh_process(bert, 1)
     assert 10e6 < empty.peak_bytes < loaded.peak_bytes < 0.5 * ballast.nbytes
     assert 0 <= empty.seconds < loaded.seconds
 
@@ -121,7 +122,7 @@ def test_load_failure_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "broken.onnx"
     path.write_bytes(b"no model")
     with pytest.raises(BctError, match=r"broken.onnx: does not load in ONNX Runtime [^\n]+$"):
-        measure.load_in_fresh_process(path, 1)
+        load_in_fresh_process(path, 1)
 
 
 def test_turns_are_interleaved_and_failures_listed(bert: Path, tmp_path: Path) -> None:
@@ -212,7 +213,7 @@ def test_peers(step: peers.Step, operator: str, bert: Path, tmp_path: Path) -> N
     step(bert, target)
     assert operator in {node.op_type for node in onnx.load(target).graph.node}
     assert [p.name for p in tmp_path.iterdir()] == ["made.onnx"]
-    measure.load_in_fresh_process(target, 1)
+    load_in_fresh_process(target, 1)
 
 
 def test_recipes_that_fail_are_skipped_with_their_followers(bert: Path, tmp_path: Path) -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 
 from bct_onnx import BctError, Report, at_opset, compress
 from bct_onnx.opset import ConversionError, raise_opset
+from bct_onnx.sessions import open_session
 
 RNG = np.random.default_rng(7)
 K, N = 64, 96
@@ -49,9 +49,7 @@ def run(tmp_path: Path) -> Save:
 
 
 def answer(path: Path, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"]).run(None, feed)
+    return open_session(path).run(None, feed)
 
 
 def replaced(report: Report, name: str = "matmul") -> int:

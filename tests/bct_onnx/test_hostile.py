@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from onnx import parser, save
 
-from bct_onnx import BctError, compress, session
+from bct_onnx import BctError, compress
+from bct_onnx.sessions import session
 
 HEADER = '<ir_version: 8, opset_import: ["" : 17]>'
 ENDLESS = """g (float[1] x) => (float[1] y) {

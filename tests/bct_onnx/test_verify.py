@@ -11,7 +11,7 @@ from onnx.parser import parse_model
 from bct_onnx import verify
 from bct_onnx.errors import BctError, InaccurateError, VerificationError
 from bct_onnx.measure import OutputError
-from bct_onnx.session import OrtError, Session, essential_words
+from bct_onnx.sessions import OrtError, Session, essential_words
 
 HEAD = '<ir_version: 8, opset_import: ["" : 18, "com.microsoft" : 1]>'
 WEIGHT = np.random.default_rng(0).standard_normal((8, 32)).astype(np.float32)

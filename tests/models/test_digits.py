@@ -4,19 +4,17 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 
+from bct_onnx.sessions import OrtSession, open_session
 from models.digits import load_split
 
 MODEL = Path(__file__).parents[2] / "models" / "digits_vit.onnx"
 
 
 @pytest.fixture(scope="module")
-def session() -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 2
-    return ort.InferenceSession(MODEL, options, providers=["CPUExecutionProvider"])
+def session() -> OrtSession:
+    return open_session(MODEL)
 
 
 def test_split_is_stratified_and_disjoint() -> None:
@@ -38,7 +36,7 @@ def test_split_is_the_same_at_every_call() -> None:
         np.testing.assert_array_equal(first, second)
 
 
-def test_signature(session: ort.InferenceSession) -> None:
+def test_signature(session: OrtSession) -> None:
     (pixel_values,) = session.get_inputs()
     (logits,) = session.get_outputs()
     assert (pixel_values.name, pixel_values.type) == ("pixel_values", "tensor(float)")
@@ -56,14 +54,14 @@ def test_graph_is_valid_opset_17_and_mostly_matmul_weights() -> None:
     assert sum(weights.get(name, 0) for name in multiplied) > 0.9 * MODEL.stat().st_size
 
 
-def test_accuracy_on_held_out_pictures(session: ort.InferenceSession) -> None:
+def test_accuracy_on_held_out_pictures(session: OrtSession) -> None:
     _, _, pictures, labels = load_split()
     (logits,) = session.run(None, {"pixel_values": pictures})
     assert np.mean(logits.argmax(1) == labels) >= 0.97
 
 
 @pytest.mark.parametrize("batch", [1, 7])
-def test_answer_does_not_depend_on_the_batch(session: ort.InferenceSession, batch: int) -> None:
+def test_answer_does_not_depend_on_the_batch(session: OrtSession, batch: int) -> None:
     _, _, pictures, _ = load_split()
     (whole,) = session.run(None, {"pixel_values": pictures})
     (part,) = session.run(None, {"pixel_values": pictures[:batch]})

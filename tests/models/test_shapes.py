@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime as ort
 import pytest
 
+from bct_onnx.sessions import open_session
 from models import shapes
 
 TINY: dict[str, Any] = {"layers": 2, "hidden": 32, "heads": 4, "intermediate": 48, "vocabulary": 61, "positions": 24}
@@ -30,7 +30,7 @@ def ids(*shape: int) -> Array:
 
 
 def run(path: Path, feeds: dict[str, Array]) -> dict[str, Array]:
-    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = open_session(path)
     names = [o.name for o in session.get_outputs()]
     return dict(zip(names, session.run(None, feeds), strict=True))
 

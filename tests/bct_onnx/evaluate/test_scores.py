@@ -15,8 +15,8 @@ from bct_onnx.evaluate import Preprocess, Settings, evaluate_glue, evaluate_imag
 from bct_onnx.evaluate.__main__ import main
 from bct_onnx.evaluate.folders import bytes_on_disk
 from bct_onnx.evaluate.images import ranks
+from bct_onnx.evaluate.model import Model, batches
 from bct_onnx.evaluate.perplexity import windows
-from bct_onnx.evaluate.session import Model, batches
 
 RAW = Preprocess((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "film", "plot"]

@@ -8,7 +8,6 @@ import ml_dtypes
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-import onnxruntime as ort
 import pytest
 from onnx import helper, numpy_helper
 from onnx.external_data_helper import convert_model_to_external_data
@@ -16,6 +15,7 @@ from onnx.external_data_helper import convert_model_to_external_data
 from bct_onnx import files
 from bct_onnx.errors import BctError
 from bct_onnx.files import writer
+from bct_onnx.sessions import open_session
 
 RNG = np.random.default_rng(0)
 WEIGHT = RNG.standard_normal((32, 16), dtype=np.float32)
@@ -40,10 +40,7 @@ def save(model: onnx.ModelProto, path: Path, **external: object) -> Path:
 
 
 def run(path: Path, **feeds: np.ndarray) -> list[np.ndarray]:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 2
-    options.log_severity_level = 4
-    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"]).run(None, feeds)
+    return open_session(path).run(None, feeds)
 
 
 def message(call, *args) -> str:
@@ -118,7 +115,7 @@ def constant(source: files.ModelFile, name: str) -> gs.Constant:
     model = onnx.ModelProto()
     model.CopyFrom(source.proto)
     model.graph.node.add(op_type="Identity", input=[name], output=[f"{name}_read"])
-    probe = files.ModelFile(source.path, model, source.large, source.bytes, source.files, source.maps)
+    probe = files.ModelFile(source.path, model, source.large, source.files, source.maps)
     return probe.graph().tensors()[name]
 
 

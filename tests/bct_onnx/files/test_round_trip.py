@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from bct_onnx import compress, files
 from bct_onnx.errors import BctError
+from bct_onnx.sessions import OrtSession, open_session
 
 LARGE = np.arange(512, dtype=np.float32)
 
@@ -28,12 +28,8 @@ def round_trip(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
     return onnx.load(folder / "out.onnx")
 
 
-def session(model: onnx.ModelProto | Path) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 2
-    options.log_severity_level = 4
-    content = str(model) if isinstance(model, Path) else model.SerializeToString()
-    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+def session(model: onnx.ModelProto | Path) -> OrtSession:
+    return open_session(model if isinstance(model, Path) else model.SerializeToString())
 
 
 def names(values) -> list[str]:
@@ -253,7 +249,7 @@ def attempt(call, *args):
         return None
 
 
-def answers(loaded: ort.InferenceSession) -> list[np.ndarray]:
+def answers(loaded: OrtSession) -> list[np.ndarray]:
     """Return the outputs for feeds of ones."""
     feeds = {}
     for value in loaded.get_inputs():

@@ -11,7 +11,7 @@ import pytest
 from bct_onnx import BctError, compress
 from bct_onnx.samples import data_feeds
 from bct_onnx.samples.feeds import BATCH, DECODER_BATCH, WIDTH
-from bct_onnx.session import OrtError, Session
+from bct_onnx.sessions import OrtError, Session
 
 pytest.importorskip("transformers")
 VOCABULARY = ("[UNK]", "[PAD]", "[CLS]", "[SEP]", *"abcdefgh")

@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions that are silent, with errors of one line."""
+"""Sessions as the rest uses them: names for arrays, errors of one line, runs that end."""
 
 import ctypes
 import enum
@@ -6,7 +6,7 @@ import re
 import statistics
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ import numpy as np
 import onnxruntime as ort
 
 from bct_onnx.arrays import Array, Feed
+from bct_onnx.sessions.load import NO_SPINNING, Options, open_session
 
 _BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
-_FATAL = 4
 # A run that takes longer is stopped, in seconds: some models never end.
 MOST_SECONDS = 300.0
 _BOILERPLATE = (
@@ -49,39 +49,42 @@ class Latency:
     min_ms: float
 
 
-class Thrift(enum.Enum):
+class MemoryUse(enum.Enum):
     """What a session does without to spare memory, at the price of speed."""
 
-    NONE = "loaded as by any user"
+    FULL = "loaded as by any user"
     UNFOLDED = "no constants folded: decoded parts are made when they are needed"
     MAPPED = "nor weights rearranged: those in external data stay in their file"
 
 
-class Session:
-    """A model loaded on the CPU with default threads."""
+def _options(use: MemoryUse, threads: int) -> Options:
+    """Return the options of a session; one of few threads lets them sleep while it is idle."""
+    entries = NO_SPINNING if threads else {}
+    if use is MemoryUse.FULL:
+        return Options(threads, entries=entries)
+    no_copies = {"session.disable_prepacking": "1"} if use is MemoryUse.MAPPED else {}
+    options = Options(threads, optimize="none", entries=entries | no_copies)
+    options.enable_cpu_mem_arena = False
+    return options
 
-    def __init__(self, model: str | Path | bytes, thrift: Thrift = Thrift.NONE) -> None:
-        """Load a file, or a model as its bytes; OrtError when ONNX Runtime does not."""
-        options = ort.SessionOptions()
-        options.log_severity_level = _FATAL
-        if thrift is not Thrift.NONE:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-            options.enable_cpu_mem_arena = False
-        if thrift is Thrift.MAPPED:
-            options.add_session_config_entry("session.disable_prepacking", "1")
+
+class Session:
+    """A model loaded on the CPU."""
+
+    def __init__(self, model: str | Path | bytes, use: MemoryUse = MemoryUse.FULL, threads: int = 0) -> None:
+        """Load a file, or a model as its bytes, with so many threads (0: default); OrtError where it does not load."""
         try:
-            # Without its fallback ONNX Runtime neither prints nor loads a second time.
-            given = model if isinstance(model, bytes) else str(model)
-            self._session = ort.InferenceSession(given, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+            self._session = open_session(model, _options(use, threads))
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise OrtError(essential_words(error)) from error
-        self._types = {value.name: value.type for value in self._session.get_inputs()}
-        self._names = [value.name for value in self._session.get_outputs()]
-        types = {*self._types.values(), *(value.type for value in self._session.get_outputs())}
-        self._has_bfloat16 = "tensor(bfloat16)" in types
+        self.inputs = self._session.get_inputs()
+        outputs = self._session.get_outputs()
+        self.outputs = [value.name for value in outputs]
+        self._types = {value.name: value.type for value in self.inputs}
+        self._has_bfloat16 = "tensor(bfloat16)" in {*self._types.values(), *(value.type for value in outputs)}
 
-    def run(self, feed: Feed) -> dict[str, Array]:
-        """Return the outputs by name (`name[i]` of a sequence, bfloat16 as float32).
+    def run(self, feed: Feed, outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """Return the outputs, or those named, by name (`name[i]` of a sequence, bfloat16 as float32).
 
         OrtError on failure; TooLongError after MOST_SECONDS, at the end of the operator that is at work then.
         """
@@ -90,7 +93,7 @@ class Session:
         watch.daemon = True
         watch.start()
         try:
-            return self._run(feed, options)
+            return self._run(feed, outputs or self.outputs, options)
         except OrtError as error:
             if options.terminate:
                 raise TooLongError(f"a run took more than {MOST_SECONDS:g} s and was stopped") from error
@@ -98,17 +101,17 @@ class Session:
         finally:
             watch.cancel()
 
-    def _run(self, feed: Feed, options: ort.RunOptions | None = None) -> dict[str, Array]:
+    def _run(self, feed: Feed, names: Sequence[str], options: ort.RunOptions | None = None) -> dict[str, Array]:
         try:
             if self._has_bfloat16:
-                values = self._session.run_with_ort_values(None, self._ort_values(feed), options)
+                values = self._session.run_with_ort_values(names, self._ort_values(feed), options)
                 results = [_to_numpy(value) for value in values]
             else:
-                results = self._session.run(None, dict(feed), options)
+                results = self._session.run(names, dict(feed), options)
         except Exception as error:
             raise OrtError(essential_words(error)) from error
         outputs: dict[str, Array] = {}
-        for name, result in zip(self._names, results, strict=True):
+        for name, result in zip(names, results, strict=True):
             parts = {name: result}
             if isinstance(result, list):
                 parts = {f"{name}[{i}]": part for i, part in enumerate(result)}
@@ -120,7 +123,7 @@ class Session:
         times: list[float] = []
         while not times or (sum(times) < seconds and len(times) < most_runs):
             start = time.perf_counter()
-            self._run(feed)
+            self._run(feed, self.outputs)
             times.append(time.perf_counter() - start)
         return Latency(round(1e3 * statistics.median(times), 3), round(1e3 * min(times), 3))
 

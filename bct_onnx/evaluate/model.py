@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 
 from bct_onnx.errors import BctError
+from bct_onnx.sessions import OrtError, Session
 
 from .folders import model_in
 from .metrics import Array
@@ -62,38 +62,19 @@ def _alone_is_main(inputs: Sequence[Input]) -> tuple[Input, ...]:
     return tuple(replace(node, role="main") if len(fed) == 1 and node is fed[0] else node for node in inputs)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-class Options(ort.SessionOptions):  # type: ignore[misc]  # onnxruntime has no types
-    """Default options but for threads: how many, and that they sleep idle; and nothing is logged."""
-
-    def __init__(self, threads: int) -> None:
-        """Set the number of threads of one operator."""
-        super().__init__()
-        self.intra_op_num_threads = threads
-        self.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self.log_severity_level = 4  # what goes wrong is raised; the terminal belongs to the command line
-
-    def __deepcopy__(self, _: object) -> "Options":
-        """Return the options themselves: transformers copies what it hands on, which ONNX Runtime's cannot be."""
-        return self
-
-
 class Model:
     """An ONNX file, or that of a folder, in a session of so many threads."""
 
     def __init__(self, path: Path, threads: int) -> None:
         """Open the file; raises BctError where ONNX Runtime refuses it."""
-        file = str(model_in(path))
+        file = model_in(path)
         try:
-            self.session = ort.InferenceSession(file, Options(threads), providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime's exceptions have no base class of their own
-            raise BctError(f"{path}: ONNX Runtime does not load it: {_first_line(error)}") from error
+            self._session = Session(file, threads=threads)
+        except OrtError as error:
+            raise BctError(f"{path}: ONNX Runtime does not load it: {error}") from error
         self.path = path
-        self.inputs = _alone_is_main([self._input(node) for node in self.session.get_inputs()])
-        names = [node.name for node in self.session.get_outputs()]
+        self.inputs = _alone_is_main([self._input(node) for node in self._session.inputs])
+        names = self._session.outputs
         self.output = "logits" if "logits" in names else names[0]
 
     def _input(self, node: Any) -> Input:
@@ -123,9 +104,9 @@ class Model:
     def _run(self, values: Mapping[str, Array], chosen: Array) -> Array:
         feeds = {i.name: self._feed(i, values, chosen) for i in self.inputs}
         try:
-            output = np.asarray(self.session.run([self.output], feeds)[0])
-        except Exception as error:
-            raise BctError(f"{self.path}: ONNX Runtime does not run it: {_first_line(error)}") from error
+            output = self._session.run(feeds, [self.output])[self.output]
+        except OrtError as error:
+            raise BctError(f"{self.path}: ONNX Runtime does not run it: {error}") from error
         if output.ndim == 0 or len(output) != len(chosen):
             raise BctError(
                 f"{self.path}: output {self.output} has shape {list(output.shape)} for {len(chosen)} samples"
