@@ -12,8 +12,7 @@ import onnx
 from passes import Progress
 
 from . import files
-from .at_opset import attempt_at_opset
-from .attempt import MARK, Attempt
+from .compression import MARK, Workspace, compress_at_opset
 from .errors import BctError, VerificationError
 from .presets import DEFAULT_PRESET, Request, check_promise
 from .report import InputRecord, OutputRecord, Report
@@ -119,8 +118,8 @@ def compress(
     )
     given = feeds is not None or data is not None
     with files.staged(target) as stage:
-        attempt = Attempt(stage.path, reference, given, memory, goal, external_data, say, max_rel_error)
-        result = attempt_at_opset(request, model, attempt)
+        workspace = Workspace(stage.path, reference, given, memory, goal, external_data, say, max_rel_error)
+        result = compress_at_opset(request, model, workspace)
         made = files.read(stage.path)
         check_promise(request, made.inlined, source)
         request.limits.check(made.inlined, source)

@@ -10,7 +10,7 @@ from typing import Any
 
 from passes import LeftInFloat, Options, PassReport
 
-from .coverage import Coverage
+from .compression.coverage import Coverage
 from .search import SearchRecord
 from .sessions import LoadCosts
 from .targets import DEFAULT_TARGET

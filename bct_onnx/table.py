@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from .coverage import Coverage
+from .compression.coverage import Coverage
 from .report import Report
 from .search import SearchRecord
 from .targets import DEFAULT_TARGET

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from bct_onnx import BctError, Report, compress
 from bct_onnx.bench.peers import quantize_dynamic, quantize_nbits
-from bct_onnx.coverage import Coverage
+from bct_onnx.compression import Coverage
 from bct_onnx.evaluate import Evaluation, Preprocess, evaluate_glue, evaluate_images, evaluate_perplexity
 from bct_onnx.evaluate.table import change, value
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bct_onnx import BctError, compress
-from bct_onnx.coverage import Coverage
+from bct_onnx.compression import Coverage
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("BCT_DATA", ROOT.parent / "shared" / "data"))

@@ -2,7 +2,7 @@
 
 from bct_onnx.search.choice import Choice, Curve, Weight
 from bct_onnx.search.goal import DEFAULT_DROP, DEFAULT_SECONDS, Goal
-from bct_onnx.search.grams import Grams, compensating
+from bct_onnx.search.grams import Grams, compensating, product_inputs
 from bct_onnx.search.memory import remembering
 from bct_onnx.search.ranges import channel_ranges
 from bct_onnx.search.record import SearchRecord, plot
@@ -23,6 +23,7 @@ __all__ = [
     "compensating",
     "measure",
     "plot",
+    "product_inputs",
     "remembering",
     "within_bytes",
     "within_error",

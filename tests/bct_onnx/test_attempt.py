@@ -7,7 +7,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from bct_onnx import VerificationError, attempt, compress, files, search
+from bct_onnx import VerificationError, compress, files, search
+from bct_onnx.compression import workspace
 from bct_onnx.sessions import OrtError
 from bct_onnx.verify import Reference, Verification, compare
 from tests.helpers import MLP, K, random
@@ -42,7 +43,7 @@ def test_what_was_read_of_a_large_model_is_given_back_after_every_weight(
     onnx.save(model_of(MLP, w=random(K, K, seed=1), v=random(K, K, seed=2)), tmp_path / "in.onnx")
     report = compress(tmp_path / "in.onnx", tmp_path / "small.onnx", bits=4)
     once = len(given_back)
-    monkeypatch.setattr(attempt, "LARGEST_SEARCHED", 0)
+    monkeypatch.setattr(workspace, "LARGEST_SEARCHED", 0)
     assert compress(tmp_path / "in.onnx", tmp_path / "large.onnx", bits=4).output.sha256 == report.output.sha256
     assert len(given_back) - once > once + 1
 
@@ -59,7 +60,7 @@ def test_a_model_that_does_not_run_at_the_best_opset_is_written_at_the_next(
             raise VerificationError("not implemented")
         return compare(reference, path)
 
-    monkeypatch.setattr(attempt, "compare", refuse_once)
+    monkeypatch.setattr(workspace, "compare", refuse_once)
     text = "g (float[m, 64] x) => (float[m, 64] y) { a = MatMul(x, w) y = Softmax <axis = -1> (a) }"
     onnx.save(model_of(text, 13, 7, w=random(K, K, seed=1)), tmp_path / "in.onnx")
     report = compress(tmp_path / "in.onnx", tmp_path / "out.onnx", preset="fast")

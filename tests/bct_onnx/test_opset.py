@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
-from bct_onnx.opset import ConversionError, opset_of, raise_opset
+from bct_onnx.opsets import ConversionError, opset_of, raise_opset
 from tests.helpers import model, nodes, random, run
 
 NORMALIZED = "g (float[m, 64] x) => (float[m, 64] y) { y = LayerNormalization <axis = -1> (x, s, b) }"

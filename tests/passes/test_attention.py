@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from bct_onnx.inputs.feeds import candidate_feeds
-from bct_onnx.opset import opset_of, raise_opset
+from bct_onnx.opsets import opset_of, raise_opset
 from tests import helpers
 from tests.helpers import operators, rewrite, run, session
 

@@ -5,7 +5,7 @@ import pytest
 
 import passes
 from bct_onnx import files
-from bct_onnx.opset import raise_opset
+from bct_onnx.opsets import raise_opset
 from benchmarks.fuzz import generate
 from tests.helpers import SERIAL, optimized, run
 

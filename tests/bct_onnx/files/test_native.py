@@ -7,7 +7,7 @@ from onnx import version_converter
 
 from bct_onnx.files import native
 from bct_onnx.files.native import NativeError, convert, inline
-from bct_onnx.opset import ConversionError, raise_opset
+from bct_onnx.opsets import ConversionError, raise_opset
 from tests.helpers import model
 
 PLAIN = "g (float[m, 64] x) => (float[m, 64] y) { a = Relu(x) y = Softmax(a) }"

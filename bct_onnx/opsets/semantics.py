@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import onnx
 from onnx import AttributeProto, NodeProto, helper, numpy_helper
 
-from .arrays import Array
-from .files.order import bodies, graphs_of, nodes_of
+from bct_onnx.arrays import Array
+from bct_onnx.files.order import bodies, graphs_of, nodes_of
 
 STANDARD = ("", "ai.onnx")
 # Newest opset whose Resize and Upsample divide a pixel's place by the scale, and nothing else.

@@ -10,15 +10,14 @@ from pathlib import Path
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from bct_onnx import files
+from bct_onnx.sessions import OrtError, Session
+from bct_onnx.verify import Reference
 from passes import Options, PassReport, make_plain
 from passes.graph.activations import find_activations
 from passes.graph.constants import FLOATS, constant_bytes, resolve
 from passes.graph.editor import walk
 from passes.report import TOGETHER, EdgeReport, NodeReport
-
-from . import files
-from .sessions import OrtError, Session
-from .verify import Reference
 
 # Stored as float16, not as codes.
 HALF = "half"

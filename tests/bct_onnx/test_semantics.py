@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 
-from bct_onnx.opset import ConversionError, raise_opset
+from bct_onnx.opsets import ConversionError, raise_opset
 from tests.helpers import Array, model, random, run
 
 

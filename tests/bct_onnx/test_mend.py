@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bct_onnx import VerificationError, compress
-from bct_onnx.blame import MOST_BLAMED, culprits
+from bct_onnx.compression.mend import MOST_BLAMED, culprits
 from tests.helpers import model, random
 
 # Values between two far apart whose difference is what counts: no scale of a column or a block stands for them.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import onnx
 
-from .files.importer import OVERRIDABLE_IR
-from .files.native import NativeError, convert, inline
-from .files.order import nodes_of
-from .meanings import keep_meaning, mend_resize
+from bct_onnx.files.importer import OVERRIDABLE_IR
+from bct_onnx.files.native import NativeError, convert, inline
+from bct_onnx.files.order import nodes_of
+from bct_onnx.opsets.semantics import keep_meaning, mend_resize
 
 # Where operators hide that the converter does not know, such as LayerNormalization before opset 17, which ONNX
 # Runtime runs all the same.
