@@ -14,10 +14,11 @@ from passes import Progress
 from . import files
 from .compression import MARK, Workspace, compress_at_opset
 from .errors import BctError, VerificationError
+from .inputs import InputSource, file_inputs, made_inputs
 from .presets import DEFAULT_PRESET, Request, check_promise
 from .report import InputRecord, OutputRecord, Report
 from .runtimes import min_onnxruntime
-from .samples import data_feeds
+from .samples import sample_inputs
 from .search import DEFAULT_DROP, DEFAULT_SECONDS, Goal
 from .sessions import available_bytes, plan_memory
 from .targets import DEFAULT_TARGET
@@ -108,17 +109,13 @@ def compress(
         raise BctError(f"{source}: is compressed already; use the original, or --again to go on all the same")
     model.hash_ahead()
     memory = plan_memory(model.bytes, available_bytes())
-    say = progress or _tell_nobody
-    say("running the input model", 0, 0)
-    samples = (
-        None if data is None else partial(data_feeds, path=source, model=model.proto, data=data, processor=processor)
-    )
-    reference = (
-        run_reference(source, model.proto, feeds, use=memory.use, samples=samples) if verify and memory.use else None
-    )
+    report_progress = progress or _ignore_progress
+    report_progress("running the input model", 0, 0)
+    inputs = _inputs(feeds, data, processor)
+    reference = run_reference(source, model.proto, inputs, memory.use) if verify and memory.use else None
     given = feeds is not None or data is not None
     with files.staged(target) as stage:
-        workspace = Workspace(stage.path, reference, given, memory, goal, external_data, say, max_rel_error)
+        workspace = Workspace(stage.path, reference, given, memory, goal, external_data, report_progress, max_rel_error)
         result = compress_at_opset(request, model, workspace)
         made = files.read(stage.path)
         check_promise(request, made.inlined, source)
@@ -143,6 +140,13 @@ def compress(
         coverage=result.coverage,
         search=result.search,
     )
+
+
+def _inputs(feeds: str | Path | None, data: str | Path | None, processor: str | Path | None) -> InputSource:
+    """Return where the inputs that a model is verified on come from."""
+    if feeds is not None:
+        return partial(file_inputs, file=feeds)
+    return made_inputs if data is None else partial(sample_inputs, data=data, processor=processor)
 
 
 def _check_valid(made: onnx.ModelProto, model: files.ModelFile) -> None:
@@ -170,5 +174,5 @@ def goal_for(request: Request, verify: bool, goals: Sequence[float | None], seco
     return Goal(drop, ratio, None if size is None else int(size), seconds)
 
 
-def _tell_nobody(*_: object) -> None:
+def _ignore_progress(*_: object) -> None:
     """Stand for a progress that nobody asked for."""

@@ -17,3 +17,8 @@ class VerificationError(BctError):
 
 class InaccurateError(VerificationError):
     """The compressed model runs, but its answers are too far from the input model's."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception, or its name where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

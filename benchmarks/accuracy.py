@@ -1,13 +1,8 @@
 """Accuracy of every preset on the real models of the data folder, beside what other tools make of them."""
 
-import contextlib
-import io
-import json
-import logging
 import os
 import re
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,13 +14,15 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from bct_onnx import BctError, Report, compress
+from bct_onnx import BctError, Report, compress, files
 from bct_onnx.bench.peers import quantize_dynamic, quantize_nbits
 from bct_onnx.compression import Coverage
+from bct_onnx.errors import first_line
 from bct_onnx.evaluate import Evaluation, Preprocess, evaluate_glue, evaluate_images, evaluate_perplexity
 from bct_onnx.evaluate.table import change, value
 
-DATA = Path(os.environ.get("BCT_DATA", Path(__file__).parents[2] / "shared" / "data"))
+from .common import DATA, quiet
+
 PRESETS = ("fast", "balanced", "small", "portable")
 CIFAR = Preprocess((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 STORIES = "text/tinystories_valid_head.txt"
@@ -89,22 +86,6 @@ PEERS: dict[str, Step] = {
 }
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep other tools' prints, log lines and warnings from the terminal."""
-    logging.disable()
-    try:
-        with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
-
-
-def one_line(error: Exception) -> str:
-    """Return the first line of an error's message, or its name."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 def ours(variant: str) -> Step:
     """Return what compresses at a preset, with other bits and code type where `PRESET/BITS/CODES` names them."""
     preset, bits, activations = (*variant.split("/"), "", "")[:3]
@@ -122,7 +103,7 @@ def make(
             with quiet():
                 report = step(source, target)
         except Exception as error:  # whatever a tool raises is its result here
-            failed[name] = one_line(error)
+            failed[name] = first_line(error)
         else:
             made[name] = target
             if isinstance(report, Report) and report.coverage:
@@ -141,7 +122,7 @@ def score(case: Case, made: dict[str, Path]) -> tuple[Evaluation, dict[str, str]
             broken = next((name for name, path in running.items() if str(error).startswith(str(path))), None)
             if broken is None:
                 raise
-            failed[broken] = one_line(error)
+            failed[broken] = first_line(error)
             del running[broken]
 
 
@@ -251,11 +232,11 @@ def main(
             try:
                 lines += run(name, steps, candidates, Path(folder, name.replace(" ", "_")))
             except BctError as error:
-                raise click.ClickException(one_line(error)) from error
+                raise click.ClickException(first_line(error)) from error
     console.print(table(lines))
     if json_file is not None:
         plain = [{key: entry for key, entry in line.items() if key != "cells"} for line in lines]
-        json_file.write_text(json.dumps(plain, indent=2) + "\n", "utf-8")
+        files.write_json(json_file, plain)
 
 
 if __name__ == "__main__":

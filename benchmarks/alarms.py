@@ -9,7 +9,6 @@ though it does not.
 
 from __future__ import annotations
 
-import json
 import math
 import tempfile
 from collections.abc import Iterator
@@ -22,8 +21,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bct_onnx import BctError, VerificationError, compress, files
+from bct_onnx.inputs import file_inputs
 from bct_onnx.measure import figure
-from bct_onnx.samples import data_feeds
+from bct_onnx.samples import sample_inputs
 from bct_onnx.search import DEFAULT_DROP
 from bct_onnx.verify import Reference, Verification, compare, default_bound, run_reference
 
@@ -60,7 +60,7 @@ def main(models: tuple[str, ...], presets: str, json_path: Path | None) -> None:
             rows.append(row)
             if json_path is not None:
                 # At once: a model may take an hour.
-                json_path.write_text(json.dumps([asdict(each) for each in rows], indent=2) + "\n", encoding="utf-8")
+                files.write_json(json_path, [asdict(each) for each in rows])
     table = Table("model", "preset", "exit", "smaller", "bound", "made", "real", "verdict")
     for row in rows:
         figures = (f"{row.ratio:.2f}x", *(f"{number:.3g}" for number in (row.bound, row.made, row.real)))
@@ -71,11 +71,8 @@ def main(models: tuple[str, ...], presets: str, json_path: Path | None) -> None:
 def measured(model: Path, data: Path, processor: Path | None = None, *, presets: list[str]) -> Iterator[Row]:
     """Yield a row for every preset; raises BctError where model and data do not fit."""
     proto = files.read(model).proto
-    if data.suffix == ".npz":
-        real = run_reference(model, proto, data)
-    else:
-        samples = partial(data_feeds, path=model, model=proto, data=data, processor=processor)
-        real = run_reference(model, proto, samples=samples)
+    samples = partial(sample_inputs, data=data, processor=processor)
+    real = run_reference(model, proto, partial(file_inputs, file=data) if data.suffix == ".npz" else samples)
     made = run_reference(model, proto)
     for preset in presets:
         yield _row(model, preset, made, real)

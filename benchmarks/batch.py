@@ -13,7 +13,7 @@ from bct_onnx import compress
 from bct_onnx.bench.peers import quantize_dynamic
 from bct_onnx.sessions import Session
 
-from .accuracy import quiet
+from .common import quiet
 
 # The other samples of the batch are this much brighter: a scale shared by the batch would follow them.
 BRIGHTER = 4.0

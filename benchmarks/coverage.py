@@ -3,7 +3,6 @@
 python -m benchmarks.coverage [MODEL.onnx ...] [--json FILE]
 """
 
-import json
 import os
 import tempfile
 from collections import Counter
@@ -16,18 +15,18 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from bct_onnx import BctError, compress
+from bct_onnx import BctError, compress, files
 from bct_onnx.compression import Coverage
 
-ROOT = Path(__file__).parents[1]
-DATA = Path(os.environ.get("BCT_DATA", ROOT.parent / "shared" / "data"))
+from .common import DATA, FIXTURES, ROOT
+
 NAMES = ("vit_tiny", "cct_cifar10", "stories260k", "babyllama105", "bert_mini/sst2", "bert_mini/imdb")
 
 
 def models() -> Iterator[Path]:
     """Yield the models of the project and those of the data folder that are there."""
     yield from sorted((ROOT / "models").glob("*.onnx"))
-    yield from sorted((ROOT / "models" / "fixtures").glob("*.onnx"))
+    yield from sorted(FIXTURES.glob("*.onnx"))
     yield from (path for name in NAMES if (path := DATA / name / "model.onnx").is_file())
 
 
@@ -89,7 +88,7 @@ def main(*, paths: Sequence[Path], json_file: Path | None) -> None:
     left = sum(each["left"] for each in done)
     console.print(f"{len(done)} of {len(lines)} models; {nodes:,} nodes, {left} left, each with its reason")
     if json_file is not None:
-        json_file.write_text(json.dumps(lines, indent=2) + "\n", "utf-8")
+        files.write_json(json_file, lines)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -15,14 +14,16 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from bct_onnx import compress
+from bct_onnx import compress, files
+from bct_onnx.errors import first_line
 from bct_onnx.evaluate import Preprocess
 from bct_onnx.evaluate.folders import bytes_on_disk
 from bct_onnx.evaluate.images import logits, read_pictures
 from bct_onnx.evaluate.metrics import Array
-from bct_onnx.search import error
+from bct_onnx.measure import Answers, errors_of, figure
 
-from .accuracy import Step, one_line, quiet
+from .accuracy import Step
+from .common import quiet
 from .feeds import numbers
 
 RATIOS = (4.5, 5.0, 5.5, 6.0, 6.5, 7.0, 7.5, 8.0)
@@ -130,16 +131,17 @@ def main(
                 with quiet():
                     step(model, target)
             except Exception as failure:  # whatever a tool raises is its result here
-                console.print(f"{family}: not made: {one_line(failure)}")
+                console.print(f"{family}: not made: {first_line(failure)}")
                 continue
             answers, taken = answer(target), bytes_on_disk(target)
             same = float((answers.argmax(axis=1) == exact.argmax(axis=1)).mean())
             lost = right(exact) - right(answers)
-            apart = error([{"logits": exact}], [{"logits": np.asarray(answers)}])
+            expected = Answers([{}], [{"logits": exact}])
+            apart = figure(*errors_of(expected, [{"logits": np.asarray(answers)}]), worst=False)
             points.append(Point(family, size / taken, 32 * taken / size, lost, same, apart))
     console.print(table(points))
     if json_file is not None:
-        json_file.write_text(json.dumps([asdict(point) for point in points], indent=2) + "\n", "utf-8")
+        files.write_json(json_file, [asdict(point) for point in points])
     if plot_file is not None:
         draw(points, plot_file)
 

@@ -7,7 +7,6 @@ OUT is a package as it comes, JS_OUT one made with `--layout transformers.js`, F
 """
 
 import json
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from .common import DATA
 from .javascript import embed_in_browser, embed_in_node, find_browser, lay_out
 
 Embed = Callable[[Sequence[str]], NDArray[Any]]
@@ -34,9 +34,7 @@ def main(package: Path, js_package: Path, modules: Path, source: Path | None, pa
     """Print Spearman's correlation of cosine and human judgement, by program."""
     from scipy.stats import spearmanr
 
-    lines = (
-        (Path(os.environ.get("BCT_DATA", "../shared/data")) / PAIRS).read_text(encoding="utf-8").splitlines()[:pairs]
-    )
+    lines = (DATA / PAIRS).read_text(encoding="utf-8").splitlines()[:pairs]
     records = [json.loads(line) for line in lines]
     texts = [record[side] for side in ("sentence1", "sentence2") for record in records]
     programs: dict[str, Embed] = {

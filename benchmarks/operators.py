@@ -3,7 +3,6 @@
 python -m benchmarks.operators [--json FILE]
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -273,7 +272,7 @@ def main(json_file: Path | None) -> None:
         table.add_row(result.operator, result.feed, f"{result.error:.3g}", f"{result.bound:.3g}", f"{result.used:.0%}")
     Console(width=120).print(table)
     if json_file is not None:
-        json_file.write_text(json.dumps([asdict(result) for result in results], indent=2) + "\n", "utf-8")
+        files.write_json(json_file, [asdict(result) for result in results])
     raise SystemExit(any(result.used > 1 for result in results))
 
 

@@ -30,12 +30,13 @@ from bct_onnx.errors import BctError
 from bct_onnx.runtimes import min_onnxruntime
 from bct_onnx.verify import run_reference
 
-ROOT = Path(__file__).parents[1]
+from .common import FIXTURES, ROOT
+
 RUNNER = Path(__file__).with_name("run_models.py")
 NEWEST = "newest"
 RELEASES = ("1.17.3", "1.20.1", "1.22.1", "1.24.4", NEWEST)
 # Encoders and decoders; caches, an If, float16, opset 23, pictures.
-FIXTURES = (
+NAMES = (
     "bert_torchscript_eager",
     "bert_torchscript_float16",
     "bert_dynamo_opset23",
@@ -210,7 +211,7 @@ def main(sources: tuple[Path, ...], wanted: tuple[str, ...], part: str, venvs: P
     """Run MODEL.onnx (default: some of models/fixtures), compressed in every form, on releases of ONNX Runtime."""
     console = Console(width=None if sys.stdout.isatty() else 140)
     forms = {form: wishes for form, wishes in FORMS.items() if part in form}
-    paths = sources or tuple(ROOT / "models" / "fixtures" / f"{name}.onnx" for name in FIXTURES)
+    paths = sources or tuple(FIXTURES / f"{name}.onnx" for name in NAMES)
     names = [release for release in wanted or RELEASES if release != NEWEST]
     try:
         with tempfile.TemporaryDirectory() as folder, console.status("compressing") as status:

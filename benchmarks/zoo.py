@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import time
 from collections import Counter
@@ -15,9 +14,12 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from bct_onnx import files
 from bct_onnx.many import Job, jobs, run
 
-ZOO = Path(os.environ.get("BCT_DATA", Path(__file__).parents[2] / "shared" / "data")) / "zoo"
+from .common import DATA
+
+ZOO = DATA / "zoo"
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def main(folder: Path, presets: list[str], workers: int, json_path: Path | None)
         console.print(", ".join(f"{counts[code]} with exit code {code}" for code in sorted(counts)))
         rows += found
     if json_path:
-        json_path.write_text(json.dumps([asdict(row) for row in rows], indent=1), encoding="utf-8")
+        files.write_json(json_path, [asdict(row) for row in rows])
 
 
 if __name__ == "__main__":

@@ -1,24 +1,20 @@
 """What a model is fed: batch and token counts, and arrays that its inputs accept."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
 
 from bct_onnx.arrays import Value
 from bct_onnx.errors import BctError
 from bct_onnx.files import read
+from bct_onnx.inputs import InputPlan, ModelInput, Role
 from bct_onnx.inputs.flow import flatten
-from bct_onnx.inputs.roles import ModelInput, Role, find_inputs
-from bct_onnx.inputs.sizes import axis_kinds, complete, concrete_shape
-from bct_onnx.inputs.values import make_value
+from bct_onnx.inputs.roles import find_inputs
 
 Feeds = dict[str, Value]
 
 # Fed as if nothing were padded: what padding saves differs from model to model.
-UNPADDED = {Role.MASK, Role.ADDITIVE_MASK, Role.LENGTHS}
+UNPADDED = frozenset({Role.MASK, Role.ADDITIVE_MASK, Role.LENGTHS})
 
 
 @dataclass(frozen=True)
@@ -44,17 +40,15 @@ PICTURE = (Workload(1), Workload(8))
 
 @dataclass(frozen=True)
 class Signature:
-    """The inputs of a model, and what their symbolic dimensions count."""
+    """The inputs of a model."""
 
     inputs: tuple[ModelInput, ...]
-    kinds: Mapping[str, str]
 
     @classmethod
     def read(cls, path: Path) -> "Signature":
         """Read the inputs of a model file; raise BctError when it is not one."""
         model = read(path).proto
-        inputs = find_inputs(model, flatten(model))
-        return cls(inputs, axis_kinds(inputs))
+        return cls(find_inputs(model, flatten(model)))
 
     @property
     def has_cache(self) -> bool:
@@ -78,15 +72,9 @@ class Signature:
 
     def feeds(self, workload: Workload, seed: int = 0) -> Feeds:
         """Make one array per input: ids within the vocabulary, masks of ones, positions after the cache."""
-        plan = {"batch": workload.batch, "sequence": workload.tokens, "past": workload.past, "feed": 0}
-        sizes = complete({**plan, "encoder": max(workload.tokens, workload.past)}, self.inputs)
-        random = np.random.default_rng(seed)
-        return {
-            entry.name: make_value(
-                entry, concrete_shape(entry, self.kinds, sizes), sizes, random, entry.role in UNPADDED
-            )
-            for entry in self.inputs
-        }
+        counts = {"batch": workload.batch, "sequence": workload.tokens, "past": workload.past, "feed": 0}
+        counts["encoder"] = max(workload.tokens, workload.past)
+        return dict(InputPlan(self.inputs, counts, (seed,), UNPADDED).feed())
 
 
 def parse(text: str) -> list[Workload]:

@@ -41,7 +41,7 @@ def harmful_weights(
             found = workspace.write(model, keep_weights(plain, names), [], coder).verification
         except VerificationError:
             return False
-        return found is not None and found.keeps(bound)
+        return found is not None and found.meets(bound)
 
     found = culprits(list(sizes), mends)
     if not found:

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bct_onnx.errors import BctError
+from bct_onnx.errors import BctError, first_line
 from bct_onnx.package.contents import CONFIG
-from bct_onnx.package.export import INSTALL, exporter_is_installed, first_line, silence
+from bct_onnx.package.export import INSTALL, exporter_is_installed, silence
 from bct_onnx.package.tasks import load_pipeline
 from bct_onnx.sessions import NO_SPINNING, Options
 

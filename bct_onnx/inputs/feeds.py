@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto
 
-from bct_onnx.arrays import Array, Feed
+from bct_onnx.arrays import Array, Feed, Run
 from bct_onnx.errors import BctError
+from bct_onnx.inputs.answered import AnsweredInputs, answer_all
 from bct_onnx.inputs.flow import flatten
-from bct_onnx.inputs.roles import ModelInput, find_inputs
+from bct_onnx.inputs.roles import ModelInput, Role, find_inputs
 from bct_onnx.inputs.scale import Values, with_scales
 from bct_onnx.inputs.sizes import PLANS, axis_kinds, complete, concrete_shape, fallbacks
 from bct_onnx.inputs.values import make_value, numpy_type
@@ -22,20 +23,20 @@ _MOST_ELEMENTS = 1 << 48
 
 
 @dataclass(frozen=True)
-class Plan:
+class InputPlan:
     """What a feed is made by: the model's inputs, and how many rows, tokens and so on they hold.
 
     Attributes:
         inputs: the inputs of the model.
         counts: sizes by what they count, as `sizes.PLANS` has them.
         seed: of what is drawn.
-        plain: no padding and small token numbers, for models that bear no more.
+        plain: roles of inputs without padding and with small token numbers, for models that bear no more.
     """
 
     inputs: tuple[ModelInput, ...]
     counts: Mapping[str, int]
     seed: tuple[int, ...]
-    plain: bool
+    plain: frozenset[Role] = frozenset()
 
     def sizes(self, **changes: int) -> dict[str, int]:
         """Return the counts, some of them changed, with those that follow from them."""
@@ -53,10 +54,10 @@ class Plan:
         if any(math.prod(shape) > _MOST_ELEMENTS for shape in shapes.values()):
             raise MemoryError("an input is declared larger than any memory")
         rng = np.random.default_rng(self.seed)
-        return {e.name: make_value(e, shapes[e.name], sizes, rng, self.plain) for e in self.inputs}
+        return {e.name: make_value(e, shapes[e.name], sizes, rng, e.role in self.plain) for e in self.inputs}
 
 
-def candidate_plans(model: ModelProto, seed: int, values: Values | None = None) -> Iterator[Iterator[Plan]]:
+def candidate_plans(model: ModelProto, seed: int, values: Values | None = None) -> Iterator[Iterator[InputPlan]]:
     """Yield groups of plans, the likeliest group first; take from the first group in which any runs.
 
     Each group has at most four plans of different sizes. `values` gives the values of initializers, from which the
@@ -66,10 +67,10 @@ def candidate_plans(model: ModelProto, seed: int, values: Values | None = None) 
     inputs = with_scales(find_inputs(model, flow), flow, values)
     tried: set[object] = set()
 
-    def group(change: Mapping[str, int], plain: bool) -> Iterator[Plan]:
+    def group(change: Mapping[str, int], plain: frozenset[Role]) -> Iterator[InputPlan]:
         seen_before = frozenset(tried)
         for number, counts in enumerate(PLANS):
-            plan = Plan(inputs, {**counts, **change, "feed": number}, (seed, number), plain)
+            plan = InputPlan(inputs, {**counts, **change, "feed": number}, (seed, number), plain)
             sizes = plan.sizes()
             key = (plain, sizes["past"], *plan.shapes(sizes).values())
             if key not in seen_before:
@@ -77,17 +78,14 @@ def candidate_plans(model: ModelProto, seed: int, values: Values | None = None) 
                 yield plan
 
     for change in fallbacks(inputs, flow):
-        for plain in (False, True):
+        for plain in (frozenset[Role](), frozenset(Role)):
             yield group(change, plain)
 
 
-def candidate_feeds(model: ModelProto, seed: int) -> Iterator[Iterator[Feed]]:
-    """Yield groups of feeds by `candidate_plans`, each made when asked for. The same seed gives the same feeds.
-
-    MemoryError when the size of an input cannot be fed.
-    """
-    for group in candidate_plans(model, seed):
-        yield (plan.feed() for plan in group)
+def file_inputs(run: Run, path: Path, model: ModelProto, *, file: str | Path) -> AnsweredInputs:
+    """Return the feeds of an .npz, as `load_feeds` reads them; `path` is the model's file. BctError where one fails."""
+    del path
+    return answer_all(run, [(feed, f"feed {number} of {file}") for number, feed in enumerate(load_feeds(file, model))])
 
 
 def load_feeds(path: str | Path, model: ModelProto) -> list[Feed]:

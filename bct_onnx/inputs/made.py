@@ -7,14 +7,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from onnx import ModelProto, numpy_helper
 
 from bct_onnx.arrays import Array, Feed, Outputs, Run
 from bct_onnx.errors import BctError
-from bct_onnx.inputs.feeds import Plan, candidate_plans
+from bct_onnx.inputs.answered import AnsweredInputs
+from bct_onnx.inputs.feeds import InputPlan, candidate_plans
 from bct_onnx.inputs.scale import Values
 from bct_onnx.inputs.text import decoder_of
 from bct_onnx.sessions import OrtError, TooLongError
@@ -30,32 +30,23 @@ class _LateError(Exception):
     """There is no time for another text of the model's own."""
 
 
-class Answered(NamedTuple):
-    """Feeds, the model's outputs for each, and in words what kind of input each is, to say where an error was found."""
-
-    feeds: list[Feed]
-    outputs: list[Outputs]
-    kinds: list[str]
-
-    def add(self, feed: Feed, answer: Outputs, kind: str) -> None:
-        """Add one feed."""
-        for everything, one in zip(self, (feed, answer, kind), strict=True):
-            everything.append(one)  # type: ignore[attr-defined]
-
-    def or_refuse(self, path: str | Path, reason: str) -> Answered:
-        """Return this, or raise BctError where there is no feed."""
-        if not self.feeds:
-            raise BctError(f"{path}: no feed made for the model runs; give one with --feeds FILE.npz ({reason})")
-        return self
-
-
-def made_feeds(run: Run, path: str | Path, model: ModelProto, seed: int, budget_seconds: float) -> Answered:
-    """Return the feeds of the first group in which any runs, with their outputs; BctError where none does.
+def made_inputs(run: Run, path: Path, model: ModelProto, seed: int = 0, budget_seconds: float = 60.0) -> AnsweredInputs:
+    """Return the feeds of the first group in which any runs and gives a finite number; BctError where none does.
 
     A language model reads text of its own, behind caches that it filled itself; what cannot be made so stays as drawn.
+    Once a feed has run, no other is begun after `budget_seconds`. The same seed gives the same feeds.
     """
+    try:
+        return _made(run, path, model, seed, budget_seconds)
+    except MemoryError as error:
+        raise BctError(
+            f"{path}: inputs of the sizes it declares do not fit into memory; give smaller ones with --feeds"
+        ) from error
+
+
+def _made(run: Run, path: Path, model: ModelProto, seed: int, budget_seconds: float) -> AnsweredInputs:
     start, first_error = time.monotonic(), ""
-    made = Answered([], [], [])
+    made = AnsweredInputs([], [], [])
 
     def run_in_time(feed: Feed) -> Outputs:
         # The first text takes the time that it takes: tokens and caches of noise would be a false alarm.
@@ -63,8 +54,8 @@ def made_feeds(run: Run, path: str | Path, model: ModelProto, seed: int, budget_
             raise _LateError
         return run(feed)
 
-    for group in candidate_plans(model, seed, values_of(model, Path(path).parent)):
-        made, plans = Answered([], [], []), list[Plan]()
+    for group in candidate_plans(model, seed, _values_of(model, path.parent)):
+        made, plans = AnsweredInputs([], [], []), list[InputPlan]()
         for plan in group:
             feed = plan.feed()
             if time.monotonic() - start > budget_seconds and (made.feeds or first_error):
@@ -83,10 +74,10 @@ def made_feeds(run: Run, path: str | Path, model: ModelProto, seed: int, budget_
         if made.feeds:
             _add_answers(run, plans[0], made, start + budget_seconds)
             return made
-    return Answered([], [], []).or_refuse(path, first_error)
+    return AnsweredInputs([], [], []).or_refuse(path, first_error)
 
 
-def _add_answers(run: Run, plan: Plan, made: Answered, until: float) -> None:
+def _add_answers(run: Run, plan: InputPlan, made: AnsweredInputs, until: float) -> None:
     """Add feeds like a plan's, of more rows, while some output of the model has few answers to tell its error by."""
     for number in range(1, MOST_ADDED + 1):
         if _fewest_answers(made.outputs) >= FEWEST_ANSWERS or time.monotonic() > until:
@@ -107,16 +98,16 @@ def _fewest_answers(outputs: Sequence[Outputs]) -> int:
     return min(rows, default=FEWEST_ANSWERS)
 
 
-def more_feeds(run: Run, path: str | Path, model: ModelProto, feeds: Sequence[Feed], count: int) -> list[Feed]:
+def more_feeds(run: Run, path: Path, model: ModelProto, feeds: Sequence[Feed], count: int) -> list[Feed]:
     """Return the feeds that were made for a model, and as many like them as are wanted."""
     found, seed = list(feeds), 0
     while len(found) < count:
         seed += 1
-        found += made_feeds(run, path, model, seed, float("inf")).feeds
+        found += made_inputs(run, path, model, seed, float("inf")).feeds
     return found[:count]
 
 
-def values_of(model: ModelProto, folder: Path) -> Values:
+def _values_of(model: ModelProto, folder: Path) -> Values:
     """Return what reads an initializer of the main graph; its data may lie in files of the folder."""
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
 
@@ -126,7 +117,7 @@ def values_of(model: ModelProto, folder: Path) -> Values:
     return values
 
 
-def _plausible(run: Run, plan: Plan, feed: Feed, answer: Outputs) -> tuple[Feed, Outputs, str] | None:
+def _plausible(run: Run, plan: InputPlan, feed: Feed, answer: Outputs) -> tuple[Feed, Outputs, str] | None:
     """Return the feed of a language model with text and caches of its own, and its answer; others as they are.
 
     None where there is no time for its text.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bct_onnx.arrays import Array, Feed, Outputs, Run
-from bct_onnx.inputs.feeds import Plan
+from bct_onnx.inputs.feeds import InputPlan
 from bct_onnx.inputs.roles import ModelInput, Role
 from bct_onnx.sessions import OrtError
 
@@ -43,7 +43,7 @@ class Decoder:
     """
 
     run: Run
-    plan: Plan
+    plan: InputPlan
     tokens: str
     logits: str
     caches: Mapping[str, str]
@@ -135,7 +135,7 @@ class Decoder:
         return feed
 
 
-def decoder_of(run: Run, plan: Plan, feed: Feed, answer: Outputs) -> Decoder | None:
+def decoder_of(run: Run, plan: InputPlan, feed: Feed, answer: Outputs) -> Decoder | None:
     """Return the language model that answers so to a feed, or None for a model of another kind."""
     tokens = next((e.name for e in plan.inputs if e.role is Role.IDS and np.ndim(feed[e.name]) == TEXT_RANK), None)
     logits = next((name for name, array in answer.items() if LOGITS.search(name) and array.ndim == TOKENS_RANK), None)
@@ -179,7 +179,7 @@ def _rest(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "", _CACHE_WORDS.sub("", name.lower()))
 
 
-def _reads_cache(plan: Plan) -> bool:
+def _reads_cache(plan: InputPlan) -> bool:
     """Tell whether the model reads the cache that it is given: a merged decoder has a flag for that."""
     return bool(plan.sizes().get("cached", 1))
 

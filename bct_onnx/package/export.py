@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bct_onnx.errors import BctError
+from bct_onnx.errors import BctError, first_line
 
 INSTALL = "pip install 'bct-onnx[export]'"
 PAST = "-with-past"
@@ -112,9 +112,3 @@ def silence() -> Iterator[None]:
         logging.disable(before)
         if shown:
             bars.enable_progress_bar()
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an exception, or its name where it says nothing."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__

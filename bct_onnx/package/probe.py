@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from bct_onnx import files
 from bct_onnx.arrays import Array, Feed
 from bct_onnx.errors import BctError, VerificationError
+from bct_onnx.inputs import made_inputs
 from bct_onnx.sessions import Latency, OrtError, Session
 from bct_onnx.verify import run_reference
 
@@ -35,7 +37,7 @@ def probe_of(model: str) -> str:
 
 def write_probe(model: Path, probe: Path) -> None:
     """Keep the largest input made for a model that is not too large, and the answer; nothing where there is none."""
-    reference = run_reference(model, files.read(model).proto, budget_seconds=5)
+    reference = run_reference(model, files.read(model).proto, partial(made_inputs, budget_seconds=5.0))
     sizes = [_bytes(feed) for feed in reference.feeds]
     best = max((size for size in sizes if size <= _MOST_BYTES), default=None)
     if best is None:

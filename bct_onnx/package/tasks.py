@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from bct_onnx.arrays import Array
-from bct_onnx.errors import BctError, VerificationError
+from bct_onnx.errors import BctError, VerificationError, first_line
 
 from . import examples
-from .export import PAST, exporter_is_installed, first_line, library, silence
+from .export import PAST, exporter_is_installed, library, silence
 
 # Most tokens that are generated for an example: enough to compare. A sentence that is spoken has about forty.
 NEW_TOKENS, SPEECH_TOKENS = 24, 64

@@ -13,8 +13,7 @@ from onnx import ModelProto
 
 from bct_onnx.arrays import Array, Feed, Run
 from bct_onnx.errors import BctError
-from bct_onnx.inputs.feeds import Plan, candidate_plans
-from bct_onnx.inputs.roles import Role
+from bct_onnx.inputs import AnsweredInputs, InputPlan, Role, answer_all, candidate_plans
 from bct_onnx.inputs.text import LOGITS, pair_caches
 from bct_onnx.inputs.values import PICTURE_RANK, numpy_type
 from bct_onnx.samples.processors import Samples
@@ -29,6 +28,13 @@ ENCODER, HIDDEN = "encoder_model.onnx", "encoder_hidden_states"
 _NAMES = {Role.IDS: "input_ids", Role.MASK: "attention_mask", Role.TYPES: "token_type_ids"}
 _SOUND = ("input_features", "input_values")
 _START = ("decoder_start_token_id", "bos_token_id")
+
+
+def sample_inputs(
+    run: Run, path: Path, model: ModelProto, *, data: str | Path, processor: str | Path | None = None
+) -> AnsweredInputs:
+    """Return the feeds of `data_feeds` with the model's answers; BctError as there, and where one does not run."""
+    return answer_all(run, list(data_feeds(run, path, model, data, processor)))
 
 
 def data_feeds(
@@ -69,7 +75,7 @@ class _Reader:
 
     run: Run
     path: Path
-    plan: Plan
+    plan: InputPlan
     samples: Samples
 
     @property

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bct_onnx.arrays import Array
-from bct_onnx.errors import BctError
+from bct_onnx.errors import BctError, first_line
 from bct_onnx.samples.read import (
     MOST,
     PICTURES,
@@ -114,5 +114,5 @@ def load(kind: str, *folders: Path, hint: str = "") -> Any:
         try:
             return getattr(library("transformers"), kind).from_pretrained(str(folder), local_files_only=True)
         except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
-            reason = reason or (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = reason or first_line(error)
     raise BctError(f"{folders[0]}: no {kind.removeprefix('Auto')} of transformers there{hint} ({reason})")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bct_onnx import files
 from bct_onnx.arrays import Feed, Outputs
-from bct_onnx.inputs.made import more_feeds
+from bct_onnx.inputs import more_feeds
 from bct_onnx.measure import Answers, errors_of, figure, rounded
 from bct_onnx.search.choice import Curve, Weight
 from bct_onnx.search.switchable import Switch, Switchable, formats, stored_bytes

@@ -1,6 +1,5 @@
 """Verification: the compressed model must answer like the input model on the same feeds."""
 
-from bct_onnx.inputs.feeds import load_feeds
 from bct_onnx.measure import OutputError
 from bct_onnx.sessions import Latency
 from bct_onnx.verify.comparison import Bound, Reference, Verification, compare, default_bound, run_reference
@@ -13,6 +12,5 @@ __all__ = [
     "Verification",
     "compare",
     "default_bound",
-    "load_feeds",
     "run_reference",
 ]

@@ -1,16 +1,15 @@
 """Run the input model and the compressed model on the same feeds and compare what they answer."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from onnx import ModelProto
 
-from bct_onnx.arrays import Array, Feed, Outputs, Run, Value
+from bct_onnx.arrays import Array, Feed, Outputs, Value
 from bct_onnx.errors import BctError, InaccurateError, VerificationError
-from bct_onnx.inputs.feeds import load_feeds
-from bct_onnx.inputs.made import Answered, made_feeds
+from bct_onnx.inputs import InputSource, made_inputs
 from bct_onnx.measure import Answers, Kind, OutputError, errors_of, rounded
 from bct_onnx.sessions import Latency, MemoryUse, OrtError, Session
 from bct_onnx.verify.randomness import random_outputs, seeded
@@ -112,7 +111,7 @@ class Verification:
         cache = self.outputs[name].kind == Kind.CACHE.value and len(self.outputs) > 1
         return max(bound.max_error, _LARGEST_CACHE_ERROR) if cache and bound.max_error is not None else bound.max_error
 
-    def keeps(self, bound: Bound) -> bool:
+    def meets(self, bound: Bound) -> bool:
         """Tell whether every output keeps to a bound."""
         try:
             self.check(bound)
@@ -143,39 +142,19 @@ class Verification:
 
 
 def run_reference(
-    path: str | Path,
-    model: ModelProto,
-    feeds_file: str | Path | None = None,
-    seed: int = 0,
-    budget_seconds: float = 60.0,
-    use: MemoryUse = MemoryUse.FULL,
-    samples: Callable[[Run], Iterable[tuple[Feed, str]]] | None = None,
+    path: str | Path, model: ModelProto, source: InputSource = made_inputs, use: MemoryUse = MemoryUse.FULL
 ) -> Reference:
-    """Run the input model on feeds from `feeds_file` (.npz), from `samples` or made for it; keep its answers.
+    """Run the input model on inputs made for it, or of another source, and keep its answers.
 
-    `samples` is given what runs the model and returns feeds, each with what it is in words.
-
-    `model` is the same model; its tensors need no data. Once a feed has run, no other is begun after
-    `budget_seconds`. BctError when the feeds do not fit into memory, ONNX Runtime does not load the model, a given feed
-    does not run, or no feed that could be made runs and gives a finite number.
+    `model` is the same model; its tensors need no data. BctError where ONNX Runtime does not load the model, and where
+    the source gives no input that runs.
     """
+    path = Path(path)
     try:
         session = Session(path, use)
     except OrtError as error:
         raise BctError(f"{path}: ONNX Runtime does not load the model: {error}") from error
-    if samples is not None:
-        answered = _answers(session, list(samples(session.run)))
-    elif feeds_file is not None:
-        feeds = load_feeds(feeds_file, model)
-        answered = _answers(session, [(feed, f"feed {number} of {feeds_file}") for number, feed in enumerate(feeds)])
-    else:
-        try:
-            answered = made_feeds(session.run, path, model, seed, budget_seconds)
-        except MemoryError as error:
-            raise BctError(
-                f"{path}: inputs of the sizes it declares do not fit into memory; give smaller ones with --feeds"
-            ) from error
-    feeds, outputs, kinds = answered
+    feeds, outputs, kinds = source(session.run, path, model)
     timed = max(range(len(feeds)), key=lambda i: _elements(feeds[i]))
     latency = session.latency(feeds[timed]) if use is MemoryUse.FULL else None
     try:
@@ -190,17 +169,6 @@ def run_reference(
         raise BctError(f"{path}: does not run a second time: {error}") from error
     random = tuple(name for name in random if not np.array_equal(outputs[0][name], repeated[name]))
     return Reference(tuple(feeds), tuple(outputs), tuple(kinds), timed, latency, seeded=True, random=random)
-
-
-def _answers(session: Session, feeds: Sequence[tuple[Feed, str]]) -> Answered:
-    """Run given feeds; BctError where one does not run."""
-    answered = Answered([], [], [])
-    for feed, kind in feeds:
-        try:
-            answered.add(feed, session.run(feed), kind)
-        except OrtError as error:
-            raise BctError(f"{kind}: the model does not run on it: {error}") from error
-    return answered
 
 
 def compare(reference: Reference, path: str | Path) -> Verification:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,15 +13,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from .campaign import GOOD, Case, Ending, campaign, generated, mutated
+from bct_onnx.files import write_json
+from benchmarks.common import DATA, FIXTURES
 
-ROOT = Path(__file__).parents[2]
+from .campaign import GOOD, Case, Ending, campaign, generated, mutated
 
 
 def sources() -> list[Path]:
     """Return the real models that are damaged: the fixtures, and the zoo where it is at hand."""
-    data = Path(os.environ.get("BCT_DATA", ROOT.parent / "shared" / "data"))
-    found = sorted((ROOT / "models" / "fixtures").glob("*.onnx")) + sorted((data / "zoo").glob("*.onnx"))
+    found = sorted(FIXTURES.glob("*.onnx")) + sorted((DATA / "zoo").glob("*.onnx"))
     return [path for path in found if path.stat().st_size < 1 << 22 and not _is_pointer(path)]
 
 
@@ -54,7 +52,7 @@ def main(graphs: int, files: int, seconds: float, seed: int, workers: int, json_
     endings = list(campaign(cases(graphs, files, seed, sources()), start + seconds, workers))
     _show(endings, time.monotonic() - start)
     if json_path:
-        json_path.write_text(json.dumps([asdict(ending) for ending in endings], indent=1), encoding="utf-8")
+        write_json(json_path, [asdict(ending) for ending in endings])
     raise SystemExit(not all(ending.good for ending in endings))
 
 

@@ -1,6 +1,7 @@
 """A compressed model must answer like its input."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from onnx.parser import parse_model
 
 from bct_onnx import verify
 from bct_onnx.errors import BctError, InaccurateError, VerificationError
+from bct_onnx.inputs import file_inputs, made_inputs
 from bct_onnx.measure import OutputError
 from bct_onnx.sessions import OrtError, Session, essential_words
 
@@ -189,7 +191,7 @@ def test_sizes_are_sought(tmp_path: Path) -> None:
 def test_given_feeds(tmp_path: Path) -> None:
     path, proto = save(tmp_path / "in.onnx", PRODUCT, w=WEIGHT)
     np.savez(tmp_path / "f.npz", **{f"x.{i}": np.full((1, 2, 8), i, np.float32) for i in range(2)})
-    reference = verify.run_reference(path, proto, feeds_file=tmp_path / "f.npz")
+    reference = verify.run_reference(path, proto, partial(file_inputs, file=tmp_path / "f.npz"))
     assert len(reference.feeds) == 2
     np.testing.assert_allclose(reference.outputs[1]["y"][0, 0], WEIGHT.sum(axis=0), rtol=1e-5, atol=1e-6)
 
@@ -198,12 +200,12 @@ def test_a_given_feed_that_does_not_run(tmp_path: Path) -> None:
     path, proto = save(tmp_path / "in.onnx", PRODUCT, w=WEIGHT)
     np.savez(tmp_path / "f.npz", x=np.ones((1, 2, 9), np.float32))
     with pytest.raises(BctError, match=r"feed 0 of .*f\.npz: the model does not run on it: .*dimensions"):
-        verify.run_reference(path, proto, feeds_file=tmp_path / "f.npz")
+        verify.run_reference(path, proto, partial(file_inputs, file=tmp_path / "f.npz"))
 
 
 def test_budget_ends_the_search(tmp_path: Path) -> None:
     path, proto = save(tmp_path / "in.onnx", PRODUCT, w=WEIGHT)
-    assert len(verify.run_reference(path, proto, budget_seconds=0.0).feeds) == 1
+    assert len(verify.run_reference(path, proto, partial(made_inputs, budget_seconds=0.0)).feeds) == 1
 
 
 def test_bfloat16_goes_in_and_out_as_float32(tmp_path: Path) -> None:
@@ -263,7 +265,9 @@ def test_zoo_models_get_feeds_that_run(data: Path) -> None:
     failed = []
     for path in (data / "zoo" / entry["file"] for entry in index if entry["runs"].startswith("ok")):
         try:
-            reference = verify.run_reference(path, onnx.load(path, load_external_data=False), budget_seconds=2.0)
+            reference = verify.run_reference(
+                path, onnx.load(path, load_external_data=False), partial(made_inputs, budget_seconds=2.0)
+            )
         except BctError as error:
             failed.append(str(error))
         else:

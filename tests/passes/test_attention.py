@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from bct_onnx.inputs.feeds import candidate_feeds
+from bct_onnx.inputs import candidate_plans
 from bct_onnx.opsets import opset_of, raise_opset
 from tests import helpers
 from tests.helpers import operators, rewrite, run, session
@@ -341,8 +341,9 @@ def test_exporters(tmp_path, entry):
 
 def first_feed(source, runner):
     """Return the first feed that a model runs on."""
-    for group in candidate_feeds(source, seed=0):
-        for feed in group:
+    for group in candidate_plans(source, seed=0):
+        for plan in group:
+            feed = plan.feed()
             try:
                 runner.run(None, feed)
             except Exception:

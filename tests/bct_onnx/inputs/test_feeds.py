@@ -10,7 +10,7 @@ from onnx.parser import parse_model
 
 from bct_onnx.arrays import Feed
 from bct_onnx.errors import BctError
-from bct_onnx.inputs.feeds import candidate_feeds, load_feeds
+from bct_onnx.inputs.feeds import candidate_plans, load_feeds
 from bct_onnx.inputs.flow import flatten
 from bct_onnx.inputs.roles import ModelInput, Role, find_inputs
 
@@ -30,7 +30,7 @@ def inputs(proto: onnx.ModelProto) -> Mapping[str, ModelInput]:
 
 
 def first_group(proto: onnx.ModelProto, seed: int = 0) -> list[Feed]:
-    return list(next(candidate_feeds(proto, seed)))
+    return [plan.feed() for plan in next(candidate_plans(proto, seed))]
 
 
 def shapes(feed: Feed) -> dict[str, tuple[int, ...]]:
@@ -239,8 +239,8 @@ def test_picture_side_follows_from_the_position_table() -> None:
         kernel=(32, 3, 16, 16),
         positions=(1, 26, 32),
     )
-    groups = candidate_feeds(proto, 0)
-    sides = [shapes(feed)["x"] for group in (next(groups), next(groups), next(groups)) for feed in group]
+    groups = candidate_plans(proto, 0)
+    sides = [shapes(plan.feed())["x"] for group in (next(groups), next(groups), next(groups)) for plan in group]
     assert (4, 3, 224, 224) in sides
     assert (4, 3, 80, 80) in sides  # 26 positions: 5 x 5 patches of 16, and the class token
 
@@ -273,7 +273,7 @@ def test_same_seed_same_feeds() -> None:
 
 def test_nothing_is_tried_twice() -> None:
     proto = model("g (float[2, 3] x) => (float[A] y) { y = Neg(x) }")
-    later = list(candidate_feeds(proto, 0))
+    later = list(candidate_plans(proto, 0))
     assert sum(len(list(group)) for group in later) == 4 + 4  # once more without padding
 
 

@@ -1,5 +1,7 @@
 """Language models read text and caches of their own."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -7,7 +9,7 @@ from onnx.parser import parse_model
 
 from bct_onnx.arrays import Feed, Outputs
 from bct_onnx.inputs.feeds import candidate_plans
-from bct_onnx.inputs.made import made_feeds, more_feeds
+from bct_onnx.inputs.made import made_inputs, more_feeds
 from bct_onnx.inputs.text import Decoder, decoder_of, pair_caches
 
 WORDS = 100
@@ -42,7 +44,7 @@ def fills_gaps(feed: Feed) -> Outputs:
 
 @pytest.mark.parametrize("text", [PLAIN, CACHED, PLAIN.replace("batch, seq", "4, 16")])
 def test_every_token_follows_from_the_one_before(text: str) -> None:
-    made = made_feeds(sure, "m.onnx", model(text), 0, 60.0)
+    made = made_inputs(sure, Path("m.onnx"), model(text), 0, 60.0)
     assert all("text of its own" in kind for kind in made.kinds)
     for feed in made.feeds:
         ids = np.asarray(feed["input_ids"])
@@ -53,7 +55,7 @@ def test_every_token_follows_from_the_one_before(text: str) -> None:
 
 
 def test_a_cache_holds_the_tokens_before() -> None:
-    made = made_feeds(sure, "m.onnx", model(CACHED), 0, 60.0)
+    made = made_inputs(sure, Path("m.onnx"), model(CACHED), 0, 60.0)
     cached = [feed for feed in made.feeds if np.shape(feed["past_key_0"])[2]]
     assert len(cached) == 2
     assert any("a cache of its own of 16" in kind for kind in made.kinds)
@@ -65,8 +67,8 @@ def test_a_cache_holds_the_tokens_before() -> None:
 
 def test_more_feeds_are_like_the_first_and_the_same_every_time() -> None:
     proto = model(CACHED)
-    first = made_feeds(sure, "m.onnx", proto, 0, 60.0).feeds
-    more, again = (more_feeds(sure, "m.onnx", proto, first, 6) for _ in range(2))
+    first = made_inputs(sure, Path("m.onnx"), proto, 0, 60.0).feeds
+    more, again = (more_feeds(sure, Path("m.onnx"), proto, first, 6) for _ in range(2))
     assert more[: len(first)] == first
     for one, other in zip(more, again, strict=True):
         np.testing.assert_array_equal(one["input_ids"], other["input_ids"])
@@ -83,7 +85,7 @@ def test_classes_of_tokens_are_no_text() -> None:
 
 def test_a_model_that_fills_gaps_writes_no_text() -> None:
     """It would write its first token again and again."""
-    made = made_feeds(fills_gaps, "m.onnx", model(PLAIN), 0, 60.0)
+    made = made_inputs(fills_gaps, Path("m.onnx"), model(PLAIN), 0, 60.0)
     assert not any("text of its own" in kind for kind in made.kinds)
     assert all(len(np.unique(feed["input_ids"])) > 2 for feed in made.feeds)
 
@@ -93,7 +95,7 @@ def test_codes_with_one_scale_of_all_tokens_write_text() -> None:
         logits = sure(feed)["logits"]
         return {"logits": logits + 1e-3 * np.float32(np.mean(feed["input_ids"]))}
 
-    assert all("text of its own" in kind for kind in made_feeds(in_codes, "m.onnx", model(PLAIN), 0, 60.0).kinds)
+    assert all("text of its own" in kind for kind in made_inputs(in_codes, Path("m.onnx"), model(PLAIN), 0, 60.0).kinds)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +118,7 @@ def test_features_have_the_scale_that_the_first_weight_expects() -> None:
     proto = parse_model(HEAD + text)
     weight = np.random.default_rng(0).standard_normal((8, 16)).astype(np.float32) / sizes[:, None]
     proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
-    (feed, *_), *_ = made_feeds(lambda feed: {"y": np.asarray(feed["features"]) @ weight}, "m", proto, 0, 60.0)
+    (feed, *_), *_ = made_inputs(lambda feed: {"y": np.asarray(feed["features"]) @ weight}, Path("m"), proto, 0, 60.0)
     drawn = np.std(np.asarray(feed["features"]), axis=0)
     assert 1e3 < drawn[1] / drawn[0] < 1e5
     assert 1e-4 < drawn[2] / drawn[0] < 1e-2
@@ -129,7 +131,7 @@ def test_features_are_drawn_as_a_standardization_takes_them() -> None:
     proto.graph.initializer.extend(
         [onnx.numpy_helper.from_array(a, n) for a, n in ((mean, "mean"), (deviation, "deviation"))]
     )
-    made = made_feeds(lambda feed: {"y": (np.asarray(feed["features"]) - mean) / deviation}, "m", proto, 0, 60.0)
+    made = made_inputs(lambda feed: {"y": (np.asarray(feed["features"]) - mean) / deviation}, Path("m"), proto, 0, 60.0)
     answers = np.concatenate([outputs["y"] for outputs in made.outputs])
     assert np.abs(answers).max() < 5
     assert 0.3 < answers.std() < 2
@@ -152,13 +154,13 @@ def test_an_output_of_few_answers_is_asked_for_more(inputs: str, y: str, counts:
         x = np.asarray(feed["x"])
         return {"y": x.mean(axis=1) if "Reduce" in y else x}
 
-    feeds = made_feeds(answer, "m.onnx", proto, 0, 60.0).feeds
+    feeds = made_inputs(answer, Path("m.onnx"), proto, 0, 60.0).feeds
     assert [len(np.asarray(feed["x"])) for feed in feeds] == counts
     assert len({np.asarray(feed["x"]).tobytes() for feed in feeds}) == len(feeds)
 
 
 @pytest.mark.parametrize("text", [PLAIN, CACHED])
 def test_a_slow_machine_gets_fewer_texts_and_no_noise(text: str) -> None:
-    made = made_feeds(sure, "m.onnx", model(text), 0, 0.0)
+    made = made_inputs(sure, Path("m.onnx"), model(text), 0, 0.0)
     assert len(made.feeds) == 1
     assert "text of its own" in made.kinds[0]

@@ -1,0 +1,24 @@
+"""What several benchmarks need: where data is, silence of other tools."""
+
+import contextlib
+import io
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+DATA = Path(os.environ.get("BCT_DATA", ROOT.parent / "shared" / "data"))
+FIXTURES = ROOT / "models" / "fixtures"
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep other tools' prints, log lines and warnings from the terminal."""
+    logging.disable()
+    try:
+        with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
