@@ -79,7 +79,7 @@ def compress(
         data: or real samples, for the same: a .txt (one a line), .jsonl, or a folder of texts, pictures or sounds,
             at most 64 of them; transformers' tokenizer or processor in the model's folder makes inputs of them.
         processor: another folder for that tokenizer or processor.
-        max_rel_error: largest error of an output, as `measure.outputs` defines it, instead of the default bound.
+        max_rel_error: largest error of an output, as `fidelity.outputs` defines it, instead of the default bound.
         max_drop: choose the bits of every weight by measurement: the smallest file whose outputs have at most this
             relative error.
         target_ratio: or the file this many times smaller with the least error.
@@ -109,13 +109,13 @@ def compress(
         raise BctError(f"{source}: is compressed already; use the original, or --again to go on all the same")
     model.hash_ahead()
     memory = plan_memory(model.bytes, available_bytes())
-    report_progress = progress or _ignore_progress
-    report_progress("running the input model", 0, 0)
+    progress = progress or ignore_progress
+    progress("running the input model", 0, 0)
     inputs = _inputs(feeds, data, processor)
     reference = run_reference(source, model.proto, inputs, memory.use) if verify and memory.use else None
     given = feeds is not None or data is not None
     with files.staged(target) as stage:
-        workspace = Workspace(stage.path, reference, given, memory, goal, external_data, report_progress, max_rel_error)
+        workspace = Workspace(stage.path, reference, given, memory, goal, external_data, progress, max_rel_error)
         result = compress_at_opset(request, model, workspace)
         made = files.read(stage.path)
         check_promise(request, made.inlined, source)
@@ -174,5 +174,5 @@ def goal_for(request: Request, verify: bool, goals: Sequence[float | None], seco
     return Goal(drop, ratio, None if size is None else int(size), seconds)
 
 
-def _ignore_progress(*_: object) -> None:
+def ignore_progress(*_: object) -> None:
     """Stand for a progress that nobody asked for."""

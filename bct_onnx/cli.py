@@ -94,18 +94,18 @@ def main() -> None:
         error.show()
         raise SystemExit(2) from None
     except BctError as error:
-        _say(console, str(error))
+        _print_error(console, str(error))
         raise SystemExit(error.exit_code) from None
     except (KeyboardInterrupt, click.Abort):
-        _say(console, "interrupted; nothing was written")
+        _print_error(console, "interrupted; nothing was written")
         raise SystemExit(INTERRUPTED) from None
     except MemoryError as error:
-        _say(console, f"more memory is needed than there is: {error}")
+        _print_error(console, f"more memory is needed than there is: {error}")
         raise SystemExit(2) from None
     except Exception as error:
         if os.environ.get(DEBUG):
             raise
-        _say(
+        _print_error(
             console,
             f"a defect of bct_onnx: {type(error).__name__}: {error} (set {DEBUG}=1 for the traceback)",
         )
@@ -159,5 +159,5 @@ def _terminate(*_: object) -> None:
     raise SystemExit(TERMINATED)
 
 
-def _say(console: Console, message: str) -> None:
+def _print_error(console: Console, message: str) -> None:
     console.print(f"error: {' '.join(message.split())}", style="red", highlight=False, markup=False, soft_wrap=True)

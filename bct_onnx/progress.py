@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from passes import Progress as Tell
+from passes import Progress as Report
 
 LEVELS = ("warning", "info", "debug")
 # Set to see the traceback of a defect.
@@ -30,7 +30,7 @@ def set_log_level(level: str) -> None:
 
 
 @contextmanager
-def shown(quiet: bool) -> Iterator[Tell]:
+def shown(quiet: bool) -> Iterator[Report]:
     """Give what is to be told of stages and steps; it logs them, and shows a bar unless `quiet`."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console, stage = Console(stderr=True), ""
@@ -38,10 +38,10 @@ def shown(quiet: bool) -> Iterator[Tell]:
     with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
         task = bar.add_task("reading", total=None)
 
-        def tell(what: str, done: int, total: int) -> None:
+        def report(what: str, done: int, total: int) -> None:
             nonlocal stage
             _log.log(logging.DEBUG if what == stage else logging.INFO, f"{what} {done}/{total}" if total else what)
             stage = what
             bar.update(task, description=what, completed=done, total=total or None)
 
-        yield tell
+        yield report

@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bct_onnx import BctError, VerificationError, compress, files
+from bct_onnx.fidelity import overall_error
 from bct_onnx.inputs import file_inputs
-from bct_onnx.measure import figure
 from bct_onnx.samples import sample_inputs
 from bct_onnx.search import DEFAULT_DROP
 from bct_onnx.verify import Reference, Verification, compare, default_bound, run_reference
@@ -107,7 +107,7 @@ def _row(model: Path, preset: str, made: Reference, real: Reference) -> Row:
 
 
 def _largest(verification: Verification) -> float:
-    return figure(verification.outputs, verification.mismatches, worst=True)
+    return overall_error(verification.outputs, verification.mismatches, worst=True)
 
 
 if __name__ == "__main__":

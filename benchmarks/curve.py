@@ -20,7 +20,7 @@ from bct_onnx.evaluate import Preprocess
 from bct_onnx.evaluate.folders import bytes_on_disk
 from bct_onnx.evaluate.images import logits, read_pictures
 from bct_onnx.evaluate.metrics import Array
-from bct_onnx.measure import Answers, errors_of, figure
+from bct_onnx.fidelity import Answers, output_errors, overall_error
 
 from .accuracy import Step
 from .common import quiet
@@ -137,7 +137,7 @@ def main(
             same = float((answers.argmax(axis=1) == exact.argmax(axis=1)).mean())
             lost = right(exact) - right(answers)
             expected = Answers([{}], [{"logits": exact}])
-            apart = figure(*errors_of(expected, [{"logits": np.asarray(answers)}]), worst=False)
+            apart = overall_error(*output_errors(expected, [{"logits": np.asarray(answers)}]), worst=False)
             points.append(Point(family, size / taken, 32 * taken / size, lost, same, apart))
     console.print(table(points))
     if json_file is not None:

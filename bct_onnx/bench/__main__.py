@@ -8,10 +8,10 @@ import click
 from rich.console import Console
 
 from bct_onnx import files
-from bct_onnx.bench.measure import CLOCKS, Bench, Effort
 from bct_onnx.bench.peers import PEERS, make_all, ours
 from bct_onnx.bench.records import Candidate, Comparison, Skipped
 from bct_onnx.bench.report import as_data, plot, table
+from bct_onnx.bench.turns import CLOCKS, Bench, Effort
 from bct_onnx.bench.workloads import Signature, parse
 from bct_onnx.errors import BctError
 

@@ -115,16 +115,16 @@ def ours(presets: str) -> tuple[Recipe, ...]:
 
 
 def make_all(
-    source: Path, recipes: Sequence[Recipe], folder: Path, say: Callable[[str], None]
+    source: Path, recipes: Sequence[Recipe], folder: Path, status: Callable[[str], None]
 ) -> Iterator[Candidate | Skipped]:
-    """Make every recipe's model in `folder`, or say why not, one at a time; `say` hears what is under way."""
+    """Make every recipe's model in `folder`, or tell why not, one at a time; `status` is told what is under way."""
     made = {"float": source}
     for recipe in recipes:
         base = next((base for base in recipe.bases if base in made), None)
         if base is None:
             yield Skipped(recipe.name, f"{recipe.bases[0]} was skipped")
             continue
-        say(f"make {recipe.name}")
+        status(f"make {recipe.name}")
         target = folder / f"{''.join(c if c.isalnum() else '_' for c in recipe.name)}.onnx"
         result = in_fresh_process(recipe.step, made[base], target)
         if isinstance(result, str):

@@ -60,7 +60,7 @@ def _search(
     workspace: Workspace, goal: Goal, reference: Reference, model: files.ModelFile, options: Options, notes: list[str]
 ) -> Result:
     """Measure every weight, find the bits that the goal asks for and write them."""
-    coder = search.remembering(workspace.coder(model, replace(options, bits=min(options.bits, EXACT_BITS - 1))))
+    coder = search.memoized(workspace.coder(model, replace(options, bits=min(options.bits, EXACT_BITS - 1))))
 
     def put(bits: Mapping[str, int]) -> files.WrittenFile:
         return workspace.encode(model, replace(options, bits_for=bits), coder, [])[0]
@@ -69,7 +69,7 @@ def _search(
     Session(put({}).path)
     # In place of the result: what sweeps up after an interrupt knows it.
     workspace.path.unlink(missing_ok=True)
-    measured = search.measure(
+    measured = search.measure_sensitivity(
         model, options, reference.feeds, workspace.path, goal.seconds, workspace.progress, not workspace.real
     )
     if not measured.curve.weights:

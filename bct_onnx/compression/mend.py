@@ -31,7 +31,7 @@ def harmful_weights(
     sizes = candidates(tensors)
     if workspace.max_error == 0 or model.bytes * len(sizes).bit_length() > MOST_BLAME_BYTES:
         raise InaccurateError(f"{error}; {_ADVICE}") from error
-    bound, coder = workspace.bound(result), search.remembering(workspace.coder(model, options))
+    bound, coder = workspace.bound(result), search.memoized(workspace.coder(model, options))
     # What a search would choose for is not known yet: the most bits there are.
     plain = replace(options, bits=EXACT_BITS if workspace.goal else options.bits, bits_for={})
 

@@ -15,7 +15,7 @@ import passes
 from bct_onnx import files, search
 from bct_onnx.compression.coverage import Coverage, count, measure_sizes
 from bct_onnx.errors import BctError, VerificationError
-from bct_onnx.measure import errors_of
+from bct_onnx.fidelity import output_errors
 from bct_onnx.opsets import ConversionError
 from bct_onnx.search import Goal, Grams, SearchRecord, product_inputs
 from bct_onnx.sessions import MemoryPlan, MemoryUse, OrtError, Session
@@ -145,7 +145,7 @@ class Workspace:
         try:
             files.write(model.graph(), model, self.path, external_data=self.external_data)
             session = Session(self.path)
-            errors, mismatches = errors_of(self.reference.answers, list(map(session.run, self.reference.feeds)))
+            errors, mismatches = output_errors(self.reference.answers, list(map(session.run, self.reference.feeds)))
         except OrtError as error:
             raise ConversionError(f"ONNX Runtime does not run what the converter makes: {error}") from error
         finally:

@@ -13,7 +13,7 @@ from .compare import Outcome, compare
 from .folders import bytes_on_disk, check_models
 from .metrics import ACCURACY, F1, MATTHEWS, PEARSON, SPEARMAN, Array, Metric
 from .model import Model, batches
-from .read import read_rows
+from .read import read_records
 from .records import DEFAULTS, Evaluation, Settings
 from .tokenizers import read_tokenizer, tokenizer_of
 
@@ -54,17 +54,17 @@ def read_sentences(
     file: str | Path, task: Task, limit: int | None = None
 ) -> tuple[list[str] | list[tuple[str, str]], Array]:
     """Return texts (or pairs of texts) and labels [n] of the first `limit` records; raises BctError."""
-    rows = read_rows(file, limit)
-    first = next((name for name in _FIRST if name in rows[0]), None)
-    second = next((name for name in _SECOND if name in rows[0] and name != first), None)
-    label = next((name for name in _LABEL if name in rows[0]), None)
+    records = read_records(file, limit)
+    first = next((name for name in _FIRST if name in records[0]), None)
+    second = next((name for name in _SECOND if name in records[0] and name != first), None)
+    label = next((name for name in _LABEL if name in records[0]), None)
     if first is None or label is None:
-        fields = ", ".join(map(str, rows[0]))
+        fields = ", ".join(map(str, records[0]))
         raise BctError(f"{file}: fields are {fields}; wanted are sentence1, label and, for pairs, sentence2")
     try:
-        labels = np.array([_label(row[label], task) for row in rows])
-        texts = [row[first] for row in rows]
-        others = [row[second] for row in rows] if second else []
+        labels = np.array([_label(record[label], task) for record in records])
+        texts = [record[first] for record in records]
+        others = [record[second] for record in records] if second else []
     except (KeyError, ValueError, TypeError) as error:
         raise BctError(f"{file}: a record lacks a field or has no such label: {error}") from error
     if not all(isinstance(text, str) for text in (*texts, *others)):

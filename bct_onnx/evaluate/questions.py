@@ -16,7 +16,7 @@ from .extras import extra
 from .folders import bytes_on_disk
 from .metrics import mean
 from .pipelines import check_folders, run_pipeline
-from .read import fields, read_rows
+from .read import fields, read_records
 from .records import DEFAULTS, Evaluation, Settings
 
 TASK = "question-answering"
@@ -40,8 +40,8 @@ def read_questions(data: str | Path, samples: int | None = None) -> list[Questio
     """
     file = Path(data)
     if file.suffix != ".json":
-        rows = read_rows(file, samples)
-        found = list(zip(*fields(file, rows, ("question",), ("context",), ("answers", "answer")), strict=True))
+        records = read_records(file, samples)
+        found = list(zip(*fields(file, records, ("question",), ("context",), ("answers", "answer")), strict=True))
     else:
         found = list(_squad(file))[:samples]
     questions = [

@@ -12,7 +12,7 @@ from .compare import Outcome, compare
 from .extras import extra
 from .folders import bytes_on_disk, check_models
 from .metrics import Array, mean
-from .read import fields, read_rows, text_fields
+from .read import fields, read_records, text_fields
 from .records import DEFAULTS, Evaluation, Settings
 from .sentences import Embedder
 
@@ -51,10 +51,10 @@ def read_collection(data: str | Path, samples: int | None = None) -> Collection:
 
 
 def _read_pairs(file: Path, samples: int | None) -> Collection:
-    rows = read_rows(file)
-    (queries,) = text_fields(file, rows, _QUERY)
-    query = next(name for name in _QUERY if name in rows[0])
-    (passages,) = text_fields(file, rows, [name for name in _PASSAGE if name != query])
+    records = read_records(file)
+    (queries,) = text_fields(file, records, _QUERY)
+    query = next(name for name in _QUERY if name in records[0])
+    (passages,) = text_fields(file, records, [name for name in _PASSAGE if name != query])
     numbers = {passage: number for number, passage in enumerate(dict.fromkeys(passages))}
     relevant: dict[str, dict[int, float]] = {}
     for text, passage in zip(queries, passages, strict=True):
@@ -65,11 +65,11 @@ def _read_pairs(file: Path, samples: int | None) -> Collection:
 def _read_folder(folder: Path, samples: int | None) -> Collection:
     queries, passages = (_read_texts(_file(folder, names)) for names in (_QUERIES, _PASSAGES))
     file = _file(folder, _PAIRS)
-    rows = read_rows(file)
+    records = read_records(file)
     numbers = {key: number for number, key in enumerate(passages)}
     relevant: dict[str, dict[int, float]] = {}
-    grades = [row.get("score", 1) for row in rows]
-    for query, passage, grade in zip(*fields(file, rows, *_RELEVANT), grades, strict=True):
+    grades = [record.get("score", 1) for record in records]
+    for query, passage, grade in zip(*fields(file, records, *_RELEVANT), grades, strict=True):
         if str(query) not in queries or str(passage) not in numbers:
             raise BctError(f"{file}: names query {query} and passage {passage}, of which one is not in {folder}")
         if float(grade) > 0:
@@ -89,10 +89,10 @@ def _file(folder: Path, names: Sequence[str]) -> Path:
 
 def _read_texts(file: Path) -> dict[str, str]:
     """Return texts by their id; a title stands before its text."""
-    rows = read_rows(file)
-    (ids,) = fields(file, rows, _ID)
-    (texts,) = text_fields(file, rows, _TEXT)
-    titles = [row.get("title") or "" for row in rows]
+    records = read_records(file)
+    (ids,) = fields(file, records, _ID)
+    (texts,) = text_fields(file, records, _TEXT)
+    titles = [record.get("title") or "" for record in records]
     return {str(key): f"{title} {text}".strip() for key, title, text in zip(ids, titles, texts, strict=True)}
 
 

@@ -17,7 +17,7 @@ from .extras import extra
 from .folders import bytes_on_disk
 from .metrics import Array, ratio
 from .pipelines import check_folders, run_pipeline
-from .read import read_rows, text_fields
+from .read import read_records, text_fields
 from .records import DEFAULTS, Evaluation, Settings
 
 TASK = "automatic-speech-recognition"
@@ -67,8 +67,8 @@ def _text_beside(sound: Path) -> str:
 
 def _read_table(file: Path, samples: int | None) -> list[Clip]:
     bare = file.suffix == ".tsv" and file.is_file() and not _has_names(file)
-    rows = read_rows(file, samples, (_PATH[0], _TEXT[0]) if bare else None)
-    paths, texts = text_fields(file, rows, _PATH, _TEXT)
+    records = read_records(file, samples, (_PATH[0], _TEXT[0]) if bare else None)
+    paths, texts = text_fields(file, records, _PATH, _TEXT)
     return [Clip(_sound(file.parent / path), text) for path, text in zip(paths, texts, strict=True)]
 
 

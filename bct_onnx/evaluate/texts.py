@@ -15,7 +15,7 @@ from .extras import extra
 from .folders import bytes_on_disk
 from .metrics import Array, Metric, mean, of_sums
 from .pipelines import check_folders, run_pipeline
-from .read import read_rows, text_fields
+from .read import read_records, text_fields
 from .records import DEFAULTS, Evaluation, Settings
 
 TASK = "text2text-generation"
@@ -25,7 +25,7 @@ _TARGET = ("target", "summary", "translation", "reference", "highlights", "tgt")
 
 
 @dataclass(frozen=True)
-class Measure:
+class TextMetric:
     """A metric, and the statistics [texts, ...] of targets and texts that it is computed from."""
 
     metric: Metric
@@ -33,7 +33,7 @@ class Measure:
     note: str
 
 
-def _corpus(name: str, scorer: Any) -> Measure:
+def _corpus(name: str, scorer: Any) -> TextMetric:
     """Return a figure of sacrebleu, made of sums of its statistics.
 
     The two methods are what every metric of sacrebleu implements, and what its own paired tests are made with.
@@ -46,16 +46,16 @@ def _corpus(name: str, scorer: Any) -> Measure:
         return np.array([scorer._compute_score_from_stats(row.tolist()).score / 100 for row in sums])
 
     scorer._cache_references([[""]])  # one reference a text, which the signature says
-    return Measure(of_sums(name, figure), statistics, f"{name}: {scorer.get_signature()}")
+    return TextMetric(of_sums(name, figure), statistics, f"{name}: {scorer.get_signature()}")
 
 
-def translation(language: str | None) -> list[Measure]:
+def translation(language: str | None) -> list[TextMetric]:
     """Return BLEU, its words cut as suits the language of the targets, and chrF."""
     metrics = extra("sacrebleu.metrics")
     return [_corpus("BLEU", metrics.BLEU(trg_lang=language or "")), _corpus("chrF", metrics.CHRF())]
 
 
-def summarization(_: str | None) -> list[Measure]:
+def summarization(_: str | None) -> list[TextMetric]:
     """Return F1 of ROUGE-1, ROUGE-2 and ROUGE-L, words stemmed."""
     make = extra("rouge_score.rouge_scorer").RougeScorer
 
@@ -67,12 +67,12 @@ def summarization(_: str | None) -> list[Measure]:
 
     kinds = {"ROUGE-1": "rouge1", "ROUGE-2": "rouge2", "ROUGE-L": "rougeL"}
     return [
-        Measure(mean(name), partial(statistics, name=kind), f"{name}: rouge_score's F1, words stemmed")
+        TextMetric(mean(name), partial(statistics, name=kind), f"{name}: rouge_score's F1, words stemmed")
         for name, kind in kinds.items()
     ]
 
 
-TASKS: Mapping[str, Callable[[str | None], list[Measure]]] = {
+TASKS: Mapping[str, Callable[[str | None], list[TextMetric]]] = {
     "translation": translation,
     "summarization": summarization,
 }
@@ -103,22 +103,22 @@ def evaluate_texts(
     """
     if task not in TASKS:
         raise BctError(f"no task {task}: choose from {', '.join(TASKS)}")
-    measures = TASKS[task](language)
+    metrics = TASKS[task](language)
     paths = check_folders(models)
-    rows = read_rows(data, samples)
-    sources, targets = text_fields(data, rows, _SOURCE, _TARGET)
+    records = read_records(data, samples)
+    sources, targets = text_fields(data, records, _SOURCE, _TARGET)
     sources = [prefix + source for source in sources]
     outcomes = []
     for path in paths:
         texts = run_pipeline(TASK, path, settings.threads, partial(_write, sources=sources, tokens=tokens))
-        answers = {measure.metric.name: measure.statistics(targets, texts) for measure in measures}
+        answers = {one.metric.name: one.statistics(targets, texts) for one in metrics}
         outcomes.append(Outcome(path, bytes_on_disk(path), answers, np.array(texts, object)))
     return compare(
         task,
         Path(data),
-        metrics=[measure.metric for measure in measures],
-        labels=np.zeros(len(rows)),
+        metrics=[one.metric for one in metrics],
+        labels=np.zeros(len(records)),
         outcomes=outcomes,
         settings=settings,
-        notes=[measure.note for measure in measures],
+        notes=[one.note for one in metrics],
     )

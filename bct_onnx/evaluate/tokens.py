@@ -15,7 +15,7 @@ from .extras import extra
 from .folders import bytes_on_disk
 from .metrics import Array, ratio
 from .pipelines import check_folders, run_pipeline
-from .read import fields, read_rows
+from .read import fields, read_records
 from .records import DEFAULTS, Evaluation, Settings
 
 TASK = "token-classification"
@@ -45,8 +45,8 @@ def read_sentences(data: str | Path, samples: int | None = None) -> list[Sentenc
     """
     file = Path(data)
     if file.suffix == ".jsonl":
-        rows = read_rows(file, samples)
-        found = list(zip(*fields(file, rows, _WORDS, _TAGS), strict=True))
+        records = read_records(file, samples)
+        found = list(zip(*fields(file, records, _WORDS, _TAGS), strict=True))
     else:
         found = list(_conll(file))[:samples]
     for number, (words, tags) in enumerate(found, 1):

@@ -47,9 +47,9 @@ def _shown(model: onnx.ModelProto) -> onnx.ModelProto | None:
         for node in graph.node:
             if node.op_type == "Constant" and any(_elsewhere(node)):
                 inputs.setdefault(node.output[0], _value(node.output[0], node.attribute[0].t))
-        _keep(graph.initializer, [t for t in graph.initializer if t.data_location != onnx.TensorProto.EXTERNAL])
-        _keep(graph.node, [n for n in graph.node if n.op_type != "Constant" or not any(_elsewhere(n))])
-    _keep(known.graph.input, list(inputs.values()))
+        _replace(graph.initializer, [t for t in graph.initializer if t.data_location != onnx.TensorProto.EXTERNAL])
+        _replace(graph.node, [n for n in graph.node if n.op_type != "Constant" or not any(_elsewhere(n))])
+    _replace(known.graph.input, list(inputs.values()))
     if any(found for graph in graphs_of(known.graph) for node in graph.node for found in _elsewhere(node)):
         return None
     return known
@@ -59,7 +59,7 @@ def _value(name: str, tensor: onnx.TensorProto) -> onnx.ValueInfoProto:
     return onnx.helper.make_tensor_value_info(name, tensor.data_type, tensor.dims)
 
 
-def _keep(field: Any, messages: list[Any]) -> None:
+def _replace(field: Any, messages: list[Any]) -> None:
     """Let a repeated field hold some of its messages."""
     copies = [type(message).FromString(message.SerializeToString()) for message in messages]
     del field[:]

@@ -114,12 +114,12 @@ def _restore_infos(infos: Iterable[onnx.ValueInfoProto], originals: Iterable[onn
 
 def _restore_annotations(graph: onnx.GraphProto, source: onnx.GraphProto) -> None:
     """Keep the quantization annotations of tensors that are there still, with all that they refer to."""
-    there = {value.name for value in chain(graph.input, graph.initializer)}
-    there.update(chain.from_iterable(node.output for node in graph.node))
+    names = {value.name for value in chain(graph.input, graph.initializer)}
+    names.update(chain.from_iterable(node.output for node in graph.node))
     graph.quantization_annotation.extend(
         annotation
         for annotation in source.quantization_annotation
-        if there.issuperset(
+        if names.issuperset(
             (annotation.tensor_name, *(entry.value for entry in annotation.quant_parameter_tensor_names))
         )
     )

@@ -88,7 +88,7 @@ def _add_answers(run: Run, plan: InputPlan, made: AnsweredInputs, until: float) 
         except OrtError:
             return
         if _says_something(answer):
-            made.add(feed, answer, kind_of(feed))
+            made.add(feed, answer, describe(feed))
 
 
 def _fewest_answers(outputs: Sequence[Outputs]) -> int:
@@ -125,16 +125,16 @@ def _plausible(run: Run, plan: InputPlan, feed: Feed, answer: Outputs) -> tuple[
     try:
         decoder = decoder_of(run, plan, feed, answer)
         if decoder is None:
-            return feed, answer, kind_of(feed)
+            return feed, answer, describe(feed)
         better, kind = decoder.plausible(feed, np.random.default_rng((*plan.seed, 1)))
         return better, run(better), kind
     except _LateError:
         return None
     except OrtError:
-        return feed, answer, f"tokens and caches drawn at random, {kind_of(feed)}"
+        return feed, answer, f"tokens and caches drawn at random, {describe(feed)}"
 
 
-def kind_of(feed: Feed) -> str:
+def describe(feed: Feed) -> str:
     """Return the shapes of a feed in words, one input after the other."""
     first = {name: value[0] if isinstance(value, list) else value for name, value in feed.items()}
     return ", ".join(f"{name} {list(np.shape(array))}" for name, array in first.items())

@@ -48,7 +48,7 @@ class ModelInput:
     shape: tuple[Dim, ...]
     container: str
     role: Role
-    rows: int | None = None
+    table_rows: int | None = None
     axis_sizes: Mapping[int, int] = field(default_factory=dict)
     mean: Array | None = field(default=None, compare=False)
     scale: Array | None = field(default=None, compare=False)

@@ -67,7 +67,7 @@ class Decoder:
         first = self._like(feed, self.plan.feed(sequence=tokens.shape[1], past=0))
         for entry in self._masks():
             first[entry.name] = np.asarray(feed[entry.name])[:, : np.shape(first[entry.name])[1]]
-        return self._kept({**first, self.tokens: tokens}, {})
+        return self._taken(self.run({**first, self.tokens: tokens}), {})
 
     def _text(self, feed: Feed, rows: int, length: int, rng: np.random.Generator) -> Array:
         """Return token numbers [rows, length], in pieces that are drawn one token after the other."""
@@ -90,9 +90,6 @@ class Decoder:
             following = self._like(feed, self.plan.feed(**counts))
             step = {**following, **self._unmasked(following), **caches, self.tokens: tokens[:, -read:]}
         return tokens.reshape(rows, -1)[:, :length]
-
-    def _kept(self, feed: Feed, caches: Feed) -> Feed:
-        return self._taken(self.run(feed), caches)
 
     def _taken(self, answer: Outputs, before: Feed) -> Feed:
         """Return the caches in an answer; what a step does not give again, as of an encoder's output, stays."""
@@ -145,7 +142,7 @@ def decoder_of(run: Run, plan: InputPlan, feed: Feed, answer: Outputs) -> Decode
     if array.shape[:TEXT_RANK] != np.shape(feed[tokens]) or not np.isfinite(array).all():
         return None
     entry = next(e for e in plan.inputs if e.name == tokens)
-    if entry.rows is not None and array.shape[-1] < entry.rows:
+    if entry.table_rows is not None and array.shape[-1] < entry.table_rows:
         return None  # classes of tokens, not tokens
     caches = pair_caches([e.name for e in plan.inputs if e.role is Role.CACHE], list(answer))
     if not caches and not _looks_back(run, feed, tokens, logits, array):

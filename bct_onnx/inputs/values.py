@@ -57,7 +57,7 @@ def _counted(  # noqa: PLR0911 - a table by role
     match entry.role:
         case Role.POSITIONS:
             count = sizes["past"] + np.arange(shape[-1] if shape else 1)
-            return ones * (count % (entry.rows or np.iinfo(np.int32).max)).reshape(-1 if shape else ())
+            return ones * (count % (entry.table_rows or np.iinfo(np.int32).max)).reshape(-1 if shape else ())
         case Role.MASK:
             return ones if plain else _padded(shape, sizes["feed"])
         case Role.ADDITIVE_MASK:
@@ -78,10 +78,10 @@ def _counted(  # noqa: PLR0911 - a table by role
 def _drawn(entry: ModelInput, shape: tuple[int, ...], rng: np.random.Generator, plain: bool) -> Array:
     match entry.role:
         case Role.IDS:
-            rows = entry.rows or _UNKNOWN_ROWS
+            rows = entry.table_rows or _UNKNOWN_ROWS
             return rng.integers(0, min(_PLAIN_ROWS, rows), shape) if plain else _words(rows, shape, rng)
         case Role.TYPES | Role.INDICES:
-            return rng.integers(0, min(2, entry.rows or 2), shape)
+            return rng.integers(0, min(2, entry.table_rows or 2), shape)
         case Role.BYTES:
             limits = np.iinfo(numpy_type(entry))
             return rng.integers(limits.min, limits.max, shape, endpoint=True)

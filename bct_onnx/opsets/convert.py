@@ -7,7 +7,7 @@ import onnx
 from bct_onnx.files.importer import OVERRIDABLE_IR
 from bct_onnx.files.native import NativeError, convert, inline
 from bct_onnx.files.order import nodes_of
-from bct_onnx.opsets.semantics import keep_meaning, mend_resize
+from bct_onnx.opsets.semantics import mend_resize, preserve_semantics
 
 # Where operators hide that the converter does not know, such as LayerNormalization before opset 17, which ONNX
 # Runtime runs all the same.
@@ -43,7 +43,7 @@ def raise_opset(model: onnx.ModelProto, target: int) -> onnx.ModelProto:
             _drop_defaults(skeleton.graph)
             # The converter looks for an older file's initializers among its inputs.
             skeleton.ir_version = OVERRIDABLE_IR
-        if changed := keep_meaning(skeleton, opset_of(model)):
+        if changed := preserve_semantics(skeleton, opset_of(model)):
             raise ConversionError(changed)
         inputs = {value.name for value in skeleton.graph.input}
         weights = _take_weights(skeleton.graph)

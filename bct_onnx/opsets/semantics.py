@@ -54,7 +54,7 @@ class Rewrite:
     write: Callable[[NodeProto, _Names], Iterator[NodeProto]]
 
 
-def keep_meaning(model: onnx.ModelProto, opset: int) -> str | None:
+def preserve_semantics(model: onnx.ModelProto, opset: int) -> str | None:
     """Rewrite what the converter would change in a model at `opset`; return what cannot be kept, in words."""
     if lost := next(filter(None, (_lost(node, opset) for node in nodes_of(model.graph))), None):
         return lost

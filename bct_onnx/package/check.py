@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from bct_onnx import files
+from bct_onnx.api import ignore_progress
 from bct_onnx.errors import BctError, VerificationError
 from bct_onnx.sessions import Latency
 from bct_onnx.verify import run_reference
@@ -40,21 +41,21 @@ def verify_folder(folder: str | Path, progress: Progress | None = None) -> Check
     BctError for a folder that is no package, VerificationError for a file that is missing or has changed and for a
     model that does not load or run, or answers otherwise or nothing that is a number.
     """
-    folder, tell = Path(folder), progress or (lambda *_: None)
-    listed, models = check_hashes(folder, tell), {}
+    folder, progress = Path(folder), progress or ignore_progress
+    listed, models = check_hashes(folder, progress), {}
     for name in read_manifest(folder)["models"]:
-        tell(f"running {name}", 0, 0)
+        progress(f"running {name}", 0, 0)
         models[name] = _run(folder / name, folder / probe_of(name) if probe_of(name) in listed else None)
-    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     compared = tuple(name for name in models if probe_of(name) in listed)
-    return Check(len(listed), models, compared, tuple(sorted(there - {*listed, MANIFEST})))
+    return Check(len(listed), models, compared, tuple(sorted(found - {*listed, MANIFEST})))
 
 
-def check_hashes(folder: Path, tell: Progress = lambda *_: None) -> set[str]:
+def check_hashes(folder: Path, progress: Progress = ignore_progress) -> set[str]:
     """Compare every file of a package with its manifest; return their paths below it. Raises as `verify_folder`."""
     listed = read_manifest(folder)["files"]
     for number, entry in enumerate(listed):
-        tell("checking hashes", number, len(listed))
+        progress("checking hashes", number, len(listed))
         _check_file(folder, entry["path"], entry["bytes"], entry["sha256"])
     return {entry["path"] for entry in listed}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bct_onnx import files
-from bct_onnx.api import compress
+from bct_onnx.api import compress, ignore_progress
 from bct_onnx.errors import BctError
 from bct_onnx.presets import DEFAULT_PRESET
 from bct_onnx.sessions import load_costs
@@ -60,7 +60,7 @@ def compress_folder(
         BctError: a bad request or a bad input; the message says what to do.
         VerificationError: a compressed model does not answer like its input, or not at its task.
     """
-    tell = progress or (lambda *_: None)
+    progress = progress or ignore_progress
     for name in (preset, *(name for _, name in preset_for)):
         request_for(name, for_layout(layout, name, options))
     folder, given = Path(source), _examples(examples, options.get("data"))
@@ -68,24 +68,24 @@ def compress_folder(
         raise BctError(f"{given}: is not there; name a text file or a folder of pictures or sounds as examples")
     check_folders(folder, Path(target))
     if not folder.is_dir():
-        tell("fetching the checkpoint", 0, 0)
+        progress("fetching the checkpoint", 0, 0)
         folder = download(str(source))
     plan = make_plan(folder, Path(target), task=task, layout=layout, preset=preset, preset_for=preset_for)
     plan = replace(plan, source=str(source))
     with files.staged(plan.target) as stage:
         stage.path.mkdir()
         if plan.exported:
-            tell("exporting", 0, 0)
+            progress("exporting", 0, 0)
             checkpoint, folder = folder, stage.path.with_name("float")
             assert plan.task is not None
             export(checkpoint, folder, plan.task)
             # What the exporter writes goes before the checkpoint's file of the same name.
             plan = with_models(plan, look(folder), preset, preset_for)
-        models = _compress_all(plan, folder, stage.path, options, tell)
+        models = _compress_all(plan, folder, stage.path, options, progress)
         _copy(plan, stage.path)
-        plan, end_to_end, notes = _try_task(plan, folder, stage.path, given, tell, options.get("verify", True))
+        plan, end_to_end, notes = _try_task(plan, folder, stage.path, given, progress, options.get("verify", True))
         notes += _not_for_the_web(plan, models)
-        tell("listing operators", 0, 0)
+        progress("listing operators", 0, 0)
         operators = find_operators([stage.path / name for name in models], stage.path.parent)
         if operators is None:
             notes.append(f"no {OPERATORS_CONFIG}: ONNX Runtime's tool does not take the models")
@@ -119,28 +119,26 @@ def export_folder(
 
     That is how `compress_folder` begins. Returns the task; arguments and errors are the same.
     """
-    tell = progress or (lambda *_: None)
+    progress = progress or ignore_progress
     folder = Path(source)
     check_folders(folder, Path(target))
     if not folder.is_dir():
-        tell("fetching the checkpoint", 0, 0)
+        progress("fetching the checkpoint", 0, 0)
         folder = download(str(source))
     plan = make_plan(folder, Path(target), task=task)
     if not plan.exported or plan.task is None:
         raise BctError(f"{source}: holds ONNX files already; compress it as it is")
     with files.staged(plan.target) as stage:
-        tell("exporting", 0, 0)
+        progress("exporting", 0, 0)
         export(folder, stage.path, plan.task)
-        there = [place for place in plan.copies if (stage.path / place).exists()]
-        _copy(
-            replace(plan, copies={place: file for place, file in plan.copies.items() if place not in there}), stage.path
-        )
+        missing = {place: file for place, file in plan.copies.items() if not (stage.path / place).exists()}
+        _copy(replace(plan, copies=missing), stage.path)
         _put_in_place(stage)
     return plan.task
 
 
 def _compress_all(
-    plan: Plan, source: Path, target: Path, options: Mapping[str, Any], tell: Progress
+    plan: Plan, source: Path, target: Path, options: Mapping[str, Any], progress: Progress
 ) -> dict[str, ModelRecord]:
     """Compress the models of the folder `source` into the folder `target`; records by path below it."""
     for name, option in _OF_ONE_MODEL.items():
@@ -150,16 +148,18 @@ def _compress_all(
     if plan.layout == "transformers.js" and options.get("external_data", "auto") == "auto":
         # It finds external data by names of its own, and a browser takes no file as large as needs them.
         options["external_data"] = "never"
-    return {str(step.target): _compress(plan, step, source / step.source, target, options, tell) for step in plan.steps}
+    return {
+        str(step.target): _compress(plan, step, source / step.source, target, options, progress) for step in plan.steps
+    }
 
 
 def _compress(
-    plan: Plan, step: Step, source: Path, folder: Path, options: Mapping[str, Any], tell: Progress
+    plan: Plan, step: Step, source: Path, folder: Path, options: Mapping[str, Any], report_progress: Progress
 ) -> ModelRecord:
     """Compress the model `source` into the folder in the making; what goes wrong is told with its name."""
 
     def progress(what: str, done: int, total: int) -> None:
-        tell(f"{step.source.name}: {what}", done, total)
+        report_progress(f"{step.source.name}: {what}", done, total)
 
     target = folder / step.target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -197,7 +197,7 @@ def _copy(plan: Plan, folder: Path) -> None:
 
 
 def _try_task(
-    plan: Plan, source: Path, target: Path, examples: Path | None, tell: Progress, wanted: bool
+    plan: Plan, source: Path, target: Path, examples: Path | None, progress: Progress, wanted: bool
 ) -> tuple[Plan, EndToEnd | None, list[str]]:
     """Compare both folders at their task; returns the plan with the task, and a sentence where it was not done."""
     config = look(source).config
@@ -208,7 +208,7 @@ def _try_task(
         return plan, None, []
     if plan.task is None:
         return plan, None, ["not tried at its task: which one is not known; name it with --task"]
-    tell("comparing at the task", 0, 0)
+    progress("comparing at the task", 0, 0)
     end_to_end, why = compare_tasks(plan.task, source, target, examples)
     return plan, end_to_end, [why] if why else []
 

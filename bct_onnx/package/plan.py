@@ -175,15 +175,15 @@ def with_files(plan: Plan, found: Contents) -> Plan:
 
 def check_folders(source: Path, target: Path) -> None:
     """Check before long work that the output folder can be made, else raise BctError."""
-    here, there = source.resolve(), target.resolve()
-    if here in (there, *there.parents) or there in here.parents:
+    written, read = target.resolve(), source.resolve()
+    if read in (written, *written.parents) or written in read.parents:
         raise BctError(f"{target}: is the input folder, in it or around it; name another folder to write")
-    if not there.parent.is_dir():
-        raise BctError(f"{target}: the folder {target.parent} does not exist; make it first")
-    if there.exists():
-        if not there.is_dir():
+    if not written.parent.is_dir():
+        raise BctError(f"{target}: the folder {written.parent} does not exist; make it first")
+    if written.exists():
+        if not written.is_dir():
             raise BctError(f"{target}: is a file; for a folder of models, name a folder to write")
-        if any(there.iterdir()) and not _is_package(there):
+        if any(written.iterdir()) and not _is_package(written):
             raise BctError(f"{target}: holds other files; name a new folder to write")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bct_onnx.errors import BctError
-from bct_onnx.measure.kinds import CACHE, CACHE_RANK
+from bct_onnx.fidelity.kinds import CACHE, CACHE_RANK
 from bct_onnx.package.contents import MANIFEST, read_json
 from bct_onnx.package.manifest import read_manifest
 from bct_onnx.table import size
@@ -191,9 +191,9 @@ def _figures(report: Mapping[str, Any], errors: Errors | None) -> Iterator[Figur
     worst = errors.outputs[0] if errors and errors.outputs else None
     if worst is not None and worst.error is not None:
         allowed = "" if worst.bound is None else f"of {worst.bound:.3g} allowed"
-        yield Figure("Largest error", f"{worst.error:.3f}", "; ".join(filter(None, (allowed, worst.means))))
-    elif worst is not None and worst.means:
-        yield Figure("Answers", worst.means.split()[0], worst.means.partition(" ")[2])
+        yield Figure("Largest error", f"{worst.error:.3f}", "; ".join(filter(None, (allowed, worst.impact))))
+    elif worst is not None and worst.impact:
+        yield Figure("Answers", worst.impact.split()[0], worst.impact.partition(" ")[2])
     latency = _latency(report)
     if latency:
         times = [each["min_ms"] for each in latency]
@@ -208,8 +208,8 @@ def _figures(report: Mapping[str, Any], errors: Errors | None) -> Iterator[Figur
 def _costs(report: Mapping[str, Any]) -> Iterator[Cost]:
     """Yield what was measured of both models."""
 
-    def cost(name: str, before: float, after: float, say: Callable[[Any], str]) -> Cost:
-        return Cost(name, say(before), say(after), before / after if after else None)
+    def cost(name: str, before: float, after: float, show: Callable[[Any], str]) -> Cost:
+        return Cost(name, show(before), show(after), before / after if after else None)
 
     yield cost("file", report["input"]["bytes"], report["output"]["bytes"], size)
     if latency := _latency(report):

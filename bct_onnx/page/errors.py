@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bct_onnx.measure.kinds import Kind
+from bct_onnx.fidelity.kinds import Kind
 
 # Rows that are shown at once.
 MOST_ROWS = 8
@@ -21,7 +21,7 @@ class OutputRow:
         kind: what it is.
         error, bound: how far it errs, and how far it may.
         part: percent of the bound that is used, at most 100.
-        means: the error in the model's own terms.
+        impact: the error in the model's own terms.
         largest: largest difference.
         worst: the feed on which it errs most.
     """
@@ -31,7 +31,7 @@ class OutputRow:
     error: float | None
     bound: float | None
     part: float | None
-    means: str
+    impact: str
     largest: float | None
     worst: str
 
@@ -77,7 +77,7 @@ def find_errors(verification: Mapping[str, Any]) -> Errors:
     return Errors(rows, shown, _summed(rest, caches), inputs, verification.get("random", ()))
 
 
-def means(output: Mapping[str, Any]) -> str:
+def impact(output: Mapping[str, Any]) -> str:
     """Return what an error of an output costs in the model's own terms, as far as that is known."""
     if output.get("perplexity") is not None:
         return f"perplexity {output['perplexity']:+.1%}"
@@ -92,7 +92,7 @@ def _output(name: str, output: Mapping[str, Any], feeds: Sequence[str]) -> Outpu
     error, bound, worst = output.get("error"), output.get("bound"), output.get("worst")
     said = feeds[worst] if worst is not None and worst < len(feeds) else ""
     return OutputRow(
-        name, output["kind"], error, bound, _part(error, bound), means(output), output.get("max_abs"), said
+        name, output["kind"], error, bound, _part(error, bound), impact(output), output.get("max_abs"), said
     )
 
 

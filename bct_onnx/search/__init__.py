@@ -3,10 +3,10 @@
 from bct_onnx.search.choice import Choice, Curve, Weight
 from bct_onnx.search.goal import DEFAULT_DROP, DEFAULT_SECONDS, Goal
 from bct_onnx.search.grams import Grams, compensating, product_inputs
-from bct_onnx.search.memory import remembering
+from bct_onnx.search.memoize import memoized
 from bct_onnx.search.ranges import channel_ranges
 from bct_onnx.search.record import SearchRecord, plot
-from bct_onnx.search.sensitivity import Sensitivity, measure
+from bct_onnx.search.sensitivity import Sensitivity, measure_sensitivity
 from bct_onnx.search.tune import within_bytes, within_error
 
 __all__ = [
@@ -21,10 +21,10 @@ __all__ = [
     "Weight",
     "channel_ranges",
     "compensating",
-    "measure",
+    "measure_sensitivity",
+    "memoized",
     "plot",
     "product_inputs",
-    "remembering",
     "within_bytes",
     "within_error",
 ]

@@ -16,7 +16,7 @@ class Goal:
     """The smallest file with a bounded error, or the least error in a bounded file.
 
     Attributes:
-        max_drop: largest error of the outputs, as `measure.outputs` defines it.
+        max_drop: largest error of the outputs, as `fidelity.outputs` defines it.
         target_ratio: how many times smaller than the input the file is to be.
         target_bytes: bytes of the file.
         seconds: time for measurements at a nominal speed; what does not fit is taken from weights like it.

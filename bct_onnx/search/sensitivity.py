@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from bct_onnx import files
 from bct_onnx.arrays import Feed, Outputs
+from bct_onnx.fidelity import Answers, output_errors, overall_error, round_error
 from bct_onnx.inputs import more_feeds
-from bct_onnx.measure import Answers, errors_of, figure, rounded
 from bct_onnx.search.choice import Curve, Weight
 from bct_onnx.search.switchable import Switch, Switchable, formats, stored_bytes
-from bct_onnx.search.work import plan
+from bct_onnx.search.work import affordable
 from passes import Options, Progress
 from passes.formats.block import decode
 from passes.formats.encode import encode
@@ -59,13 +59,13 @@ class Sensitivity:
         answered = [run(feed) for feed in self.feeds]
         parts = (slice(None), slice(self.verified))
         errors = [
-            figure(*errors_of(Answers(self.feeds[part], self.expected[part]), answered[part]), worst=True)
+            overall_error(*output_errors(Answers(self.feeds[part], self.expected[part]), answered[part]), worst=True)
             for part in parts
         ]
-        return rounded(max(errors))
+        return round_error(max(errors))
 
 
-def measure(
+def measure_sensitivity(
     model: files.ModelFile,
     options: Options,
     feeds: Sequence[Feed],
@@ -85,7 +85,7 @@ def measure(
     start = time.monotonic()
     switchable = Switchable(model, options, path)
     costs = switchable.nominal_seconds(feeds) * (ROUNDS if made else 1)
-    planned = plan(costs, len(switchable.switches), seconds)
+    planned = affordable(costs, len(switchable.switches), seconds)
     verified = len(feeds)
     if made:
         answered = max(verified, planned.feeds, int((np.cumsum(costs) <= ANSWERS_SHARE * seconds).sum()))
@@ -127,7 +127,7 @@ def _probe(
     fmt = available[_probe_bits(available)]
     coded = switch.laid_out(decode(encode(switch.matrix, fmt, options.workers)))
     answered = [switchable.run(feed, {switch.tensor: coded}) for feed in feeds]
-    return rounded(figure(*errors_of(Answers(feeds, expected), answered), worst=False)) ** 2
+    return round_error(overall_error(*output_errors(Answers(feeds, expected), answered), worst=False)) ** 2
 
 
 def _probe_bits(widths: Mapping[int, object]) -> int:

@@ -20,7 +20,7 @@ SHARE = 0.15
 
 
 @dataclass(frozen=True)
-class Plan:
+class Affordable:
     """What is run: so many of the feeds, for so many of the weights."""
 
     feeds: int
@@ -50,14 +50,14 @@ def nominal_seconds(proto: onnx.ModelProto, path: Path, feeds: Sequence[Feed]) -
     return [fixed + _multiplications(products, sizes) / RATE for sizes in answers]
 
 
-def plan(costs: Sequence[float], weights: int, seconds: float) -> Plan:
+def affordable(costs: Sequence[float], weights: int, seconds: float) -> Affordable:
     """Return as many of the feeds, in their order and at least one, as can be run for every weight in that share of it.
 
     Where not even the first one can be run for all weights in the whole time, fewer weights are run, at least one.
     """
-    affordable = np.cumsum(costs) * weights <= SHARE * seconds
-    feeds = max(1, int(affordable.sum()))
-    return Plan(feeds, min(weights, max(1, int(seconds / max(sum(costs[:feeds]), 1e-9)))))
+    within = np.cumsum(costs) * weights <= SHARE * seconds
+    feeds = max(1, int(within.sum()))
+    return Affordable(feeds, min(weights, max(1, int(seconds / max(sum(costs[:feeds]), 1e-9)))))
 
 
 def _multiplications(products: Sequence[onnx.NodeProto], sizes: Mapping[str, Array]) -> int:

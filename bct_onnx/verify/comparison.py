@@ -9,8 +9,8 @@ from onnx import ModelProto
 
 from bct_onnx.arrays import Array, Feed, Outputs, Value
 from bct_onnx.errors import BctError, InaccurateError, VerificationError
+from bct_onnx.fidelity import Answers, Kind, OutputError, output_errors, round_error
 from bct_onnx.inputs import InputSource, made_inputs
-from bct_onnx.measure import Answers, Kind, OutputError, errors_of, rounded
 from bct_onnx.sessions import Latency, MemoryUse, OrtError, Session
 from bct_onnx.verify.randomness import random_outputs, seeded
 
@@ -24,7 +24,7 @@ _LARGEST_CACHE_ERROR = 1.0
 class Bound:
     """What an output must keep to; None: anything.
 
-    `max_error` holds for every float output, in the measure of `measure.outputs`; caches may err by 1. Integers,
+    `max_error` holds for every float output, as `fidelity.outputs` defines it; caches may err by 1. Integers,
     booleans and strings are decisions that flip at small differences (tokens of a beam search): their share of equal
     values is reported and must reach `min_same` only where the model has no float output.
     """
@@ -97,7 +97,7 @@ class Verification:
         for name, error in sorted(self.outputs.items(), key=lambda item: -(item[1].error or 0.0)):
             most = self.most(name, bound)
             # As shown, and as a search counts: further digits are the order in which threads add.
-            if error.error is not None and most is not None and not rounded(error.error) <= most:
+            if error.error is not None and most is not None and not round_error(error.error) <= most:
                 where = f" (on {self.feeds[error.worst]})" if error.worst is not None else ""
                 said = "of the next token's distribution" if error.divergence is not None else "of its spread"
                 raise InaccurateError(f"output {name!r}: errs by {error.error:.3g} {said}, above {most:.3g}{where}")
@@ -179,7 +179,7 @@ def compare(reference: Reference, path: str | Path) -> Verification:
     try:
         session = Session(seeded(path) if reference.seeded else path, _memory_use_of(reference))
         answered = [session.run(feed) for feed in reference.feeds]
-        errors, mismatches = errors_of(reference.answers, answered)
+        errors, mismatches = output_errors(reference.answers, answered)
         latency = session.latency(reference.feeds[reference.timed]) if reference.latency else None
     except OrtError as error:
         raise VerificationError(f"ONNX Runtime does not run the compressed model: {error}") from error

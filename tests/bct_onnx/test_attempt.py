@@ -21,7 +21,7 @@ def test_a_search_that_does_not_run_gives_way_to_the_same_bits_everywhere(
     def refuse(*_: object) -> None:
         raise OrtError("Unrecognized attribute")
 
-    monkeypatch.setattr(search, "measure", refuse)
+    monkeypatch.setattr(search, "measure_sensitivity", refuse)
     model = onnx.parser.parse_model(
         '<ir_version: 8, opset_import: ["" : 17]> g (float[2, 64] x) => (float[2, 96] y) { y = MatMul(x, w) }'
     )

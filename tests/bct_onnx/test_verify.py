@@ -11,8 +11,8 @@ from onnx.parser import parse_model
 
 from bct_onnx import verify
 from bct_onnx.errors import BctError, InaccurateError, VerificationError
+from bct_onnx.fidelity import OutputError
 from bct_onnx.inputs import file_inputs, made_inputs
-from bct_onnx.measure import OutputError
 from bct_onnx.sessions import OrtError, Session, essential_words
 
 HEAD = '<ir_version: 8, opset_import: ["" : 18, "com.microsoft" : 1]>'

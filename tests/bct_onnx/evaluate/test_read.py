@@ -3,16 +3,16 @@
 import pytest
 
 from bct_onnx import BctError
-from bct_onnx.evaluate.read import fields, read_rows, text_fields
+from bct_onnx.evaluate.read import fields, read_records, text_fields
 
 
 def test_lines_of_json_and_tables_are_records(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "a\\tb"}\n\n{"text": "c"}\n')
     (tmp_path / "a.tsv").write_text('text\tlabel\n"a"\t1\n"b\t2\n')  # a quote is a quote
-    assert read_rows(tmp_path / "a.jsonl") == [{"text": "a\tb"}, {"text": "c"}]
-    assert read_rows(tmp_path / "a.tsv") == [{"text": '"a"', "label": "1"}, {"text": '"b', "label": "2"}]
-    assert read_rows(tmp_path / "a.tsv", 1) == [{"text": '"a"', "label": "1"}]
-    assert read_rows(tmp_path / "a.tsv", columns=("x", "y"))[0] == {"x": "text", "y": "label"}
+    assert read_records(tmp_path / "a.jsonl") == [{"text": "a\tb"}, {"text": "c"}]
+    assert read_records(tmp_path / "a.tsv") == [{"text": '"a"', "label": "1"}, {"text": '"b', "label": "2"}]
+    assert read_records(tmp_path / "a.tsv", 1) == [{"text": '"a"', "label": "1"}]
+    assert read_records(tmp_path / "a.tsv", columns=("x", "y"))[0] == {"x": "text", "y": "label"}
 
 
 def test_a_field_has_several_names_of_which_the_first_counts():
@@ -49,4 +49,4 @@ def test_what_cannot_be_read_is_said(tmp_path, content, message):
     if content is not None:
         (tmp_path / "a.jsonl").write_bytes(content)
     with pytest.raises(BctError, match=message):
-        read_rows(tmp_path / "a.jsonl")
+        read_records(tmp_path / "a.jsonl")

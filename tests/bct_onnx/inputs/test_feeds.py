@@ -51,7 +51,7 @@ def test_token_ids_are_rows_of_the_table_they_reach() -> None:
         other=(4, 11),
     )
     found = inputs(proto)
-    assert {name: (entry.role, entry.rows) for name, entry in found.items()} == {
+    assert {name: (entry.role, entry.table_rows) for name, entry in found.items()} == {
         "a": (Role.IDS, 30),
         "b": (Role.IDS, 7),
         "c": (Role.IDS, 11),
@@ -66,7 +66,7 @@ def test_token_ids_are_rows_of_the_table_they_reach() -> None:
 
 def test_the_smallest_table_bounds_the_ids() -> None:
     proto = model("g (int64[n] i) => (float[n, 4] y) { a = Gather(t, i) b = Gather(u, i) }", t=(9, 4), u=(5, 4))
-    assert inputs(proto)["i"].rows == 5
+    assert inputs(proto)["i"].table_rows == 5
 
 
 @pytest.mark.parametrize(
@@ -77,9 +77,8 @@ def test_the_smallest_table_bounds_the_ids() -> None:
     ],
 )
 def test_token_ids_reach_contributed_operators(node: str, rows: int) -> None:
-    assert (
-        inputs(model(f"g (int64[b, s] x) => (float[b] e) {{ {node} }}", t=(9, 4), u=(7, 4), v=(3, 4)))["x"].rows == rows
-    )
+    found = inputs(model(f"g (int64[b, s] x) => (float[b] e) {{ {node} }}", t=(9, 4), u=(7, 4), v=(3, 4)))
+    assert found["x"].table_rows == rows
 
 
 def test_token_ids_are_found_in_bodies_and_functions() -> None:
@@ -102,7 +101,7 @@ def test_token_ids_are_found_in_bodies_and_functions() -> None:
         v=(12, 2),
     )
     found = inputs(proto)
-    assert [found[name].rows for name in ("in_if", "in_loop", "in_function")] == [10, 11, 12]
+    assert [found[name].table_rows for name in ("in_if", "in_loop", "in_function")] == [10, 11, 12]
 
 
 def test_values_flow_out_of_a_branch() -> None:
@@ -114,7 +113,7 @@ def test_values_flow_out_of_a_branch() -> None:
         }""",
         t=(6, 2),
     )
-    assert inputs(proto)["ids"].rows == 6
+    assert inputs(proto)["ids"].table_rows == 6
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Rows of errors beside their bounds."""
 
-from bct_onnx.page.errors import find_errors, means
+from bct_onnx.page.errors import find_errors, impact
 
 FEEDS = ["short", "long"]
 
@@ -23,7 +23,7 @@ def test_answers_come_before_caches_and_the_worst_first():
     assert errors.rest == "4 caches, errors up to 0.5"
     first = errors.shown[0]
     assert (first.error, first.bound, first.part, first.largest, first.worst) == (0.1, 0.2, 50.0, 3.0, "long")
-    assert errors.shown[2].means == "75.0% equal values"
+    assert errors.shown[2].impact == "75.0% equal values"
 
 
 def test_a_model_of_caches_alone_shows_them():
@@ -48,6 +48,6 @@ def test_more_than_the_bound_fills_the_bar():
 
 
 def test_the_models_own_terms():
-    assert means({"perplexity": 0.454, "decisions": 0.8}) == "perplexity +45.4%"
-    assert means({"decisions": 0.982}) == "98.2% same decisions"
-    assert means({}) == ""
+    assert impact({"perplexity": 0.454, "decisions": 0.8}) == "perplexity +45.4%"
+    assert impact({"decisions": 0.982}) == "98.2% same decisions"
+    assert impact({}) == ""

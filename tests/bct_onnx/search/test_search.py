@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from bct_onnx import BctError, compress, files
-from bct_onnx.measure import measure as measure_output
+from bct_onnx.fidelity import measure as measure_output
 from bct_onnx.presets import PRESETS
 from bct_onnx.search import (
     DEFAULT_DROP,
@@ -21,14 +21,14 @@ from bct_onnx.search import (
     Weight,
     compensating,
     measure,
+    memoized,
     plot,
-    remembering,
     within_bytes,
     within_error,
 )
 from bct_onnx.search.grams import product_inputs
 from bct_onnx.search.switchable import Switchable, formats, stored_bytes
-from bct_onnx.search.work import NODE_SECONDS, RATE, SHARE, Plan, nominal_seconds, plan
+from bct_onnx.search.work import NODE_SECONDS, RATE, SHARE, Affordable, affordable, nominal_seconds
 from passes import Options
 from passes.context import plain_codes
 from passes.formats.block import BlockFormat, decode
@@ -292,10 +292,10 @@ def test_a_convolution_costs_its_window_for_every_result(tmp_path: Path) -> None
 
 
 def test_what_fits_is_counted() -> None:
-    assert plan([1.0, 1.0, 1.0], weights=10, seconds=10 / SHARE) == Plan(1, 10)
-    assert plan([1.0, 1.0, 1.0], weights=10, seconds=20 / SHARE) == Plan(2, 10)
-    assert plan([1.0, 1.0, 1.0], weights=10, seconds=4.5) == Plan(1, 4)
-    assert plan([1.0, 1.0, 1.0], weights=10, seconds=0.0) == Plan(1, 1)
+    assert affordable([1.0, 1.0, 1.0], weights=10, seconds=10 / SHARE) == Affordable(1, 10)
+    assert affordable([1.0, 1.0, 1.0], weights=10, seconds=20 / SHARE) == Affordable(2, 10)
+    assert affordable([1.0, 1.0, 1.0], weights=10, seconds=4.5) == Affordable(1, 4)
+    assert affordable([1.0, 1.0, 1.0], weights=10, seconds=0.0) == Affordable(1, 1)
 
 
 def test_codes_are_made_once() -> None:
@@ -305,7 +305,7 @@ def test_codes_are_made_once() -> None:
         made.append(fmt.bits)
         return plain_codes(values, fmt, activation, workers)
 
-    code, w, v = remembering(coder), random(K, K, seed=1), random(K, K, seed=2)
+    code, w, v = memoized(coder), random(K, K, seed=1), random(K, K, seed=2)
     for matrix, bits in ((w, 4), (w.copy(), 4), (v, 4), (w, 5), (v, 4)):
         tensor = code(matrix, BlockFormat.shifted(bits, 8), "x", 1)
         np.testing.assert_array_equal(tensor.codes, encode(matrix, BlockFormat.shifted(bits, 8)).codes)

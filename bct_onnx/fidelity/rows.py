@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bct_onnx.arrays import Array, Feed
-from bct_onnx.measure.kinds import CACHE_RANK, VECTOR_RANK, Kind
+from bct_onnx.fidelity.kinds import CACHE_RANK, VECTOR_RANK, Kind
 
 # Values written for "masked", like the least float32: not numbers.
 HUGE, HUGE_FLOAT16 = 1e30, 65000.0

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bct_onnx.arrays import Array, Feed, Outputs
-from bct_onnx.measure.kinds import Kind
-from bct_onnx.measure.outputs import OutputError, find_mismatch, measure
+from bct_onnx.fidelity.kinds import Kind
+from bct_onnx.fidelity.outputs import OutputError, find_mismatch, output_error
 
 # Digits of a measured error that count: the rest is the order in which threads add.
 DIGITS = 3
@@ -27,7 +27,7 @@ class Answers:
     outputs: Sequence[Outputs]
 
 
-def errors_of(expected: Answers, answered: Sequence[Outputs]) -> tuple[dict[str, OutputError], dict[str, str]]:
+def output_errors(expected: Answers, answered: Sequence[Outputs]) -> tuple[dict[str, OutputError], dict[str, str]]:
     """Return the error of every output, and what differs in kind, as sentences, of those where something does."""
     errors, mismatches = {}, {}
     everything = list(zip(expected.feeds, expected.outputs, answered, strict=True))
@@ -38,7 +38,7 @@ def errors_of(expected: Answers, answered: Sequence[Outputs]) -> tuple[dict[str,
             mismatches[name] = mismatch
         else:
             feeds, ones, others = map(list, zip(*found, strict=True))
-            errors[name] = measure(name, ones, others, feeds)
+            errors[name] = output_error(name, ones, others, feeds)
     return errors, mismatches
 
 
@@ -46,7 +46,7 @@ def _mismatch(expected: Array, answered: Array | None) -> str | None:
     return "is missing" if answered is None else find_mismatch(expected, answered)
 
 
-def figure(errors: Mapping[str, OutputError], mismatches: Mapping[str, str], *, worst: bool) -> float:
+def overall_error(errors: Mapping[str, OutputError], mismatches: Mapping[str, str], *, worst: bool) -> float:
     """Return one error of all outputs: that of the worst output on its worst feed, or the root mean square of all.
 
     Infinite for a difference in kind. Caches count only where a model gives nothing else.
@@ -65,6 +65,6 @@ def _answers(errors: Iterable[OutputError]) -> list[OutputError]:
     return [error for error in known if error.kind != Kind.CACHE.value] or known
 
 
-def rounded(error: float) -> float:
+def round_error(error: float) -> float:
     """Return an error with the digits that are the same on every run."""
     return float(f"{error:.{DIGITS}g}")

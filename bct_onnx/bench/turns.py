@@ -36,15 +36,15 @@ class Effort:
 
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-Say = Callable[[str], None]
+Status = Callable[[str], None]
 
 
 class Bench:
     """Measures candidates, the float model first, and collects in `skipped` what did not load or run."""
 
-    def __init__(self, candidates: Sequence[Candidate], effort: Effort, say: Say = lambda _: None) -> None:
-        """Prepare to compare candidates of different names; `say` hears what is under way."""
-        self._candidates, self._effort, self._say = candidates, effort, say
+    def __init__(self, candidates: Sequence[Candidate], effort: Effort, status: Status = lambda _: None) -> None:
+        """Prepare to compare candidates of different names; `status` is told what is under way."""
+        self._candidates, self._effort, self._status = candidates, effort, status
         self.skipped: list[Skipped] = []
 
     def compare(self, workloads: Sequence[Workload]) -> Comparison:
@@ -53,7 +53,7 @@ class Bench:
         baseline = load_in_fresh_process("-", self._effort.threads).peak_bytes
         needed = sum(row.load_peak_bytes - baseline for row in rows)
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        sessions = Sessions(self._effort.threads, keep=needed < MEMORY_SHARE * memory)
+        sessions = Sessions(self._effort.threads, side_by_side=needed < MEMORY_SHARE * memory)
         signature = Signature.read(rows[0].candidate.path)
         for workload in workloads:
             results = self._run_all([row.candidate for row in rows], workload, signature, sessions)
@@ -66,7 +66,7 @@ class Bench:
         costs: dict[Candidate, list[Cost]] = {candidate: [] for candidate in self._candidates}
         for turn in range(min(self._effort.rounds, LOADS)):
             for candidate in list(costs):
-                self._say(f"load {turn + 1}: {candidate.name}")
+                self._status(f"load {turn + 1}: {candidate.name}")
                 try:
                     costs[candidate].append(load_in_fresh_process(candidate.path, self._effort.threads))
                 except BctError as error:
@@ -99,7 +99,7 @@ class Bench:
         seconds: dict[Candidate, list[float]] = {candidate: [] for candidate in errors}
         for turn in range(self._effort.rounds):
             for candidate in seconds:
-                self._say(f"{workload.label}, round {turn + 1} of {self._effort.rounds}: {candidate.name}")
+                self._status(f"{workload.label}, round {turn + 1} of {self._effort.rounds}: {candidate.name}")
                 seconds[candidate] += _turn(sessions.get(candidate), feeds, self._effort)
         return {c: Result(Spread.of(found), errors[c]) for c, found in seconds.items()}
 
@@ -112,16 +112,16 @@ class Bench:
 class Sessions:
     """The sessions of the candidates: kept side by side, or (when memory does not allow it) one at a time."""
 
-    def __init__(self, threads: int, keep: bool) -> None:
+    def __init__(self, threads: int, side_by_side: bool) -> None:
         """Start without a session."""
-        self._threads, self._keep = threads, keep
+        self._threads, self._side_by_side = threads, side_by_side
         self._open: dict[Path, OrtSession] = {}
 
     def get(self, candidate: Candidate) -> OrtSession:
         """Return the session of a candidate, loading it where it is not loaded."""
         path = candidate.path
         if path not in self._open:
-            if not self._keep:
+            if not self._side_by_side:
                 self._open.clear()
             self._open[path] = open_session(path, Options(self._threads))
         return self._open[path]

@@ -8,15 +8,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bct_onnx.measure import Answers, Kind, OutputError, errors_of, figure, find_mismatch, kind_of, measure
-from bct_onnx.measure.outputs import REAL_SHARE
+from bct_onnx.fidelity import (
+    Answers,
+    Kind,
+    OutputError,
+    find_mismatch,
+    output_error,
+    output_errors,
+    output_kind,
+    overall_error,
+)
+from bct_onnx.fidelity.outputs import REAL_SHARE
 
 Array = NDArray[np.float32]
 
 
 def one(expected: Array, answered: Array, name: str = "y", **feed: np.ndarray) -> OutputError:
     """Measure an output over one feed."""
-    return measure(name, [expected], [answered], [feed])
+    return output_error(name, [expected], [answered], [feed])
 
 
 def normal(*shape: int, seed: int = 0) -> Array:
@@ -36,8 +45,8 @@ def normal(*shape: int, seed: int = 0) -> Array:
     ],
 )
 def test_kinds(name: str, shape: tuple[int, ...], kind: Kind) -> None:
-    assert kind_of(name, [normal(*shape)]) is kind
-    assert kind_of(name, [np.zeros(shape, np.int64)]) is Kind.EXACT
+    assert output_kind(name, [normal(*shape)]) is kind
+    assert output_kind(name, [np.zeros(shape, np.int64)]) is Kind.EXACT
 
 
 @given(offset=st.floats(-1e3, 1e3), part=st.floats(0.01, 2))
@@ -74,12 +83,12 @@ def test_many_classes_are_measured_by_their_distance_from_each_other() -> None:
 def test_the_worst_feed_counts_and_small_feeds_are_one() -> None:
     feeds = [normal(10, 4, seed=s) for s in range(3)]
     answers = [feeds[0], feeds[1] + np.float32(1.0) * normal(10, 4, seed=7), feeds[2]]
-    error = measure("y", feeds, answers, [{}] * 3)
+    error = output_error("y", feeds, answers, [{}] * 3)
     assert error.worst == 1
     assert error.error == pytest.approx(1.0, rel=0.3)
     assert error.mean == pytest.approx(error.error / math.sqrt(3))
     small = [array[:1] for array in feeds]
-    joined = measure("y", [*small, feeds[0]], [answers[1][:1], *small[1:], feeds[0]], [{}] * 4)
+    joined = output_error("y", [*small, feeds[0]], [answers[1][:1], *small[1:], feeds[0]], [{}] * 4)
     assert joined.worst in (0, 1, 2)
 
 
@@ -142,12 +151,12 @@ def test_masked_values_count_for_nothing_but_their_place() -> None:
 
 def test_decisions_count_rows_of_all_feeds() -> None:
     eye = np.eye(4, dtype=np.float32)
-    error = measure("logits", [eye, eye[:1]], [eye, eye[1:2]], [{}, {}])
+    error = output_error("logits", [eye, eye[:1]], [eye, eye[1:2]], [{}, {}])
     assert error.decisions == pytest.approx(4 / 5)
 
 
 def test_rows_of_other_lengths_are_values() -> None:
-    error = measure("start_logits", [normal(4, 9), normal(4, 5)], [normal(4, 9), normal(4, 5)], [{}, {}])
+    error = output_error("start_logits", [normal(4, 9), normal(4, 5)], [normal(4, 9), normal(4, 5)], [{}, {}])
     assert error.error == 0
 
 
@@ -155,16 +164,16 @@ def test_one_figure_of_all_outputs() -> None:
     feeds = [{}]
     y, cache = normal(20, 4), normal(2, 3, 4, 5)
     answered = [{"y": y + np.float32(0.1) * normal(20, 4, seed=1), "present.0": cache * 0}]
-    errors, mismatches = errors_of(Answers(feeds, [{"y": y, "present.0": cache}]), answered)
+    errors, mismatches = output_errors(Answers(feeds, [{"y": y, "present.0": cache}]), answered)
     assert not mismatches
-    assert figure(errors, mismatches, worst=True) == errors["y"].error < 0.2
+    assert overall_error(errors, mismatches, worst=True) == errors["y"].error < 0.2
     assert errors["present.0"].error == pytest.approx(1.0, rel=0.1)
     alone = {"present.0": errors["present.0"]}
-    assert figure(alone, {}, worst=False) == errors["present.0"].mean
-    _, mismatches = errors_of(Answers(feeds, [{"y": y}]), [{"y": y[:2]}])
+    assert overall_error(alone, {}, worst=False) == errors["present.0"].mean
+    _, mismatches = output_errors(Answers(feeds, [{"y": y}]), [{"y": y[:2]}])
     assert mismatches["y"].startswith("has shape [2, 4]")
-    assert figure({}, mismatches, worst=True) == math.inf
-    assert errors_of(Answers(feeds, [{"y": y}]), [{}])[1] == {"y": "is missing"}
+    assert overall_error({}, mismatches, worst=True) == math.inf
+    assert output_errors(Answers(feeds, [{"y": y}]), [{}])[1] == {"y": "is missing"}
 
 
 def test_every_feed_has_a_figure_and_the_worst_is_the_largest() -> None:
@@ -174,7 +183,7 @@ def test_every_feed_has_a_figure_and_the_worst_is_the_largest() -> None:
     answered = [
         one + size * normal(*one.shape, seed=9) for one, size in zip(expected, (0.1, 1, 0.3, 1, 2), strict=True)
     ]
-    error = measure("y", expected, answered, [{} for _ in counts])
+    error = output_error("y", expected, answered, [{} for _ in counts])
     assert error.by_feed is not None
     far, few, near, none, fewer = error.by_feed
     assert none is None

@@ -26,7 +26,7 @@ TOKENS_RANK, SMALLEST_VOCABULARY = 3, 64
 CACHE_RANK, VECTOR_RANK = 3, 2
 
 
-def kind_of(name: str, arrays: Sequence[Array]) -> Kind:
+def output_kind(name: str, arrays: Sequence[Array]) -> Kind:
     """Return the kind of an output, from its name and its arrays over several feeds."""
     first = arrays[0]
     if first.dtype.kind != "f":

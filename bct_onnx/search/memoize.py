@@ -11,7 +11,7 @@ from passes import Coder
 from passes.formats.block import BlockFormat, BlockTensor
 
 
-def remembering(coder: Coder) -> Coder:
+def memoized(coder: Coder) -> Coder:
     """Return the coder with a memory: a byte for each weight and width that was asked for."""
     known: dict[tuple[bytes, BlockFormat, str | None], BlockTensor] = {}
 

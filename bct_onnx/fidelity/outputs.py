@@ -23,8 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bct_onnx.arrays import Array, Feed
-from bct_onnx.measure.kinds import Kind, kind_of
-from bct_onnx.measure.rows import Rows, marks, rows_of
+from bct_onnx.fidelity.kinds import Kind, output_kind
+from bct_onnx.fidelity.rows import Rows, marks, rows_of
 
 # Rows from which a feed is judged alone, and those that tell what an output's spread over inputs is.
 FEWEST_ROWS, FEWEST_FOR_SPREAD = 8, 4
@@ -90,9 +90,9 @@ def find_mismatch(reference: Array, output: Array) -> str | None:
     return None
 
 
-def measure(name: str, expected: Sequence[Array], answered: Sequence[Array], feeds: Sequence[Feed]) -> OutputError:
+def output_error(name: str, expected: Sequence[Array], answered: Sequence[Array], feeds: Sequence[Feed]) -> OutputError:
     """Return the error of an output over feeds; arrays of both models have the same types and shapes."""
-    kind = kind_of(name, expected)
+    kind = output_kind(name, expected)
     if kind is Kind.EXACT:
         equal = sum(int((one == other).sum()) for one, other in zip(expected, answered, strict=True))
         count = sum(array.size for array in expected)
