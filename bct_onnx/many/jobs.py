@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from bct_onnx.cli import command as one
+from bct_onnx.command import command as one
 from bct_onnx.errors import BctError
 from bct_onnx.package import is_hub_name
 

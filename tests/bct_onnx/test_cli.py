@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
-from bct_onnx import __version__, cli
+from bct_onnx import __version__, cli, command
 from tests.helpers import MLP, K, entries, model, random
 
 
@@ -293,7 +293,7 @@ def test_a_defect_is_said_in_one_line(run, source, tmp_path, monkeypatch):
     def fail(**_: object) -> None:
         raise RuntimeError("a broken\ninvariant")
 
-    monkeypatch.setattr(cli, "compress", fail)
+    monkeypatch.setattr(command, "compress", fail)
     monkeypatch.delenv(cli.DEBUG, raising=False)
     code, out, err = run(source, tmp_path / "out.onnx")
     expected = "error: a defect of bct_onnx: RuntimeError: a broken invariant (set BCT_DEBUG=1 for the traceback)\n"
@@ -307,7 +307,7 @@ def test_an_interrupt_ends_with_130(run, source, tmp_path, monkeypatch):
     def interrupt(**_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "compress", interrupt)
+    monkeypatch.setattr(command, "compress", interrupt)
     code, out, err = run(source, tmp_path / "out.onnx")
     # The line that ends what the terminal shows of Ctrl-C comes first.
     assert (code, out, err.lstrip("\n")) == (130, "", "error: interrupted; nothing was written\n")
@@ -323,11 +323,11 @@ def test_names_that_a_terminal_would_take_for_markup(run, tmp_path):
 
 
 def test_help_and_version():
-    shown = CliRunner().invoke(cli.command, ["--help"])
+    shown = CliRunner().invoke(cli.commands, ["compress", "--help"])
     assert shown.exit_code == 0
     for option in ("--preset", "--bits", "--lowering", "--keep", "--json", "--again", "--max-rel-error", "--quiet"):
         assert option in shown.output
-    assert CliRunner().invoke(cli.command, ["--version"]).output == f"bct-onnx, version {__version__}\n"
+    assert CliRunner().invoke(command.command, ["--version"]).output == f"bct-onnx, version {__version__}\n"
 
 
 def test_as_a_module(source, tmp_path):

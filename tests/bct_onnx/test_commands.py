@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from bct_onnx.commands import COMMANDS, COMPLETE_VARIABLE
+from bct_onnx.cli import COMMANDS, COMPLETE_VARIABLE
 
 
 @pytest.mark.parametrize(

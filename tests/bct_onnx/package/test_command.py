@@ -3,7 +3,7 @@
 import json
 import sys
 
-from bct_onnx.commands import COMMANDS, commands
+from bct_onnx.cli import COMMANDS, commands
 from bct_onnx.package.export import exporter_is_installed
 from tests.helpers import entries
 
