@@ -10,7 +10,6 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 
 from bct_onnx import BctError, Report, compress
-from bct_onnx.compression import opset
 from bct_onnx.opsets import ConversionError, raise_opset
 from bct_onnx.sessions import open_session
 
@@ -82,7 +81,7 @@ def test_a_model_that_cannot_be_raised_keeps_its_opset_with_packed_weights(
     def refuse(*_: object) -> onnx.ModelProto:
         raise ConversionError("no adapter")
 
-    monkeypatch.setattr(opset, "raise_opset", refuse)
+    monkeypatch.setattr("bct_onnx.compression.opset.raise_opset", refuse)
     report, _ = run(model(PRODUCT, 11, 6, w=weight()), preset=preset)
     assert replaced(report) == 1
     assert (report.options.lowering, report.options.bits, report.output.opset) == ("packed", bits, 11)
@@ -98,7 +97,7 @@ def test_portable_has_standard_operators_where_the_opset_stays(
     def refuse(*_: object) -> onnx.ModelProto:
         raise ConversionError("no adapter")
 
-    monkeypatch.setattr(opset, "raise_opset", refuse)
+    monkeypatch.setattr("bct_onnx.compression.opset.raise_opset", refuse)
     report, written = run(model(PRODUCT, opset, 6, w=weight()), preset="portable", bits=4)
     assert replaced(report) == 1
     assert (report.options.lowering, report.options.bits, report.output.opset) == ("qdq", bits, opset)
@@ -127,7 +126,7 @@ def test_passes_that_an_opset_has_no_operators_for_are_left_out(run: Save, monke
         raised.graph.node[0].op_type = "NoSuchOperator"
         return raised
 
-    monkeypatch.setattr(opset, "raise_opset", spoil)
+    monkeypatch.setattr("bct_onnx.compression.opset.raise_opset", spoil)
     text = "g (float[rows, 64] x) => (float[rows, 96] y) { h = MatMul(x, w) s = Softmax <axis = -1> (h) y = Add(h, s) }"
     report, _ = run(model(text, 13, 7, w=weight()), preset="paper")
     assert attempts == [21]
