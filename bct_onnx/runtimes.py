@@ -17,6 +17,7 @@ from passes import NOTHING, Feature, Lacks
 
 from .errors import BctError
 from .files import native
+from .opsets import opset_of
 
 # The releases tried. One between two of them counts as the older one.
 RELEASES = (
@@ -182,14 +183,10 @@ def min_onnxruntime(model: onnx.ModelProto) -> str:
 def _demands(model: onnx.ModelProto) -> Iterator[Demand]:
     # What a function does depends on the attributes of its calls.
     model = native.inline(model) if model.functions else model
-    opset = _opset(model.opset_import)
+    opset = opset_of(model)
     yield Demand(_first(OPSETS, opset), f"opset {opset}")
     yield Demand(_first(IR_VERSIONS, model.ir_version), f"IR version {model.ir_version}")
     yield from _of_graph(model.graph, {}, opset)
-
-
-def _opset(imports: Sequence[onnx.OperatorSetIdProto]) -> int:
-    return next((entry.version for entry in imports if entry.domain in ("", "ai.onnx")), 1)
 
 
 def _first(releases: Mapping[int, str], version: int) -> str:

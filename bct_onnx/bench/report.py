@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from bct_onnx.bench.records import Comparison, Row, Spread
-from bct_onnx.errors import BctError
+from bct_onnx.extras import extra
 
 MEGABYTE = 1e6
 COLORS = {"float": "#7f7f7f", "peer": "#1f77b4", "ours": "#d62728", "given": "#2ca02c"}
@@ -84,17 +84,14 @@ def as_data(comparison: Comparison) -> dict[str, Any]:
 
 def plot(comparison: Comparison, path: Path) -> None:
     """Draw file size and speed over float, one panel each; raise BctError without matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise BctError("--plot needs matplotlib; install it with: pip install 'bct-onnx[eval]'") from error
+    figure_class = extra("matplotlib.figure", "eval", "which draws").Figure
 
     rows = comparison.rows[::-1]
     panels = [("file, MB", [row.file_bytes / MEGABYTE for row in rows])]
     panels += [
         (f"{w}, times float speed", [comparison.to_float(row, w) or 0.0 for row in rows]) for w in comparison.workloads
     ]
-    figure = Figure(figsize=(3.2 * len(panels) + 2, 0.45 * len(rows) + 1.2), layout="constrained")
+    figure = figure_class(figsize=(3.2 * len(panels) + 2, 0.45 * len(rows) + 1.2), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (title, values) in zip(axes, panels, strict=True):
         bars = axis.barh(

@@ -63,6 +63,11 @@ class OperatorCoverage:
     bytes: float
     covered: float
 
+    @property
+    def covered_part(self) -> float | None:
+        """Which part of the bytes are codes, or None where no sizes are known."""
+        return self.covered / self.bytes if self.bytes else None
+
 
 @dataclass(frozen=True)
 class Coverage:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from bct_onnx.errors import BctError
+from bct_onnx.extras import extra
 from bct_onnx.samples.processors import load
 
 from .compare import Outcome, compare
-from .extras import extra
 from .folders import beside, bytes_on_disk, check_models
 from .metrics import Array, top
 from .model import Input, Model

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .extras import extra
+from bct_onnx.extras import extra
 
 Array = NDArray[Any]
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from bct_onnx.errors import BctError
+from bct_onnx.extras import extra
 from bct_onnx.package.contents import read_json
 
 from .compare import Outcome, compare
-from .extras import extra
 from .folders import bytes_on_disk
 from .metrics import mean
 from .pipelines import check_folders, run_pipeline

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from bct_onnx.errors import BctError
+from bct_onnx.extras import extra
 
 from .compare import Outcome, compare
-from .extras import extra
 from .folders import bytes_on_disk, check_models
 from .metrics import Array, mean
 from .read import fields, read_records, text_fields

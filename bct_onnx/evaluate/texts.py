@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from bct_onnx.errors import BctError
+from bct_onnx.extras import extra
 
 from .compare import Outcome, compare
-from .extras import extra
 from .folders import bytes_on_disk
 from .metrics import Array, Metric, mean, of_sums
 from .pipelines import check_folders, run_pipeline

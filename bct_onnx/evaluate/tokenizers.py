@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from bct_onnx.errors import BctError
+from bct_onnx.extras import extra
 
-from .extras import extra
 from .folders import places
 
 _NAMES = ("tokenizer.json", "vocab.txt", "tokenizer.model", "tokenizer.bin")

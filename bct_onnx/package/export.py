@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import importlib.util
 import io
 import logging
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bct_onnx.errors import BctError, first_line
+from bct_onnx.extras import extra
 
 INSTALL = "pip install 'bct-onnx[export]'"
 PAST = "-with-past"
@@ -31,11 +31,8 @@ def exporter_is_installed() -> bool:
 
 
 def library(module: str) -> Any:
-    """Return a module of the extra; raises BctError with the command to install it where it is absent."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise BctError(f"a checkpoint is exported by optimum, which is not installed ({error}): {INSTALL}") from error
+    """Return a module of the extra `export`; raises BctError where it is absent."""
+    return extra(module, "export", "which exports checkpoints")
 
 
 def download(name: str) -> Path:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from bct_onnx import files
-from bct_onnx.errors import BctError
+from bct_onnx.extras import extra
 from bct_onnx.table import size
 
 from .contents import page_of
@@ -22,10 +21,7 @@ _LONGEST_NAME = 90
 def check_libraries() -> None:
     """Raise BctError, with what to install, where a library that pages are made with is missing."""
     for name in _LIBRARIES:
-        try:
-            import_module(name)
-        except ImportError as error:
-            raise BctError(f"a report page needs {name}; install it with: pip install 'bct-onnx[report]'") from error
+        extra(name, "report", "which makes pages of reports")
 
 
 def write_page(data: Mapping[str, Any], path: Path) -> None:

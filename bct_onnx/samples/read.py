@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import wave
 from collections.abc import Sequence
@@ -13,8 +12,8 @@ import numpy as np
 
 from bct_onnx.arrays import Array
 from bct_onnx.errors import BctError
+from bct_onnx.extras import extra
 
-INSTALL = "pip install 'bct-onnx[data]'"
 # Most samples that are taken: a model's answers to all of them are in memory at once.
 MOST = 64
 PICTURES, SOUNDS, TEXTS = (".jpg", ".jpeg", ".png", ".webp", ".bmp"), (".wav", ".flac"), (".txt", ".jsonl")
@@ -26,13 +25,8 @@ Text = str | tuple[str, str]
 
 
 def library(module: str) -> Any:
-    """Return a module of the extra; raises BctError with the command to install it where it is absent."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise BctError(
-            f"{module.partition('.')[0]} is not installed, which turns data into inputs: {INSTALL}"
-        ) from error
+    """Return a module of the extra `data`; raises BctError where it is absent."""
+    return extra(module, "data", "which turns data into inputs")
 
 
 def find(place: Path, endings: Sequence[str]) -> Sequence[Path]:

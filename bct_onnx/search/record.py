@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bct_onnx.errors import BctError
+from bct_onnx.extras import extra
 from bct_onnx.search.choice import Choice, Curve
 from bct_onnx.search.goal import Goal
 
@@ -68,12 +69,9 @@ class SearchRecord:
 
 def plot(record: SearchRecord, path: Path) -> None:
     """Draw the curve into a picture file; raises BctError where matplotlib is missing or the file cannot be."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise BctError("--plot needs matplotlib; install it with: pip install 'bct-onnx[eval]'") from error
+    figure_class = extra("matplotlib.figure", "eval", "which draws").Figure
     sizes, errors = zip(*record.points(), strict=True)
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = figure_class(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
     axes.plot([size / 1e6 for size in sizes], errors, label="expected from one run a weight")
     axes.plot(record.choice.bytes / 1e6, record.choice.error, "o", label="chosen")

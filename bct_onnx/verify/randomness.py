@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 
 from bct_onnx.arrays import Array, Feed, Outputs
+from bct_onnx.files.order import nodes_of
 from bct_onnx.sessions import Session
 from passes.graph.random import RANDOM
 
@@ -22,21 +23,12 @@ def random_outputs(session: Session, feed: Feed, before: Outputs) -> tuple[str, 
 def seeded(path: str | Path) -> bytes:
     """Return a model of less than 2 GB whose operators that draw numbers have seeds, by their order."""
     model = onnx.load_model(path)
-    for number, node in enumerate(_random_nodes(model.graph)):
+    drawing = (node for node in nodes_of(model.graph) if node.op_type in RANDOM)
+    for number, node in enumerate(drawing, 1):
         kept = [attribute for attribute in node.attribute if attribute.name != "seed"]
         del node.attribute[:]
-        node.attribute.extend([*kept, onnx.helper.make_attribute("seed", float(number + 1))])
+        node.attribute.extend([*kept, onnx.helper.make_attribute("seed", float(number))])
     return bytes(model.SerializeToString())
-
-
-def _random_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    found = []
-    for node in graph.node:
-        found += [node] if node.op_type in RANDOM else []
-        for attribute in node.attribute:
-            for body in (attribute.g, *attribute.graphs):
-                found += _random_nodes(body)
-    return found
 
 
 def _is_same(one: Array, other: Array | None) -> bool:

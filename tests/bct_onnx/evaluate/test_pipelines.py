@@ -44,7 +44,7 @@ def run(task, data, folder):
 def only_metrics(monkeypatch):
     """Let every library be there that is asked for, but for what runs pipelines."""
     monkeypatch.setattr(pipelines, "exporter_is_installed", lambda: False)
-    monkeypatch.setattr("bct_onnx.evaluate.extras.importlib.import_module", lambda _: Anything())
+    monkeypatch.setattr("bct_onnx.extras.importlib.import_module", lambda _: Anything())
 
 
 class Anything:

@@ -87,7 +87,7 @@ def test_a_checkpoint_without_the_exporter(run, write, tmp_path, monkeypatch):
     (folder / "model.safetensors").touch()
     code, _, err = run(folder, tmp_path / "out")
     assert code == 2
-    assert err.startswith("error: a checkpoint is exported by optimum, which is not installed")
+    assert err.startswith("error: optimum is not installed, which exports checkpoints: pip install")
     assert err.endswith("pip install 'bct-onnx[export]'\n")
 
 

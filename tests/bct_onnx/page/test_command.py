@@ -73,7 +73,7 @@ def package(tmp_path):
 def test_a_missing_library_is_said_before_any_work(run, source, report, tmp_path, monkeypatch, library):
     monkeypatch.setitem(sys.modules, library, None)
     before = entries(tmp_path) | {"report.json"}
-    expected = f"error: a report page needs {library}; install it with: pip install 'bct-onnx[report]'\n"
+    expected = f"error: {library} is not installed, which makes pages of reports: pip install 'bct-onnx[report]'\n"
     data = save(report, tmp_path / "report.json")
     for arguments in (
         (source, tmp_path / "out.onnx", "--report", tmp_path / "r.html"),
