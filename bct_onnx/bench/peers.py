@@ -18,9 +18,9 @@ from onnx import TensorProto
 
 from bct_onnx import files
 from bct_onnx.api import compress
-from bct_onnx.bench.records import Candidate, Kind, Skipped, one_line
+from bct_onnx.bench.records import Candidate, Kind, Skipped
 from bct_onnx.bench.workloads import Signature
-from bct_onnx.errors import BctError
+from bct_onnx.errors import BctError, first_line
 from bct_onnx.sessions import Cost, Options, open_session, peak_bytes
 
 Step = Callable[[Path, Path], None]
@@ -55,7 +55,7 @@ def optimize(source: Path, target: Path) -> None:
                 model.save_model_to_file(str(target), use_external_data_format=_is_large(source))
                 open_session(target, Options(1))
             except Exception as error:
-                failures.append(one_line(error))
+                failures.append(first_line(error))
             else:
                 return
     raise BctError(f"no model type fits: {failures[0]}")
@@ -141,7 +141,7 @@ def in_fresh_process(step: Step, source: Path, target: Path) -> Cost | str:
         with ProcessPoolExecutor(1, spawn) as pool:
             return pool.submit(_timed, step, source, target).result()
     except Exception as error:
-        return one_line(error)
+        return first_line(error)
 
 
 def _timed(step: Step, source: Path, target: Path) -> Cost:

@@ -110,8 +110,3 @@ def _fastest(row: Row, workload: str) -> float | None:
 def _ratio(row: Row, others: Iterable[Row], value: Callable[[Row], float | None]) -> float | None:
     own, best = value(row), min((v for v in map(value, others) if v is not None), default=None)
     return best / own if own and best else None
-
-
-def one_line(error: BaseException) -> str:
-    """Return an exception as one line of at most 200 characters."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

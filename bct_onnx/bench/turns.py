@@ -11,9 +11,9 @@ import numpy as np
 import onnxruntime as ort
 
 from bct_onnx import files
-from bct_onnx.bench.records import Candidate, Comparison, Result, Row, Skipped, Spread, one_line
+from bct_onnx.bench.records import Candidate, Comparison, Result, Row, Skipped, Spread
 from bct_onnx.bench.workloads import Feeds, Signature, Workload
-from bct_onnx.errors import BctError
+from bct_onnx.errors import BctError, first_line
 from bct_onnx.sessions import Cost, Options, OrtSession, load_in_fresh_process, open_session
 
 LOADS = 3  # fresh processes per candidate; fewer when the rounds are
@@ -95,7 +95,7 @@ class Bench:
                 reference = answer if reference is None else reference
                 errors[candidate] = float(np.linalg.norm(answer - reference) / (np.linalg.norm(reference) or 1.0))
             except Exception as error:
-                self._skip(candidate, BctError(f"{candidate.path}: at {workload.label}: {one_line(error)}"))
+                self._skip(candidate, BctError(f"{candidate.path}: at {workload.label}: {first_line(error)}"))
         seconds: dict[Candidate, list[float]] = {candidate: [] for candidate in errors}
         for turn in range(self._effort.rounds):
             for candidate in seconds:

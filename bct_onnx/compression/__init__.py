@@ -2,6 +2,6 @@
 
 from bct_onnx.compression.coverage import Coverage
 from bct_onnx.compression.opset import compress_at_opset
-from bct_onnx.compression.workspace import MARK, Result, Workspace
+from bct_onnx.compression.workspace import MARK, Workspace
 
-__all__ = ["MARK", "Coverage", "Result", "Workspace", "compress_at_opset"]
+__all__ = ["MARK", "Coverage", "Workspace", "compress_at_opset"]

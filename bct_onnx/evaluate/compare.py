@@ -62,15 +62,20 @@ def _scores(metric: Metric, labels: Array, outcomes: Sequence[Outcome], settings
 
 def compare(
     task: str,
-    data: Path,
-    *,
-    metrics: Sequence[Metric],
-    labels: Array,
+    data: str | Path,
     outcomes: Sequence[Outcome],
+    metrics: Sequence[Metric],
     settings: Settings,
+    *,
+    labels: Array | None = None,
     notes: Sequence[str] = (),
 ) -> Evaluation:
-    """Return the evaluation of outcomes on labels [n]; outcomes[0] is the reference."""
+    """Return the evaluation of outcomes, the first of which is the reference.
+
+    Labels are [n]; statistics of samples, which are all that some metrics want, need none.
+    """
+    if labels is None:
+        labels = np.zeros(len(outcomes[0].answers_for(metrics[0])))
     columns = [_scores(metric, labels, outcomes, settings) for metric in metrics]
     reference = outcomes[0]
     models = tuple(

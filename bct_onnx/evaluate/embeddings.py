@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 
@@ -11,20 +12,14 @@ from .compare import Outcome, compare
 from .folders import bytes_on_disk, check_models
 from .glue import Task, read_sentences
 from .metrics import DISTANCE, SPEARMAN
-from .records import DEFAULTS, Evaluation, Settings
-from .sentences import Embedder
+from .records import DEFAULTS, Evaluation
+from .sentences import Embedder, EmbeddingOptions
 
 _SIMILARITY = Task((SPEARMAN,), regression=True)
 
 
 def evaluate_embeddings(
-    data: str | Path,
-    models: Sequence[str | Path],
-    *,
-    tokenizer: str | Path | None = None,
-    limit: int | None = None,
-    samples: int | None = None,
-    settings: Settings = DEFAULTS,
+    data: str | Path, models: Sequence[str | Path], *, samples: int | None = None, **options: Unpack[EmbeddingOptions]
 ) -> Evaluation:
     """Return how the cosine of two sentences' embeddings ranks with their similarity, for models on STS-B, say.
 
@@ -40,9 +35,7 @@ def evaluate_embeddings(
         raise BctError(f"{data}: holds single sentences; wanted are sentence1, sentence2 and how alike they are")
     outcomes, exact = [], None
     for path in paths:
-        units = Embedder(path, paths[0], tokenizer, limit, settings).vectors(
-            [text[side] for side in (0, 1) for text in texts]
-        )
+        units = Embedder(path, paths[0], **options).vectors([text[side] for side in (0, 1) for text in texts])
         exact = units if exact is None else exact
         if units.shape != exact.shape:
             raise BctError(f"{path}: embeds in {units.shape[1]} numbers, the first model in {exact.shape[1]}")
@@ -53,5 +46,4 @@ def evaluate_embeddings(
             DISTANCE.name: np.square(units - exact).sum(axis=1).reshape(2, -1).mean(axis=0),
         }
         outcomes.append(Outcome(path, bytes_on_disk(path), answers, (first @ second.T).argmax(axis=1)))
-    metrics = [SPEARMAN, DISTANCE]
-    return compare("embeddings", Path(data), metrics=metrics, labels=labels, outcomes=outcomes, settings=settings)
+    return compare("embeddings", data, outcomes, [SPEARMAN, DISTANCE], options.get("settings", DEFAULTS), labels=labels)

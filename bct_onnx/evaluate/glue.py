@@ -174,4 +174,4 @@ def evaluate_glue(
         encodings = encode(reader, texts, limit)
         logits = answers_of(Model(path, settings.threads), encodings, padding_of(reader), settings)
         outcomes.append(_outcome(path, logits, TASKS[task], labels))
-    return compare(task, Path(data), metrics=TASKS[task].metrics, labels=labels, outcomes=outcomes, settings=settings)
+    return compare(task, data, outcomes, TASKS[task].metrics, settings, labels=labels)

@@ -185,11 +185,4 @@ def evaluate_images(
     paths = check_models(models)
     pictures = read_pictures(data, samples).without(np.array(left_out, np.int64))
     outcomes = [_outcome(path, pictures, feeder(path, paths[0], preprocess), settings) for path in paths]
-    return compare(
-        "images",
-        Path(data),
-        metrics=(top(1), top(5)),
-        labels=pictures.labels,
-        outcomes=outcomes,
-        settings=settings,
-    )
+    return compare("images", data, outcomes, (top(1), top(5)), settings, labels=pictures.labels)

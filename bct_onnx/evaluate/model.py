@@ -14,16 +14,9 @@ from bct_onnx.sessions import OrtError, Session
 from .folders import model_in
 from .metrics import Array
 
-_DTYPES: dict[str, type[np.generic]] = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(double)": np.float64,
-    "tensor(int64)": np.int64,
-    "tensor(int32)": np.int32,
-    "tensor(int8)": np.int8,
-    "tensor(uint8)": np.uint8,
-    "tensor(bool)": np.bool_,
-}
+# Types that can be fed, as ONNX Runtime calls them, and those whose names numpy does not share.
+_TYPES = ("float", "float16", "double", "int64", "int32", "int8", "uint8", "bool")
+_NUMPY_NAMES = {"float": "float32", "double": "float64"}
 _ROLES = {
     "input_ids": "main",
     "attention_mask": "mask",
@@ -40,7 +33,7 @@ class Input:
 
     name: str
     role: str
-    dtype: type[np.generic]
+    dtype: np.dtype[Any]
     shape: tuple[int | str | None, ...]
 
     def size(self, axis: int) -> int | None:
@@ -78,9 +71,10 @@ class Model:
         self.output = "logits" if "logits" in names else names[0]
 
     def _input(self, node: Any) -> Input:
-        if node.type not in _DTYPES:
+        kind = node.type.removeprefix("tensor(").removesuffix(")")
+        if kind not in _TYPES:
             raise BctError(f"{self.path}: input {node.name} is {node.type}, which cannot be fed")
-        return Input(node.name, _role(node.name), _DTYPES[node.type], tuple(node.shape))
+        return Input(node.name, _role(node.name), np.dtype(_NUMPY_NAMES.get(kind, kind)), tuple(node.shape))
 
     def input(self, role: str) -> Input | None:
         """Return the input with this role: main, mask, types or positions; None where there is none."""

@@ -123,11 +123,4 @@ def evaluate_perplexity(
     outcomes = [_outcome(path, plan, settings) for path in paths]
     count = len(outcomes[0].decisions)
     counts = np.diff(np.append(np.arange(0, count, _RUN), count))
-    return compare(
-        "perplexity",
-        Path(text),
-        metrics=(NATS, PERPLEXITY),
-        labels=counts,
-        outcomes=outcomes,
-        settings=settings,
-    )
+    return compare("perplexity", text, outcomes, (NATS, PERPLEXITY), settings, labels=counts)

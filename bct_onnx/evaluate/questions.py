@@ -115,11 +115,4 @@ def evaluate_questions(
         exact, f1 = np.array([scores(one, answer) for one, answer in zip(questions, answers, strict=True)]).T
         by_name = {EXACT.name: exact, F1.name: f1}
         outcomes.append(Outcome(path, bytes_on_disk(path), by_name, np.array(answers, object)))
-    return compare(
-        "questions",
-        Path(data),
-        metrics=[EXACT, F1],
-        labels=np.zeros(len(questions)),
-        outcomes=outcomes,
-        settings=settings,
-    )
+    return compare("questions", data, outcomes, [EXACT, F1], settings)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 
@@ -13,8 +14,8 @@ from .compare import Outcome, compare
 from .folders import bytes_on_disk, check_models
 from .metrics import Array, mean
 from .read import fields, read_records, text_fields
-from .records import DEFAULTS, Evaluation, Settings
-from .sentences import Embedder
+from .records import DEFAULTS, Evaluation
+from .sentences import Embedder, EmbeddingOptions
 
 RECALL_AT = (1, 10)
 _GAIN_AT = 10
@@ -127,13 +128,7 @@ def _outcome(embedder: Embedder, path: Path, collection: Collection) -> Outcome:
 
 
 def evaluate_retrieval(
-    data: str | Path,
-    models: Sequence[str | Path],
-    *,
-    tokenizer: str | Path | None = None,
-    limit: int | None = None,
-    samples: int | None = None,
-    settings: Settings = DEFAULTS,
+    data: str | Path, models: Sequence[str | Path], *, samples: int | None = None, **options: Unpack[EmbeddingOptions]
 ) -> Evaluation:
     """Return recall@1, recall@10 and nDCG@10 of passages by the cosine of their embeddings to those of queries.
 
@@ -144,15 +139,8 @@ def evaluate_retrieval(
     """
     paths = check_models(models)
     collection = read_collection(data, samples)
-    outcomes = [_outcome(Embedder(path, paths[0], tokenizer, limit, settings), path, collection) for path in paths]
-    labels = np.zeros(len(collection.queries))
+    outcomes = [_outcome(Embedder(path, paths[0], **options), path, collection) for path in paths]
     notes = [f"{len(collection.passages):,} passages"]
     return compare(
-        "retrieval",
-        Path(data),
-        metrics=[mean(name) for name in FIGURES],
-        labels=labels,
-        outcomes=outcomes,
-        settings=settings,
-        notes=notes,
+        "retrieval", data, outcomes, [mean(name) for name in FIGURES], options.get("settings", DEFAULTS), notes=notes
     )

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from .folders import beside
 from .glue import answers_of, encode, padding_of
 from .metrics import Array
 from .model import Model
-from .records import Settings
+from .records import DEFAULTS, Settings
 from .tokenizers import read_tokenizer, tokenizer_of
 
 LIMIT = 128
@@ -131,11 +131,24 @@ def _prompts(folder: Path) -> Mapping[str, str]:
     return {kind: text for kind, text in prompts.items() if text}
 
 
+class EmbeddingOptions(TypedDict, total=False):
+    """What evaluations of embeddings may be asked: another tokenizer, the longest text in tokens, how to run."""
+
+    tokenizer: str | Path | None
+    limit: int | None
+    settings: Settings
+
+
 class Embedder:
     """A model, file or folder, that makes vectors of texts."""
 
     def __init__(
-        self, path: Path, reference: Path, tokenizer: str | Path | None, limit: int | None, settings: Settings
+        self,
+        path: Path,
+        reference: Path,
+        tokenizer: str | Path | None = None,
+        limit: int | None = None,
+        settings: Settings = DEFAULTS,
     ) -> None:
         """Open it, with the tokenizer and the pooling beside it, else beside the reference; raises BctError."""
         self.pooling = read_pooling(path, reference)

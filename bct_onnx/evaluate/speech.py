@@ -163,12 +163,5 @@ def evaluate_speech(
         said = [normalize(text).strip() for text in one.texts]
         outcomes.append(Outcome(path, bytes_on_disk(path), word_errors(texts, said), np.array(said, object)))
     words = int(outcomes[0].answers_for(WORD_ERROR_RATE)[:, 1].sum())
-    return compare(
-        "speech",
-        Path(data),
-        metrics=[WORD_ERROR_RATE],
-        labels=np.zeros(len(clips)),
-        outcomes=outcomes,
-        settings=settings,
-        notes=[f"texts normalized by {name}; {words:,} words"],
-    )
+    notes = [f"texts normalized by {name}; {words:,} words"]
+    return compare("speech", data, outcomes, [WORD_ERROR_RATE], settings, notes=notes)

@@ -113,12 +113,5 @@ def evaluate_texts(
         texts = run_pipeline(TASK, path, settings.threads, partial(_write, sources=sources, tokens=tokens))
         answers = {one.metric.name: one.statistics(targets, texts) for one in metrics}
         outcomes.append(Outcome(path, bytes_on_disk(path), answers, np.array(texts, object)))
-    return compare(
-        task,
-        Path(data),
-        metrics=[one.metric for one in metrics],
-        labels=np.zeros(len(records)),
-        outcomes=outcomes,
-        settings=settings,
-        notes=[one.note for one in metrics],
-    )
+    notes = [one.note for one in metrics]
+    return compare(task, data, outcomes, [one.metric for one in metrics], settings, notes=notes)

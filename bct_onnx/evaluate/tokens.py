@@ -135,12 +135,4 @@ def evaluate_tokens(
         found = run_pipeline(TASK, path, settings.threads, partial(_tag, path=path, sentences=sentences))
         tags = np.array([tag for sentence in found for tag in sentence], object)
         outcomes.append(Outcome(path, bytes_on_disk(path), count(truth, found), tags))
-    return compare(
-        "tokens",
-        Path(data),
-        metrics=METRICS,
-        labels=np.zeros(len(sentences)),
-        outcomes=outcomes,
-        settings=settings,
-        notes=[f"{len(sentences):,} sentences"],
-    )
+    return compare("tokens", data, outcomes, METRICS, settings, notes=[f"{len(sentences):,} sentences"])

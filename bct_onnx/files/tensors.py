@@ -14,40 +14,13 @@ from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from bct_onnx.errors import BctError
 
-_TYPES = onnx.TensorProto.DataType
+_TYPE_NAME = onnx.TensorProto.DataType.Name
 
-# Element types by their number in ONNX.
+# Element types by their number in ONNX, but for those of 6 bits, whose packing is not known here.
 DTYPES: dict[int, np.dtype[Any]] = {
-    _TYPES.Value(name): np.dtype(scalar)
-    for name, scalar in {
-        "FLOAT": np.float32,
-        "UINT8": np.uint8,
-        "INT8": np.int8,
-        "UINT16": np.uint16,
-        "INT16": np.int16,
-        "INT32": np.int32,
-        "INT64": np.int64,
-        "STRING": np.object_,
-        "BOOL": np.bool_,
-        "FLOAT16": np.float16,
-        "DOUBLE": np.float64,
-        "UINT32": np.uint32,
-        "UINT64": np.uint64,
-        "COMPLEX64": np.complex64,
-        "COMPLEX128": np.complex128,
-        "BFLOAT16": ml_dtypes.bfloat16,
-        "FLOAT8E4M3FN": ml_dtypes.float8_e4m3fn,
-        "FLOAT8E4M3FNUZ": ml_dtypes.float8_e4m3fnuz,
-        "FLOAT8E5M2": ml_dtypes.float8_e5m2,
-        "FLOAT8E5M2FNUZ": ml_dtypes.float8_e5m2fnuz,
-        "UINT4": ml_dtypes.uint4,
-        "INT4": ml_dtypes.int4,
-        "FLOAT4E2M1": ml_dtypes.float4_e2m1fn,
-        "FLOAT8E8M0": ml_dtypes.float8_e8m0fnu,
-        "UINT2": ml_dtypes.uint2,
-        "INT2": ml_dtypes.int2,
-    }.items()
-    if name in _TYPES.keys()  # noqa: SIM118 (an enum wrapper, not a dict): older onnx knows fewer types
+    number: np.dtype(onnx.helper.tensor_dtype_to_np_dtype(number))
+    for number in onnx.helper.get_all_tensor_dtypes()
+    if not _TYPE_NAME(number).startswith("FLOAT6")
 }
 DATA_TYPES = {dtype: number for number, dtype in DTYPES.items()}
 PACKED_BITS = {
@@ -160,7 +133,7 @@ def check_tensor(tensor: onnx.TensorProto, where: str) -> None:
         found, needed = len(getattr(tensor, unit)), _entries(dtype, tuple(tensor.dims))
     if found != needed:
         raise BctError(
-            f"{name} has {found} {unit} where dims {list(tensor.dims)} of {_TYPES.Name(tensor.data_type)}"
+            f"{name} has {found} {unit} where dims {list(tensor.dims)} of {_TYPE_NAME(tensor.data_type)}"
             f" need {needed}; the file is damaged, export it again"
         )
 
@@ -190,7 +163,7 @@ def locate(tensor: onnx.TensorProto, model: Path) -> tuple[str, int, int]:
     if int(length) != needed:
         raise BctError(
             f"{name} has {length} bytes of data where dims {list(tensor.dims)} of"
-            f" {_TYPES.Name(tensor.data_type)} need {needed}; the file is damaged, export it again"
+            f" {_TYPE_NAME(tensor.data_type)} need {needed}; the file is damaged, export it again"
         )
     return location, int(offset), needed
 

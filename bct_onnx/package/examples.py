@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bct_onnx.errors import BctError
-from bct_onnx.samples.read import MOST, PICTURES, SOUNDS, find, read_sound
+from bct_onnx.samples.read import MOST, PICTURES, SOUNDS, find, read_picture, read_sound
 
 from .export import library
 
@@ -45,7 +45,7 @@ def pictures(given: Path | None) -> Sequence[Any]:
     """Return the pictures of a folder, or made ones: fields of colour, stripes, a circle, noise."""
     image = library("PIL.Image")
     if given is not None:
-        return [image.open(path).convert("RGB") for path in _files(given, PICTURES, "pictures")]
+        return [read_picture(path) for path in _files(given, PICTURES, "pictures")]
     y, x = np.mgrid[:_SIDE, :_SIDE] / _SIDE
     ones = np.ones((_SIDE, _SIDE))
     fields = (

@@ -1,24 +1,19 @@
 """Bits chosen by measurement: what each weight's codes do to the answers, and the smallest file under a goal."""
 
-from bct_onnx.search.choice import Choice, Curve, Weight
 from bct_onnx.search.goal import DEFAULT_DROP, DEFAULT_SECONDS, Goal
 from bct_onnx.search.grams import Grams, compensating, product_inputs
 from bct_onnx.search.memoize import memoized
 from bct_onnx.search.ranges import channel_ranges
 from bct_onnx.search.record import SearchRecord, plot
-from bct_onnx.search.sensitivity import Sensitivity, measure_sensitivity
+from bct_onnx.search.sensitivity import measure_sensitivity
 from bct_onnx.search.tune import within_bytes, within_error
 
 __all__ = [
     "DEFAULT_DROP",
     "DEFAULT_SECONDS",
-    "Choice",
-    "Curve",
     "Goal",
     "Grams",
     "SearchRecord",
-    "Sensitivity",
-    "Weight",
     "channel_ranges",
     "compensating",
     "measure_sensitivity",

@@ -8,17 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bct_onnx.fidelity import (
-    Answers,
-    Kind,
-    OutputError,
-    find_mismatch,
-    output_error,
-    output_errors,
-    output_kind,
-    overall_error,
-)
-from bct_onnx.fidelity.outputs import REAL_SHARE
+from bct_onnx.fidelity import Answers, Kind, OutputError, output_errors, overall_error
+from bct_onnx.fidelity.kinds import output_kind
+from bct_onnx.fidelity.outputs import REAL_SHARE, find_mismatch, output_error
 
 Array = NDArray[np.float32]
 
