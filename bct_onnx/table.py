@@ -32,7 +32,7 @@ def render(report: Report) -> Group:
     return Group(*parts, *(Text(f"note: {note}", style="yellow") for note in report.notes))
 
 
-def size(count: int) -> str:
+def format_bytes(count: int) -> str:
     """Return a number of bytes for reading, in units of 1000."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= factor:
@@ -40,12 +40,17 @@ def size(count: int) -> str:
     return f"{count} B"
 
 
+def format_change(before: int, after: int) -> str:
+    """Return numbers of bytes before and after for reading."""
+    return f"{format_bytes(before)} to {format_bytes(after)}"
+
+
 def _summary(report: Report) -> Table:
     table = Table(show_header=False, box=None)
     options, target = report.options, escape(str(report.output.path))
     block = f"blocks of {options.block_size}" if options.block_size else "whole columns"
-    table.add_row("input", f"{escape(str(report.input.path))}  {size(report.input.bytes)}")
-    table.add_row("output", f"{target}  {size(report.output.bytes)}  [bold]{report.ratio:.2f}x smaller[/]")
+    table.add_row("input", f"{escape(str(report.input.path))}  {format_bytes(report.input.bytes)}")
+    table.add_row("output", f"{target}  {format_bytes(report.output.bytes)}  [bold]{report.ratio:.2f}x smaller[/]")
     widths = sorted(set(report.search.choice.bits.values())) if report.search else [options.bits]
     bits = f"{widths[0]}-bit" if len(widths) == 1 else f"{widths[0]}- to {widths[-1]}-bit"
     table.add_row("preset", f"{report.preset}: {bits} codes, {block}, {options.lowering}")
@@ -72,7 +77,7 @@ def _search(search: SearchRecord) -> Table:
         chosen = [weight for weight in weights if search.choice.bits[weight.name] == bits]
         names = [weight.name for weight in sorted(chosen, key=lambda weight: -weight.bytes[bits])[:MOST_REASONS]]
         total = sum(weight.bytes[bits] for weight in chosen)
-        table.add_row(str(bits), str(len(chosen)), size(total), Text("\n".join(names)))
+        table.add_row(str(bits), str(len(chosen)), format_bytes(total), Text("\n".join(names)))
     return table
 
 
@@ -91,8 +96,8 @@ def _passes(report: Report) -> Table:
             entry.name,
             str(entry.replaced),
             str(len(entry.skipped)),
-            size(entry.bytes_before),
-            size(entry.bytes_after),
+            format_bytes(entry.bytes_before),
+            format_bytes(entry.bytes_after),
             f"{entry.bytes_before / entry.bytes_after:.2f}" if entry.bytes_after else "",
             Text("\n".join(reasons[:MOST_REASONS] + more)),
         )
@@ -109,10 +114,10 @@ def _floats(report: Report) -> Table:
         table.add_column(column, overflow="fold")
     large = report.large_floats
     for weight in large[:MOST_FLOATS]:
-        table.add_row(Text(weight.name), size(weight.bytes), Text(weight.op), Text(weight.reason))
+        table.add_row(Text(weight.name), format_bytes(weight.bytes), Text(weight.op), Text(weight.reason))
     if len(large) > MOST_FLOATS:
         rest = large[MOST_FLOATS:]
-        table.add_row(f"and {len(rest)} more", size(sum(weight.bytes for weight in rest)))
+        table.add_row(f"and {len(rest)} more", format_bytes(sum(weight.bytes for weight in rest)))
     return table
 
 

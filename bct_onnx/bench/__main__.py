@@ -11,7 +11,7 @@ from bct_onnx import files
 from bct_onnx.bench.peers import PEERS, make_all, ours
 from bct_onnx.bench.records import Candidate, Comparison, Skipped
 from bct_onnx.bench.report import as_data, plot, table
-from bct_onnx.bench.turns import CLOCKS, Bench, Effort
+from bct_onnx.bench.turns import CLOCKS, Benchmark, Timing
 from bct_onnx.bench.workloads import Signature, parse
 from bct_onnx.errors import BctError
 
@@ -74,7 +74,9 @@ def main(
                 Candidate(path.stem if taken.count(path.stem) == 1 else str(path), path, "given", "given")
                 for path in given
             ]
-            comparison = Bench(candidates, Effort(threads, rounds, seconds, clock), status.update).compare(workloads)
+            comparison = Benchmark(candidates, Timing(threads, rounds, seconds, clock), status.update).compare(
+                workloads
+            )
         comparison.skipped[:0] = skipped
         _show(comparison, json_path, plot_path)
     except BctError as error:

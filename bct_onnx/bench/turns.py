@@ -22,7 +22,7 @@ MEMORY_SHARE = 0.6  # of the machine's memory that sessions kept side by side ma
 
 
 @dataclass(frozen=True)
-class Effort:
+class Timing:
     """How to measure: `rounds` turns per candidate, each of `seconds` and at least one call.
 
     The clock is one of CLOCKS: `cpu` is the time of all threads, which other work on the machine (and, for
@@ -39,36 +39,36 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 Status = Callable[[str], None]
 
 
-class Bench:
+class Benchmark:
     """Measures candidates, the float model first, and collects in `skipped` what did not load or run."""
 
-    def __init__(self, candidates: Sequence[Candidate], effort: Effort, status: Status = lambda _: None) -> None:
+    def __init__(self, candidates: Sequence[Candidate], timing: Timing, status: Status = lambda _: None) -> None:
         """Prepare to compare candidates of different names; `status` is told what is under way."""
-        self._candidates, self._effort, self._status = candidates, effort, status
+        self._candidates, self._timing, self._status = candidates, timing, status
         self.skipped: list[Skipped] = []
 
     def compare(self, workloads: Sequence[Workload]) -> Comparison:
         """Measure everything; raise BctError when the float model does not load or run."""
         rows = self._load_all()
-        baseline = load_in_fresh_process("-", self._effort.threads).peak_bytes
+        baseline = load_in_fresh_process("-", self._timing.threads).peak_bytes
         needed = sum(row.load_peak_bytes - baseline for row in rows)
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        sessions = Sessions(self._effort.threads, side_by_side=needed < MEMORY_SHARE * memory)
+        sessions = Sessions(self._timing.threads, side_by_side=needed < MEMORY_SHARE * memory)
         signature = Signature.read(rows[0].candidate.path)
         for workload in workloads:
             results = self._run_all([row.candidate for row in rows], workload, signature, sessions)
             rows = [_with_result(row, workload.label, results) for row in rows]
         labels = [workload.label for workload in workloads]
-        return Comparison(environment(self._effort), labels, baseline, rows, self.skipped)
+        return Comparison(environment(self._timing), labels, baseline, rows, self.skipped)
 
     def _load_all(self) -> list[Row]:
         """Load every candidate in processes of its own, in turns, and return a row for each that loads."""
         costs: dict[Candidate, list[Cost]] = {candidate: [] for candidate in self._candidates}
-        for turn in range(min(self._effort.rounds, LOADS)):
+        for turn in range(min(self._timing.rounds, LOADS)):
             for candidate in list(costs):
                 self._status(f"load {turn + 1}: {candidate.name}")
                 try:
-                    costs[candidate].append(load_in_fresh_process(candidate.path, self._effort.threads))
+                    costs[candidate].append(load_in_fresh_process(candidate.path, self._timing.threads))
                 except BctError as error:
                     self._skip(candidate, error)
                     del costs[candidate]
@@ -97,10 +97,10 @@ class Bench:
             except Exception as error:
                 self._skip(candidate, BctError(f"{candidate.path}: at {workload.label}: {first_line(error)}"))
         seconds: dict[Candidate, list[float]] = {candidate: [] for candidate in errors}
-        for turn in range(self._effort.rounds):
+        for turn in range(self._timing.rounds):
             for candidate in seconds:
-                self._status(f"{workload.label}, round {turn + 1} of {self._effort.rounds}: {candidate.name}")
-                seconds[candidate] += _turn(sessions.get(candidate), feeds, self._effort)
+                self._status(f"{workload.label}, round {turn + 1} of {self._timing.rounds}: {candidate.name}")
+                seconds[candidate] += _turn(sessions.get(candidate), feeds, self._timing)
         return {c: Result(Spread.of(found), errors[c]) for c, found in seconds.items()}
 
     def _skip(self, candidate: Candidate, error: BctError) -> None:
@@ -127,11 +127,11 @@ class Sessions:
         return self._open[path]
 
 
-def _turn(session: OrtSession, feeds: Feeds, effort: Effort) -> list[float]:
+def _turn(session: OrtSession, feeds: Feeds, timing: Timing) -> list[float]:
     time.sleep(REST)
     found: list[float] = []
-    clock = CLOCKS[effort.clock]
-    end = time.perf_counter() + effort.seconds
+    clock = CLOCKS[timing.clock]
+    end = time.perf_counter() + timing.seconds
     while not found or time.perf_counter() < end:
         start = clock()
         session.run(None, feeds)
@@ -144,7 +144,7 @@ def _with_result(row: Row, label: str, results: Mapping[Candidate, Result]) -> R
     return replace(row, results=row.results | found)
 
 
-def environment(effort: Effort) -> dict[str, str | int]:
+def environment(timing: Timing) -> dict[str, str | int]:
     """Return what figures depend on: processor, threads, versions."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
@@ -152,8 +152,8 @@ def environment(effort: Effort) -> dict[str, str | int]:
     return {
         "processor": models[0] if models else platform.processor(),
         "cores": os.cpu_count() or 1,
-        "threads": effort.threads,
-        "clock": effort.clock,
+        "threads": timing.threads,
+        "clock": timing.clock,
         "onnxruntime": ort.__version__,
         "python": platform.python_version(),
     }

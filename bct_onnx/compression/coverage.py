@@ -133,7 +133,7 @@ def measure_sizes(model: files.ModelFile, path: Path, reference: Reference | Non
     return Sizes(weights, {name: array.nbytes for name, array in arrays.items()}, max(tokens, 1), shapes)
 
 
-def count(sizes: Sizes, reports: Iterable[PassReport]) -> Coverage:
+def count_coverage(sizes: Sizes, reports: Iterable[PassReport]) -> Coverage:
     """Return the coverage that the reports of a run say, in the sizes of its input model."""
     reports = list(reports)
     nodes = [node for report in reports for node in report.nodes if node.how != "aside"]

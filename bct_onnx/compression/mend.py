@@ -43,7 +43,7 @@ def harmful_weights(
             return False
         return found is not None and found.meets(bound)
 
-    found = culprits(list(sizes), mends)
+    found = find_culprits(list(sizes), mends)
     if not found:
         raise InaccurateError(f"{error}; no few weights are to blame: {_ADVICE}") from error
     size, names = sum(sizes[name] for name in found), ", ".join(found)
@@ -72,7 +72,7 @@ def candidates(tensors: Iterable[TensorReport]) -> dict[str, int]:
     return dict(sorted(bytes_of.items(), key=lambda item: (item[1], item[0])))
 
 
-def culprits(names: Sequence[str], mends: Callable[[Sequence[str]], bool]) -> list[str]:
+def find_culprits(names: Sequence[str], mends: Callable[[Sequence[str]], bool]) -> list[str]:
     """Return a few names of which `mends` is true, found in about log2(len(names)) calls each; none where it is not.
 
     `mends` tells whether all is well with the named weights in float. The shortest beginning of the names that mends

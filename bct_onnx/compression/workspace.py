@@ -13,7 +13,7 @@ import onnx_graphsurgeon as gs
 
 import passes
 from bct_onnx import files, search
-from bct_onnx.compression.coverage import Coverage, count, measure_sizes
+from bct_onnx.compression.coverage import Coverage, count_coverage, measure_sizes
 from bct_onnx.errors import BctError, VerificationError
 from bct_onnx.fidelity import output_errors
 from bct_onnx.opsets import ConversionError
@@ -87,7 +87,7 @@ class Workspace:
         verification = compare(self.reference, self.path) if self.reference else None
         if verification is None and self.memory.use:
             _load(model.path, self.path, self.memory.use)
-        coverage = count(sizes, reports) if sizes else None
+        coverage = count_coverage(sizes, reports) if sizes else None
         return Result(written, options, tuple(notes), tuple(reports), tuple(left), verification, coverage)
 
     def encode(
@@ -162,7 +162,7 @@ class Workspace:
         """Return the coder: with feeds of the user's, one that makes up for errors."""
         if not self.real or self.reference is None or min(options.widths) >= EXACT_BITS:
             return plain_codes
-        return search.compensating(Grams(model.path, product_inputs(model.graph()), self.reference.feeds))
+        return search.compensating_coder(Grams(model.path, product_inputs(model.graph()), self.reference.feeds))
 
     def _ranges(self, model: files.ModelFile, options: Options) -> Mapping[str, ChannelRange]:
         """Return what the channels of the products' inputs hold, where a pass asks for it and memory allows."""

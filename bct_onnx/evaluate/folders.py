@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bct_onnx import files
 from bct_onnx.errors import BctError
-from bct_onnx.package.contents import look
+from bct_onnx.package.contents import read_contents
 
 MODEL = "model.onnx"
 
@@ -26,7 +26,7 @@ def models_in(path: Path) -> list[Path]:
     """Return the file itself, or the ONNX files of a folder that are no variants of others; raises BctError."""
     if not path.is_dir():
         return [path]
-    found = look(path)
+    found = read_contents(path)
     # Where all there is was quantized, by others or for Transformers.js, that is what is deployed.
     models = found.models or [name for name in found.left_out if name.suffix == ".onnx"]
     if not models:
@@ -49,7 +49,7 @@ def bytes_on_disk(path: Path) -> int:
     return files.bytes_on_disk(*models_in(path))
 
 
-def places(path: Path, reference: Path) -> Iterator[Path]:
+def config_folders(path: Path, reference: Path) -> Iterator[Path]:
     """Yield the folders where a tokenizer, a processor or a configuration of a model may be, the likeliest first.
 
     Those are its own folder and, for a file, the one above, in which `onnx` lies; then those of the reference.
@@ -58,6 +58,6 @@ def places(path: Path, reference: Path) -> Iterator[Path]:
         yield from [model] if model.is_dir() else [model.absolute().parent, model.absolute().parent.parent]
 
 
-def beside(name: str, path: Path, reference: Path) -> Path | None:
+def find_beside(name: str, path: Path, reference: Path) -> Path | None:
     """Return the first file of this name among the places of a model; None where there is none."""
-    return next((place / name for place in places(path, reference) if (place / name).is_file()), None)
+    return next((place / name for place in config_folders(path, reference) if (place / name).is_file()), None)

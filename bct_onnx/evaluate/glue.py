@@ -96,7 +96,7 @@ def _padded(rows: Sequence[Sequence[int]], width: int, filler: int) -> Array:
     return array
 
 
-def answers_of(
+def class_answers(
     model: Model,
     encodings: Sequence[Any],
     padding: int,
@@ -172,6 +172,6 @@ def evaluate_glue(
     for path in paths:
         reader = read_tokenizer(tokenizer_of(path, paths[0], tokenizer))
         encodings = encode(reader, texts, limit)
-        logits = answers_of(Model(path, settings.threads), encodings, padding_of(reader), settings)
+        logits = class_answers(Model(path, settings.threads), encodings, padding_of(reader), settings)
         outcomes.append(_outcome(path, logits, TASKS[task], labels))
     return compare(task, data, outcomes, TASKS[task].metrics, settings, labels=labels)

@@ -9,10 +9,10 @@ import numpy as np
 
 from bct_onnx.errors import BctError
 from bct_onnx.extras import extra
-from bct_onnx.samples.processors import load
+from bct_onnx.samples.processors import load_processor
 
 from .compare import Outcome, compare
-from .folders import beside, bytes_on_disk, check_models
+from .folders import bytes_on_disk, check_models, find_beside
 from .metrics import Array, top
 from .model import Input, Model
 from .records import DEFAULTS, Evaluation, Settings
@@ -128,10 +128,10 @@ def feeder(path: Path, reference: Path, preprocess: Preprocess | None) -> Feeder
 
     Raises BctError for a processor that cannot be loaded.
     """
-    config = None if preprocess else beside(PROCESSOR, path, reference)
+    config = None if preprocess else find_beside(PROCESSOR, path, reference)
     if config is None:
         return lambda pictures, chosen, node: pixels(pictures, chosen, node, preprocess or IMAGENET)
-    processor = load("AutoImageProcessor", config.parent)
+    processor = load_processor("AutoImageProcessor", config.parent)
 
     def feed(pictures: Pictures, chosen: Array, _: Input) -> Array:
         images = [pictures.opener(index) for index in chosen]

@@ -10,8 +10,8 @@ import numpy as np
 from bct_onnx.errors import BctError
 from bct_onnx.package.contents import read_json
 
-from .folders import beside
-from .glue import answers_of, encode, padding_of
+from .folders import find_beside
+from .glue import class_answers, encode, padding_of
 from .metrics import Array
 from .model import Model
 from .records import DEFAULTS, Settings
@@ -74,7 +74,7 @@ def read_pooling(path: Path, reference: Path) -> Pooling:
 
     Raises BctError for modules that an ONNX file of the transformer lacks.
     """
-    modules = beside("modules.json", path, reference)
+    modules = find_beside("modules.json", path, reference)
     if modules is None:
         return Pooling()
     folder, pooling = modules.parent, Pooling(limit=_longest(modules.parent), prompts=_prompts(modules.parent))
@@ -160,4 +160,4 @@ class Embedder:
         """Return unit vectors [texts, width]; `kind` says which prompt stands before the texts."""
         prompt = self.pooling.prompt(kind)
         encodings = encode(self._tokenizer, [prompt + text for text in texts], self._limit)
-        return answers_of(self._model, encodings, padding_of(self._tokenizer), self._settings, self.pooling.pool)
+        return class_answers(self._model, encodings, padding_of(self._tokenizer), self._settings, self.pooling.pool)

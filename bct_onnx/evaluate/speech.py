@@ -87,7 +87,7 @@ def _sound(path: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Heard:
+class Transcripts:
     """What a model heard in each clip, and the language of it, None where the folder does not say."""
 
     texts: Sequence[str]
@@ -95,7 +95,7 @@ class Heard:
     spelling: dict[str, str]
 
 
-def _listen(pipeline: Any, clips: Sequence[Clip], language: str | None) -> Heard:
+def _listen(pipeline: Any, clips: Sequence[Clip], language: str | None) -> Transcripts:
     """Return what a pipeline hears; a Whisper of many languages is told which one, where that is known."""
     multilingual = getattr(getattr(pipeline.model, "generation_config", None), "is_multilingual", None)
     call: dict[str, Any] = {}
@@ -111,7 +111,7 @@ def _listen(pipeline: Any, clips: Sequence[Clip], language: str | None) -> Heard
             pieces = {"return_timestamps": True} if whisper else {"chunk_length_s": _SECONDS}
         texts.append(pipeline({"raw": sound, "sampling_rate": rate}, **call, **pieces)["text"])
     said = getattr(pipeline.tokenizer, "language", None) or ("en" if multilingual is False else None)
-    return Heard(texts, language or said, getattr(pipeline.tokenizer, "english_spelling_normalizer", None) or {})
+    return Transcripts(texts, language or said, getattr(pipeline.tokenizer, "english_spelling_normalizer", None) or {})
 
 
 def normalizer(language: str | None, spelling: dict[str, str]) -> tuple[Callable[[str], str], str]:

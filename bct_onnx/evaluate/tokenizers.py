@@ -10,7 +10,7 @@ from typing import Any
 from bct_onnx.errors import BctError
 from bct_onnx.extras import extra
 
-from .folders import places
+from .folders import config_folders
 
 _NAMES = ("tokenizer.json", "vocab.txt", "tokenizer.model", "tokenizer.bin")
 _BEGIN = ("<s>", "<bos>", "<|begin_of_text|>", "\n<s>\n")
@@ -38,7 +38,7 @@ def tokenizer_of(path: Path, reference: Path, given: str | Path | None) -> Path:
     if given is not None:
         return find_tokenizer(given)
     found = next(
-        (place / name for place in places(path, reference) for name in _NAMES if (place / name).is_file()), None
+        (place / name for place in config_folders(path, reference) for name in _NAMES if (place / name).is_file()), None
     )
     if found is None:
         raise BctError(f"{path}: no tokenizer beside it: name one with --tokenizer")

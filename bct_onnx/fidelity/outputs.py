@@ -24,7 +24,7 @@ import numpy as np
 
 from bct_onnx.arrays import Array, Feed
 from bct_onnx.fidelity.kinds import Kind, output_kind
-from bct_onnx.fidelity.rows import Rows, marks, rows_of
+from bct_onnx.fidelity.rows import Rows, rows_of, special_values
 
 # Rows from which a feed is judged alone, and those that tell what an output's spread over inputs is.
 FEWEST_ROWS, FEWEST_FOR_SPREAD = 8, 4
@@ -84,7 +84,7 @@ def find_mismatch(reference: Array, output: Array) -> str | None:
         return f"has shape {list(output.shape)}, the input model's has {list(reference.shape)}"
     if reference.dtype.kind != "f":
         return None
-    wrong = marks(reference) != marks(output)
+    wrong = special_values(reference) != special_values(output)
     if wrong.any():
         return f"has NaN or infinity in other places than the input model's ({int(wrong.sum())} of {wrong.size})"
     return None

@@ -53,7 +53,7 @@ def rows_of(kind: Kind, expected: Sequence[Array], answered: Sequence[Array], fe
     return Rows(one, other, tuple(len(part) for part, _ in pairs))
 
 
-def marks(values: Array) -> Array:
+def special_values(values: Array) -> Array:
     """Return 0 for ordinary numbers, 2 for NaN, 1 and -1 for infinity and numbers as large."""
     limit = HUGE_FLOAT16 if values.dtype == np.float16 else HUGE
     return np.where(np.isnan(values), 2, (values > limit).astype(np.int8) - (values < -limit)).astype(np.int8)
@@ -91,6 +91,6 @@ def _has_begun(kind: Kind, array: Array, rows: int) -> Array:
 
 
 def _unmasked(expected: Array, answered: Array, chosen: Array) -> tuple[Array, Array]:
-    finite = marks(expected) == 0
+    finite = special_values(expected) == 0
     one, other = (np.where(finite, array, 0).astype(np.float64) for array in (expected, answered))
     return one[chosen], other[chosen]

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from bct_onnx import files
 from bct_onnx.errors import BctError
-from bct_onnx.table import size
+from bct_onnx.table import format_bytes
 
 from .jobs import Job, jobs
 from .run import DONE, FAILED, SKIPPED, Result, executor, run_all
@@ -75,7 +75,7 @@ def _show(results: Sequence[Result]) -> None:
         table.add_column(column, justify="right")
     table.add_column("why", overflow="fold")
     for result in results:
-        sizes = [size(count) if count else "" for count in (result.bytes_before, result.bytes_after)]
+        sizes = [format_bytes(count) if count else "" for count in (result.bytes_before, result.bytes_after)]
         ratio = f"{result.ratio:.2f}" if result.ratio else ""
         table.add_row(result.source.name, result.state, *sizes, ratio, result.message[:_SHOWN])
     console = Console()

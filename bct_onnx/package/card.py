@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bct_onnx.table import size
+from bct_onnx.table import format_change
 from bct_onnx.version import __version__
 
 from .contents import GENAI_CONFIG, MANIFEST, OPERATORS_CONFIG
@@ -44,7 +44,7 @@ def section(package: Package) -> str:
     lines = [
         "## Compressed with bct_onnx",
         "",
-        f"{size(package.bytes_before)} to {size(package.bytes)}, {ratio:.2f} times smaller, by bct_onnx {__version__}."
+        f"{format_change(package.bytes_before, package.bytes)}, {ratio:.2f} times smaller, by bct_onnx {__version__}."
         f" Runs on ONNX Runtime {package.min_onnxruntime} or newer.",
         "",
         *_table([{**row, "model": f"`{row['model']}`"} for row in models_table(package)]),
@@ -79,11 +79,11 @@ def _figures(record: ModelRecord) -> dict[str, str]:
     before, after = (verification.reference_latency, verification.latency) if verification else (None, None)
     return {
         "preset": report.preset,
-        "size": f"{size(report.input.bytes)} to {size(report.output.bytes)}",
+        "size": format_change(report.input.bytes, report.output.bytes),
         "smaller": f"{report.ratio:.2f}x",
         "largest error": f"{max(errors):.3f}" if errors else "",
         "time of a run": f"{before.min_ms:.1f} to {after.min_ms:.1f} ms" if before and after else "",
-        "peak memory": f"{size(memory.peak_bytes_before)} to {size(memory.peak_bytes)}" if memory else "",
+        "peak memory": format_change(memory.peak_bytes_before, memory.peak_bytes) if memory else "",
     }
 
 

@@ -14,7 +14,7 @@ from passes import Progress
 
 from .contents import MANIFEST
 from .manifest import file_sha256, read_manifest
-from .probe import check_probe, probe_of
+from .probe import check_probe, probe_path
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ def verify_folder(folder: str | Path, progress: Progress | None = None) -> Check
     listed, models = check_hashes(folder, progress), {}
     for name in read_manifest(folder)["models"]:
         progress(f"running {name}", 0, 0)
-        models[name] = _run(folder / name, folder / probe_of(name) if probe_of(name) in listed else None)
+        models[name] = _run(folder / name, folder / probe_path(name) if probe_path(name) in listed else None)
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    compared = tuple(name for name in models if probe_of(name) in listed)
+    compared = tuple(name for name in models if probe_path(name) in listed)
     return Check(len(listed), models, compared, tuple(sorted(found - {*listed, MANIFEST})))
 
 

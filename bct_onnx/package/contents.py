@@ -56,7 +56,7 @@ class Contents:
         return read_json(self.folder / CONFIG) if (self.folder / CONFIG).exists() else {}
 
 
-def look(folder: Path) -> Contents:
+def read_contents(folder: Path) -> Contents:
     """Sort the files of a folder; hidden ones are passed over. Raises BctError for one that cannot be read."""
     paths = sorted(_files(folder))
     models = [path for path in paths if path.suffix == ".onnx"]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bct_onnx.errors import BctError
-from bct_onnx.samples.read import MOST, PICTURES, SOUNDS, find, read_picture, read_sound
+from bct_onnx.samples.read import MOST, PICTURES, SOUNDS, find_files, read_picture, read_sound
 
 from .export import library
 
@@ -70,7 +70,7 @@ def sounds(given: Path | None, rate: int) -> Sequence[dict[str, Any]]:
 
 
 def _files(folder: Path, endings: Sequence[str], what: str) -> Sequence[Path]:
-    return _some(find(folder, endings), folder, f"{what} ({', '.join(endings)})")
+    return _some(find_files(folder, endings), folder, f"{what} ({', '.join(endings)})")
 
 
 def _some(found: Sequence[Any], place: Path, what: str) -> Sequence[Any]:

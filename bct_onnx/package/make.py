@@ -18,12 +18,12 @@ from bct_onnx.sessions import load_costs
 from passes import Progress
 
 from .card import CARD, add_section
-from .contents import CONFIG, OPERATORS_CONFIG, look, read_json
+from .contents import CONFIG, OPERATORS_CONFIG, read_contents, read_json
 from .export import download, export, exporter_is_installed, find_task
 from .manifest import ModelRecord, Package, write_manifest
 from .operators import element_types, find_operators
-from .plan import JS_DTYPE, Plan, Step, check_folders, for_layout, make_plan, request_for, with_models
-from .probe import probe_of, write_probe
+from .plan import JS_DTYPE, Plan, Step, check_folders, make_plan, options_for_layout, request_for, with_models
+from .probe import probe_path, write_probe
 from .tasks import EndToEnd, compare_tasks
 
 # Options that are of one model, by their names on the command line.
@@ -62,7 +62,7 @@ def compress_folder(
     """
     progress = progress or ignore_progress
     for name in (preset, *(name for _, name in preset_for)):
-        request_for(name, for_layout(layout, name, options))
+        request_for(name, options_for_layout(layout, name, options))
     folder, given = Path(source), _examples(examples, options.get("data"))
     if given is not None and not given.exists():
         raise BctError(f"{given}: is not there; name a text file or a folder of pictures or sounds as examples")
@@ -80,7 +80,7 @@ def compress_folder(
             assert plan.task is not None
             export(checkpoint, folder, plan.task)
             # What the exporter writes goes before the checkpoint's file of the same name.
-            plan = with_models(plan, look(folder), preset, preset_for)
+            plan = with_models(plan, read_contents(folder), preset, preset_for)
         models = _compress_all(plan, folder, stage.path, options, progress)
         _copy(plan, stage.path)
         plan, end_to_end, notes = _try_task(plan, folder, stage.path, given, progress, options.get("verify", True))
@@ -164,7 +164,7 @@ def _compress(
     target = folder / step.target
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        asked = for_layout(plan.layout, step.preset, options)
+        asked = options_for_layout(plan.layout, step.preset, options)
         report = compress(source, target, preset=step.preset, progress=progress, **asked)
     except BctError as error:
         raise type(error)(f"{step.source}: {error}") from error
@@ -172,7 +172,7 @@ def _compress(
     memory = load_costs(source, target) if report.verification else None
     if report.verification:
         progress("keeping a probe", 0, 0)
-        write_probe(target, folder / probe_of(str(step.target)))
+        write_probe(target, folder / probe_path(str(step.target)))
     types = frozenset(element_types(files.read(target).proto))
     # Both paths end with this run: those that stay are told.
     before = replace(report.input, path=Path(plan.source) / step.source)
@@ -200,7 +200,7 @@ def _try_task(
     plan: Plan, source: Path, target: Path, examples: Path | None, progress: Progress, wanted: bool
 ) -> tuple[Plan, EndToEnd | None, list[str]]:
     """Compare both folders at their task; returns the plan with the task, and a sentence where it was not done."""
-    config = look(source).config
+    config = read_contents(source).config
     if plan.task is None and config and exporter_is_installed():
         with suppress(BctError):
             plan = replace(plan, task=find_task(plan.source, config))

@@ -16,7 +16,7 @@ from bct_onnx.presets import DEFAULT_PRESET, PRESETS, Request
 from bct_onnx.search import DEFAULT_SECONDS, Goal
 from bct_onnx.targets import DEFAULT_TARGET, TARGETS
 
-from .contents import CONFIG, GENAI_CONFIG, MANIFEST, Contents, look, read_json
+from .contents import CONFIG, GENAI_CONFIG, MANIFEST, Contents, read_contents, read_json
 from .export import find_task
 
 LAYOUTS = ("keep", "optimum", "transformers.js")
@@ -100,7 +100,7 @@ def make_plan(
     check_folders(source, target)
     if not source.is_dir():
         return Plan(source.as_posix(), target, task, True, layout, (), {}, {})
-    found = look(source)
+    found = read_contents(source)
     checkpoint = not found.models
     done = [path.name for path in found.left_out if path.suffix == ".onnx"]
     if checkpoint and done:
@@ -124,7 +124,7 @@ def request_for(preset: str, options: Mapping[str, Any]) -> tuple[Request, Goal 
     )
 
 
-def for_layout(layout: str, preset: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def options_for_layout(layout: str, preset: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return options with the target that a layout asks for, unless they name one, or other forms than it has.
 
     The WebAssembly that Transformers.js loads in a browser knows no types of 4 bits, and is slow at packed weights.

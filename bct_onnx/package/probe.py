@@ -30,7 +30,7 @@ BOUND = 0.2
 _INPUT, _OUTPUT = "input ", "output "
 
 
-def probe_of(model: str) -> str:
+def probe_path(model: str) -> str:
     """Return the place of a model's probe, both below the folder of the package."""
     return f"{PROBES}/{model.removesuffix('.onnx')}.npz"
 

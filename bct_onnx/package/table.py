@@ -12,20 +12,20 @@ from rich.table import Table
 from rich.text import Text
 
 from bct_onnx import files
-from bct_onnx.table import size
+from bct_onnx.table import format_bytes
 
 from .card import models_table
 from .manifest import Package
-from .plan import Plan, Step, for_layout, request_for
+from .plan import Plan, Step, options_for_layout, request_for
 
 
 def show_package(package: Package) -> None:
     """Print what became of a folder."""
     summary = Table(show_header=False, box=None)
     ratio = package.bytes_before / package.bytes
-    summary.add_row("input", f"{escape(package.plan.source)}  {size(package.bytes_before)} of models")
+    summary.add_row("input", f"{escape(package.plan.source)}  {format_bytes(package.bytes_before)} of models")
     summary.add_row(
-        "output", f"{escape(str(package.plan.target))}  {size(package.bytes)}  [bold]{ratio:.2f}x smaller[/]"
+        "output", f"{escape(str(package.plan.target))}  {format_bytes(package.bytes)}  [bold]{ratio:.2f}x smaller[/]"
     )
     summary.add_row("needs", f"ONNX Runtime {package.min_onnxruntime} or newer")
     models = Table(title="Models", title_justify="left")
@@ -47,7 +47,7 @@ def show_plan(plan: Plan, **options: Any) -> None:
 
     Raises BctError for options that do not go together.
     """
-    request_for(options["preset"], for_layout(plan.layout, options["preset"], options))
+    request_for(options["preset"], options_for_layout(plan.layout, options["preset"], options))
     parts: list[Any] = [Text(f"from {plan.source} to {plan.target}; nothing is written")]
     if plan.exported:
         parts.append(Text(f"first exported for {plan.task or 'the task that the hub names'}"))
@@ -58,14 +58,16 @@ def show_plan(plan: Plan, **options: Any) -> None:
     models.add_column("before", justify="right")
     models.add_column("codes", overflow="fold")
     for step in plan.steps:
-        what = _codes(Path(plan.source) / step.source, step, for_layout(plan.layout, step.preset, options))
-        models.add_row(escape(str(step.source)), escape(str(step.target)), step.preset, size(step.bytes), what)
+        what = _codes(Path(plan.source) / step.source, step, options_for_layout(plan.layout, step.preset, options))
+        models.add_row(escape(str(step.source)), escape(str(step.target)), step.preset, format_bytes(step.bytes), what)
     if plan.steps:
         parts.append(models)
     if plan.copies:
         total = files.total_bytes(plan.copies.values())
         parts.append(
-            Text(f"{len(plan.copies)} other files are copied, {size(total)}: {', '.join(map(str, plan.copies))}")
+            Text(
+                f"{len(plan.copies)} other files are copied, {format_bytes(total)}: {', '.join(map(str, plan.copies))}"
+            )
         )
     Console().print(Group(*parts, *_left_out(plan)))
 

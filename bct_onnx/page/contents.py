@@ -13,7 +13,7 @@ from bct_onnx.errors import BctError
 from bct_onnx.fidelity.kinds import CACHE, CACHE_RANK
 from bct_onnx.package.contents import MANIFEST, read_json
 from bct_onnx.package.manifest import read_manifest
-from bct_onnx.table import size
+from bct_onnx.table import format_bytes, format_change
 
 from .coverage import Covered, find_coverage
 from .curve import Curve, draw
@@ -128,7 +128,7 @@ def _single(report: Mapping[str, Any]) -> Page:
 def _package(data: Mapping[str, Any]) -> Page:
     reports = data.get("reports") or {name: _as_report(name, model) for name, model in data["models"].items()}
     sections = [_section(name, report) for name, report in reports.items()]
-    smaller = Figure("Smaller", _times(data["ratio"]), f"{size(data['bytes_before'])} to {size(data['bytes'])}")
+    smaller = Figure("Smaller", _times(data["ratio"]), format_change(data["bytes_before"], data["bytes"]))
     figures, task = [smaller], data.get("end_to_end")
     if task:
         detail = f"{task['task']}, {task['examples']} examples"
@@ -187,7 +187,7 @@ def _section(name: str, report: Mapping[str, Any]) -> Section:
 def _figures(report: Mapping[str, Any], errors: Errors | None) -> Iterator[Figure]:
     """Yield the headline figures, as far as they are known."""
     before, after = report["input"]["bytes"], report["output"]["bytes"]
-    yield Figure("Smaller", _times(report["ratio"]), f"{size(before)} to {size(after)}")
+    yield Figure("Smaller", _times(report["ratio"]), format_change(before, after))
     worst = errors.outputs[0] if errors and errors.outputs else None
     if worst is not None and worst.error is not None:
         allowed = "" if worst.bound is None else f"of {worst.bound:.3g} allowed"
@@ -200,7 +200,7 @@ def _figures(report: Mapping[str, Any], errors: Errors | None) -> Iterator[Figur
         yield Figure("Speed", _times(times[0] / times[1]), f"{_ms(times[0])} to {_ms(times[1])} a run")
     if memory := report.get("memory"):
         peaks = memory["peak_bytes_before"], memory["peak_bytes"]
-        yield Figure("Peak memory", f"{size(peaks[1])}", f"to load it; {size(peaks[0])} before")
+        yield Figure("Peak memory", f"{format_bytes(peaks[1])}", f"to load it; {format_bytes(peaks[0])} before")
     oldest, opset = report["output"]["min_onnxruntime"], report["output"]["opset"]
     yield Figure("Runs on", f"≥ {oldest}", f"ONNX Runtime; opset {opset}")
 
@@ -211,12 +211,12 @@ def _costs(report: Mapping[str, Any]) -> Iterator[Cost]:
     def cost(name: str, before: float, after: float, show: Callable[[Any], str]) -> Cost:
         return Cost(name, show(before), show(after), before / after if after else None)
 
-    yield cost("file", report["input"]["bytes"], report["output"]["bytes"], size)
+    yield cost("file", report["input"]["bytes"], report["output"]["bytes"], format_bytes)
     if latency := _latency(report):
         for key, name in (("min_ms", "a run, least"), ("median_ms", "a run, median")):
             yield cost(name, latency[0][key], latency[1][key], _ms)
     if memory := report.get("memory"):
-        yield cost("peak memory to load it", memory["peak_bytes_before"], memory["peak_bytes"], size)
+        yield cost("peak memory to load it", memory["peak_bytes_before"], memory["peak_bytes"], format_bytes)
         yield cost("time to load it", memory["seconds_before"], memory["seconds"], lambda seconds: f"{seconds:.2f} s")
 
 
@@ -261,7 +261,7 @@ def _facts(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _share(left: Sequence[WeightSize], whole: int) -> str:
     total = sum(weight.after for weight in left)
-    return f"{size(total)}, {_percent(total / whole)} of the file" if left else ""
+    return f"{format_bytes(total)}, {_percent(total / whole)} of the file" if left else ""
 
 
 def _percent(part: float) -> str:

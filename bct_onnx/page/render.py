@@ -8,7 +8,7 @@ from typing import Any
 
 from bct_onnx import files
 from bct_onnx.extras import extra
-from bct_onnx.table import size
+from bct_onnx.table import format_bytes
 
 from .contents import page_of
 
@@ -41,7 +41,7 @@ def render(data: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"size": size, "short": _short}
+    environment.filters |= {"size": format_bytes, "short": _short}
     return environment.get_template("page.html").render(page=page_of(data))
 
 

@@ -19,7 +19,7 @@ from bct_onnx.samples.read import (
     SOUNDS,
     TEXTS,
     Text,
-    find,
+    find_files,
     library,
     read_picture,
     read_sound,
@@ -53,7 +53,7 @@ class Samples:
     @cached_property
     def texts(self) -> Sequence[Text]:
         """At most MOST texts, in their order."""
-        texts = [text for path in find(self.place, TEXTS) for text in read_texts(path)]
+        texts = [text for path in find_files(self.place, TEXTS) for text in read_texts(path)]
         return self._some(texts, "texts", TEXTS)
 
     def tokens(self, texts: Sequence[Text], length: int | None) -> Mapping[str, Array]:
@@ -78,13 +78,13 @@ class Samples:
     @cached_property
     def pictures(self) -> Mapping[str, Array]:
         """Arrays of at most MOST pictures, pixel_values say, [pictures, ...]."""
-        paths = self._some(find(self.place, PICTURES), "pictures", PICTURES)
+        paths = self._some(find_files(self.place, PICTURES), "pictures", PICTURES)
         return dict(self._load("AutoImageProcessor")(images=list(map(read_picture, paths)), return_tensors="np"))
 
     @cached_property
     def sounds(self) -> Mapping[str, Array]:
         """Arrays of at most MOST sounds, input_features say, [sounds, ...]."""
-        paths = self._some(find(self.place, SOUNDS), "sounds", SOUNDS)
+        paths = self._some(find_files(self.place, SOUNDS), "sounds", SOUNDS)
         extractor = self._load("AutoFeatureExtractor")
         rate = extractor.sampling_rate
         sounds = [read_sound(path, rate).astype(np.float32) for path in paths]
@@ -98,10 +98,10 @@ class Samples:
         return found[:MOST]
 
     def _load(self, kind: str) -> Any:
-        return load(kind, *self.folders, hint="; name its folder with --processor")
+        return load_processor(kind, *self.folders, hint="; name its folder with --processor")
 
 
-def load(kind: str, *folders: Path, hint: str = "") -> Any:
+def load_processor(kind: str, *folders: Path, hint: str = "") -> Any:
     """Return what a class of transformers (AutoTokenizer, AutoImageProcessor, ...) makes of the first folder it can.
 
     Raises BctError, with the hint what to do, where there is none.

@@ -29,7 +29,7 @@ def library(module: str) -> Any:
     return extra(module, "data", "which turns data into inputs")
 
 
-def find(place: Path, endings: Sequence[str]) -> Sequence[Path]:
+def find_files(place: Path, endings: Sequence[str]) -> Sequence[Path]:
     """Return a file, or the files below a folder, that end so, sorted; raises BctError where nothing is there."""
     if not place.exists():
         raise BctError(f"{place}: is not there; name a file of texts, or a folder of texts, pictures or sounds")

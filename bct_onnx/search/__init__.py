@@ -1,7 +1,7 @@
 """Bits chosen by measurement: what each weight's codes do to the answers, and the smallest file under a goal."""
 
 from bct_onnx.search.goal import DEFAULT_DROP, DEFAULT_SECONDS, Goal
-from bct_onnx.search.grams import Grams, compensating, product_inputs
+from bct_onnx.search.grams import Grams, compensating_coder, product_inputs
 from bct_onnx.search.memoize import memoized
 from bct_onnx.search.ranges import channel_ranges
 from bct_onnx.search.record import SearchRecord, plot
@@ -15,7 +15,7 @@ __all__ = [
     "Grams",
     "SearchRecord",
     "channel_ranges",
-    "compensating",
+    "compensating_coder",
     "measure_sensitivity",
     "memoized",
     "plot",

@@ -72,10 +72,6 @@ class Curve:
         fits = np.flatnonzero(self.bytes <= limit)
         return self.point(int(fits[0]) if fits.size else len(self._steps))
 
-    def within_error(self, limit: float) -> Choice:
-        """Return the smallest point whose relative error is at most `limit`, or the one with the most bits."""
-        return self.point(max(0, int(np.searchsorted(self.errors, limit, side="right")) - 1))
-
     def point(self, count: int) -> Choice:
         """Return the point after so many steps."""
         bits = {weight.name: max(weight.bytes) for weight in self.weights}

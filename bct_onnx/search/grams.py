@@ -24,7 +24,7 @@ from passes.graph.linear import Linear, match_linear
 TOGETHER = 16
 
 
-def probe(path: Path, names: Iterable[str]) -> tuple[Session, list[str]]:
+def open_with_outputs(path: Path, names: Iterable[str]) -> tuple[Session, list[str]]:
     """Load the model of a file with the named tensors as outputs, too; return it and those of them that it makes.
 
     BctError where ONNX Runtime does not load it.
@@ -46,7 +46,7 @@ class Grams:
     def __init__(self, path: Path, names: Iterable[str], feeds: Sequence[Feed]) -> None:
         """Load the model of a file with the named tensors as outputs, too; BctError where that fails."""
         self._feeds = feeds
-        self._session, self._names = probe(path, names)
+        self._session, self._names = open_with_outputs(path, names)
         self._at_hand: dict[str, Gram] = {}
 
     def get(self, name: str | None) -> Gram | None:
@@ -76,7 +76,7 @@ def product_inputs(graph: gs.Graph) -> list[str]:
     return [linear.x.name for linear in linears if isinstance(linear, Linear)]
 
 
-def compensating(grams: Grams) -> Coder:
+def compensating_coder(grams: Grams) -> Coder:
     """Return a coder whose codes make up for each other's errors wherever enough is known of the activation."""
 
     def code(weight: NDArray[np.floating], fmt: BlockFormat, activation: str | None, workers: int) -> BlockTensor:

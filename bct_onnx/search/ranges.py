@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bct_onnx.arrays import Feed
-from bct_onnx.search.grams import probe
+from bct_onnx.search.grams import open_with_outputs
 from passes import ChannelRange
 
 
@@ -18,7 +18,7 @@ def channel_ranges(path: Path, names: Iterable[str], feeds: Sequence[Feed]) -> d
 
     BctError where ONNX Runtime does not load the model.
     """
-    session, known = probe(path, names)
+    session, known = open_with_outputs(path, names)
     if not known:
         return {}
     rows: dict[str, list[tuple[NDArray[np.floating], ...]]] = {name: [] for name in known}

@@ -16,7 +16,7 @@ from bct_onnx.arrays import Feed, Outputs
 from bct_onnx.fidelity import Answers, output_errors, overall_error, round_error
 from bct_onnx.inputs import more_feeds
 from bct_onnx.search.choice import Curve, Weight
-from bct_onnx.search.switchable import Switch, Switchable, formats, stored_bytes
+from bct_onnx.search.switchable import Switch, SwitchableModel, formats, stored_bytes
 from bct_onnx.search.work import affordable
 from passes import Options, Progress
 from passes.formats.block import decode
@@ -83,7 +83,7 @@ def measure_sensitivity(
     decides what is run, unless it takes four times as long as it should.
     """
     start = time.monotonic()
-    switchable = Switchable(model, options, path)
+    switchable = SwitchableModel(model, options, path)
     costs = switchable.nominal_seconds(feeds) * (ROUNDS if made else 1)
     planned = affordable(costs, len(switchable.switches), seconds)
     verified = len(feeds)
@@ -116,7 +116,7 @@ def measure_sensitivity(
 
 
 def _probe(
-    switchable: Switchable,
+    switchable: SwitchableModel,
     switch: Switch,
     options: Options,
     feeds: Sequence[Feed],

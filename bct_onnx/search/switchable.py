@@ -77,7 +77,7 @@ def uncoded(weight: NDArray[np.floating], fmt: BlockFormat, activation: str | No
 
 
 @dataclass
-class Floats:
+class FloatLowering:
     """A lowering of one graph that writes weights as they are, those of `uncoded`, and lists them."""
 
     name: str = "floats"
@@ -130,13 +130,13 @@ class Floats:
         return at.op("Gather", table.values, indices, name=f"{name}.rows", dtype=np.float32, axis=0)
 
 
-class Switchable:
+class SwitchableModel:
     """The input model in one session; a run computes with its own weights but for those given."""
 
     def __init__(self, model: files.ModelFile, options: Options, path: Path) -> None:
         """Write the model with its weights as optional inputs to the new file `path`, and load it."""
         graph = model.graph()
-        floats = Floats()
+        floats = FloatLowering()
         asked = replace(options, operators=STORING, bits_for={})
         reports = passes.run(graph, asked, coder=uncoded, lowering=floats)
         tensors = [tensor for report in reports for tensor in report.tensors if tensor.lowering == floats.name]

@@ -12,7 +12,7 @@ from bct_onnx.errors import BctError, InaccurateError, VerificationError
 from bct_onnx.fidelity import Answers, Kind, OutputError, output_errors, round_error
 from bct_onnx.inputs import InputSource, made_inputs
 from bct_onnx.sessions import Latency, MemoryUse, OrtError, Session
-from bct_onnx.verify.randomness import random_outputs, seeded
+from bct_onnx.verify.randomness import random_outputs, with_seeds
 
 # From how many bits on: largest error of an output, least share of equal values without float outputs.
 _DEFAULTS = ((6, 0.25, 0.5), (4, 0.7, 0.25), (0, 1.0, None))
@@ -162,9 +162,9 @@ def run_reference(
         if not random or use is not MemoryUse.FULL:
             return Reference(tuple(feeds), tuple(outputs), tuple(kinds), timed, latency, random=random)
         # Each operator draws one series of numbers a session: both models must begin it anew, and run the same feeds.
-        session = Session(seeded(path))
+        session = Session(with_seeds(path))
         outputs = [session.run(feed) for feed in feeds]
-        repeated = Session(seeded(path)).run(feeds[0])
+        repeated = Session(with_seeds(path)).run(feeds[0])
     except OrtError as error:
         raise BctError(f"{path}: does not run a second time: {error}") from error
     random = tuple(name for name in random if not np.array_equal(outputs[0][name], repeated[name]))
@@ -177,7 +177,7 @@ def compare(reference: Reference, path: str | Path) -> Verification:
     It is loaded to spare memory, and not timed, if the reference was.
     """
     try:
-        session = Session(seeded(path) if reference.seeded else path, _memory_use_of(reference))
+        session = Session(with_seeds(path) if reference.seeded else path, _memory_use_of(reference))
         answered = [session.run(feed) for feed in reference.feeds]
         errors, mismatches = output_errors(reference.answers, answered)
         latency = session.latency(reference.feeds[reference.timed]) if reference.latency else None

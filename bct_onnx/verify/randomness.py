@@ -20,7 +20,7 @@ def random_outputs(session: Session, feed: Feed, before: Outputs) -> tuple[str, 
     return tuple(name for name, array in before.items() if not _is_same(array, again.get(name)))
 
 
-def seeded(path: str | Path) -> bytes:
+def with_seeds(path: str | Path) -> bytes:
     """Return a model of less than 2 GB whose operators that draw numbers have seeds, by their order."""
     model = onnx.load_model(path)
     drawing = (node for node in nodes_of(model.graph) if node.op_type in RANDOM)

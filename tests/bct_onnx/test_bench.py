@@ -31,7 +31,7 @@ TINY: dict[str, Any] = {
     "intermediate": 48,
     "vocabulary": 61,
 }
-ONE_CALL = turns.Effort(threads=1, rounds=2, seconds=0.0)
+ONE_CALL = turns.Timing(threads=1, rounds=2, seconds=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_turns_are_interleaved_and_failures_listed(bert: Path, tmp_path: Path) -
     paths = {"float": bert, "twin": twin, "broken": broken, "other": other}
     candidates = [Candidate(n, p, "float" if n == "float" else "given", "given") for n, p in paths.items()]
     heard: list[str] = []
-    comparison = turns.Bench(candidates, ONE_CALL, heard.append).compare([Workload(1, 4)])
+    comparison = turns.Benchmark(candidates, ONE_CALL, heard.append).compare([Workload(1, 4)])
     order = [line.rpartition(": ")[2] for line in heard if "round" in line]
     assert order == ["float", "twin", "float", "twin"]
     assert [row.candidate.name for row in comparison.rows] == ["float", "twin", "other"]
@@ -147,8 +147,8 @@ def test_turns_are_interleaved_and_failures_listed(bert: Path, tmp_path: Path) -
 
 
 def test_cpu_clock(bert: Path) -> None:
-    effort = turns.Effort(threads=1, rounds=2, seconds=0.05, clock="cpu")
-    comparison = turns.Bench([Candidate("float", bert, "float", "given")], effort).compare([Workload(8, 128)])
+    timing = turns.Timing(threads=1, rounds=2, seconds=0.05, clock="cpu")
+    comparison = turns.Benchmark([Candidate("float", bert, "float", "given")], timing).compare([Workload(8, 128)])
     spread = comparison.rows[0].results["8x128"].latency
     assert comparison.environment["clock"] == "cpu"
     assert 0 < spread.minimum * spread.count < 1.0
@@ -157,7 +157,7 @@ def test_cpu_clock(bert: Path) -> None:
 def test_float_model_that_does_not_run(bert: Path) -> None:
     candidates = [Candidate("float", bert, "float", "given")]
     with pytest.raises(BctError, match=r"bert.onnx: at 1x131: .*"):
-        turns.Bench(candidates, ONE_CALL).compare([Workload(1, 131)])
+        turns.Benchmark(candidates, ONE_CALL).compare([Workload(1, 131)])
 
 
 def test_error_is_relative_to_float(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_error_is_relative_to_float(tmp_path: Path) -> None:
         text_model(tmp_path / f"{k}.onnx", f"{signature} <float k = {{{k}}}> {{ y = Mul(x, k) }}") for k in (2.0, 2.5)
     ]
     candidates = [Candidate(p.stem, p, "given", "given") for p in paths]
-    row = turns.Bench(candidates, ONE_CALL).compare([Workload(1)]).rows[1]
+    row = turns.Benchmark(candidates, ONE_CALL).compare([Workload(1)]).rows[1]
     assert row.results["batch 1"].error == pytest.approx(0.25)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bct_onnx import VerificationError, compress
-from bct_onnx.compression.mend import MOST_BLAMED, culprits
+from bct_onnx.compression.mend import MOST_BLAMED, find_culprits
 from tests.helpers import model, random
 
 # Values between two far apart whose difference is what counts: no scale of a column or a block stands for them.
@@ -29,12 +29,12 @@ def test_just_the_needed_weights_are_found_in_few_tries(count: int, needed: set[
         tries += 1
         return guilty <= set(kept)
 
-    assert set(culprits(names, mends)) == guilty
+    assert set(find_culprits(names, mends)) == guilty
     assert tries <= 1 + len(guilty) * (count.bit_length() + 1)
 
 
 def test_nobody_is_blamed_for_what_floats_do_not_mend() -> None:
-    assert culprits(["a", "b"], lambda _: False) == []
+    assert find_culprits(["a", "b"], lambda _: False) == []
 
 
 @pytest.fixture

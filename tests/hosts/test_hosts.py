@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 
 from bct_onnx import compress
+from bct_onnx.sessions import Options, open_session
 from bct_onnx.verify import run_reference
 from benchmarks.javascript import find_browser, run_in_browser, run_in_node
 from tests.helpers import nodes, relative_error
@@ -90,11 +90,7 @@ def unpack(tensor: dict[str, Any]) -> np.ndarray:
 
 def answers(proto: onnx.ModelProto, feeds: list[Outputs], settings: Mapping[str, str] = DEFAULTS) -> list[Outputs]:
     """Return a model's outputs for every feed, with default options but for the settings."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    for setting, value in settings.items():
-        options.add_session_config_entry(setting, value)
-    session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = open_session(proto.SerializeToString(), Options(entries=settings))
     names = [output.name for output in session.get_outputs()]
     return [dict(zip(names, session.run(None, feed), strict=True)) for feed in feeds]
 

@@ -6,7 +6,7 @@ import onnx
 import pytest
 
 from bct_onnx import BctError
-from bct_onnx.package.contents import look, variant_of
+from bct_onnx.package.contents import read_contents, variant_of
 from tests.helpers import K, model, random
 
 
@@ -42,7 +42,7 @@ def test_what_goes_along_and_what_does_not(write):
         (folder / name).write_text("{}")
     (folder / "openvino").mkdir()
     (folder / "openvino" / "openvino_model.xml").touch()
-    found = look(folder)
+    found = read_contents(folder)
     assert names(found.models) == {"onnx/model.onnx"}
     assert names(found.rest) == {"config.json", "tokenizer.json", "vocab.txt", "1_Pooling/config.json"}
     assert {str(path): why for path, why in found.left_out.items()} == {
@@ -59,13 +59,13 @@ def test_the_parts_of_a_merged_decoder_are_left_out(write):
     folder = write(
         "encoder_model.onnx", "decoder_model.onnx", "decoder_with_past_model.onnx", "decoder_model_merged.onnx"
     )
-    found = look(folder)
+    found = read_contents(folder)
     assert names(found.models) == {"encoder_model.onnx", "decoder_model_merged.onnx"}
     assert set(found.left_out.values()) == {"decoder_model_merged.onnx holds it too"}
 
 
 def test_without_a_merged_decoder_its_parts_stay(write):
-    found = look(write("decoder_model.onnx", "decoder_with_past_model.onnx"))
+    found = read_contents(write("decoder_model.onnx", "decoder_with_past_model.onnx"))
     assert names(found.models) == {"decoder_model.onnx", "decoder_with_past_model.onnx"}
 
 
@@ -74,7 +74,7 @@ def test_external_data_belongs_to_its_model(write):
     proto = model("g (float[m, 64] x) => (float[m, 64] y) { y = MatMul(x, w) }", w=random(K, K))
     onnx.save(proto, folder / "model.onnx", save_as_external_data=True, location="model.onnx_data")
     (folder / "model_fp16.onnx_data").touch()
-    found = look(folder)
+    found = read_contents(folder)
     assert "model.onnx_data" not in names(found.rest)
     assert {str(path): why for path, why in found.left_out.items()} == {
         "model_fp16.onnx_data": "weights of no model that is compressed"
@@ -85,4 +85,4 @@ def test_a_damaged_configuration_is_named(write):
     folder = write("model.onnx")
     (folder / "config.json").write_text("{")
     with pytest.raises(BctError, match=r"config\.json: cannot be read as JSON"):
-        _ = look(folder).config
+        _ = read_contents(folder).config

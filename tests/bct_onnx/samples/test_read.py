@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bct_onnx import BctError, compress
-from bct_onnx.samples.read import MOST, TEXTS, find, library, read_sound, read_texts
+from bct_onnx.samples.read import MOST, TEXTS, find_files, library, read_sound, read_texts
 
 
 def test_lines_are_texts(tmp_path):
@@ -39,9 +39,9 @@ def test_files_are_found_below_a_folder_in_order(tmp_path):
     (tmp_path / "b").mkdir()
     for name in ("z.TXT", "b/a.jsonl", "c.wav"):
         (tmp_path / name).touch()
-    assert find(tmp_path, TEXTS) == [tmp_path / "b/a.jsonl", tmp_path / "z.TXT"]
+    assert find_files(tmp_path, TEXTS) == [tmp_path / "b/a.jsonl", tmp_path / "z.TXT"]
     with pytest.raises(BctError, match="is not there"):
-        find(tmp_path / "x", TEXTS)
+        find_files(tmp_path / "x", TEXTS)
 
 
 def test_a_sound_at_another_rate_is_the_same_tone(tmp_path):
