@@ -7,8 +7,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import onnx
-
 from passes import Progress
 
 from . import files
@@ -118,9 +116,7 @@ def compress(
         workspace = Workspace(stage.path, reference, given, memory, goal, external_data, progress, max_rel_error)
         result = compress_at_opset(request, model, workspace)
         made = files.read(stage.path)
-        check_promise(request, made.inlined, source)
-        request.limits.check(made.inlined, source)
-        _check_valid(made.proto, model)
+        _check_output(made, model, request)
         oldest = min_onnxruntime(made.inlined)
         notes = tuple(map(stage.public, result.notes))
         stage.commit()
@@ -149,9 +145,14 @@ def _inputs(feeds: str | Path | None, data: str | Path | None, processor: str | 
     return made_inputs if data is None else partial(sample_inputs, data=data, processor=processor)
 
 
-def _check_valid(made: onnx.ModelProto, model: files.ModelFile) -> None:
-    """Raise VerificationError where ONNX's checker takes the input and refuses what is written."""
-    refusal = files.refusal(made)
+def _check_output(made: files.ModelFile, model: files.ModelFile, request: Request) -> None:
+    """Raise BctError where what is written has operators that the request excludes.
+
+    VerificationError where ONNX's checker takes the input and refuses it.
+    """
+    check_promise(request, made.inlined, model.path)
+    request.limits.check(made.inlined, model.path)
+    refusal = files.refusal(made.proto)
     if refusal and files.is_accepted(model.proto):
         raise VerificationError(f"{model.path}: onnx.checker refuses the compressed model: {refusal}")
 

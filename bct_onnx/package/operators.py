@@ -11,8 +11,6 @@ from pathlib import Path
 
 import onnx
 
-from . import list_operators
-
 _HEADER = (
     "# Operators of {}, as they stand in the files and as ONNX Runtime fuses them: build.sh --include_ops_by_config"
 )
@@ -31,7 +29,7 @@ def find_operators(models: Sequence[Path], scratch: Path) -> Operators | None:
 
     `scratch` is a folder with room for two copies of every model.
     """
-    command = [sys.executable, "-m", list_operators.__name__, str(scratch), *map(str, models)]
+    command = [sys.executable, "-m", f"{__package__}.list_operators", str(scratch), *map(str, models)]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode:
         return None
