@@ -64,7 +64,7 @@ def test_known_error(tmp_path: Path) -> None:
 
 def test_other_weights_do_not_pass(tmp_path: Path) -> None:
     result = verification(tmp_path, PRODUCT, PRODUCT, w=WEIGHT, new_w=np.roll(WEIGHT, 1, axis=1))
-    assert not result.keeps(verify.default_bound(2))
+    assert not result.meets(verify.default_bound(2))
     result.check(verify.Bound(None))
 
 
