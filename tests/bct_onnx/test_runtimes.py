@@ -114,6 +114,8 @@ def test_value_info_tells_a_type() -> None:
 
 def test_function_body_counts() -> None:
     outer = model("{ y = Relu(x) }", opset=17)
+    outer.graph.node.append(onnx.helper.make_node("F", ["x", "w", "s"], ["z"], domain="local"))
+    outer.opset_import.append(onnx.helper.make_opsetid("local", 1))
     node = onnx.helper.make_node("MatMulNBits", ["x", "w", "s"], ["y"], domain="com.microsoft", bits=2)
     imports = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("com.microsoft", 1)]
     outer.functions.append(onnx.helper.make_function("local", "F", ["x", "w", "s"], ["y"], [node], imports))
