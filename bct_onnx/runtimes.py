@@ -14,6 +14,7 @@ import onnx
 from onnx import AttributeProto, TensorProto
 
 from passes import NOTHING, Feature, Lacks
+from passes.graph.operators import find_operator, qualified
 
 from .errors import BctError
 from .files import native
@@ -203,7 +204,7 @@ def _of_graph(graph: onnx.GraphProto, outer: Mapping[str, int], opset: int) -> I
 def _of_nodes(nodes: Sequence[onnx.NodeProto], types: dict[str, int], opset: int) -> Iterator[Demand]:
     for node in nodes:
         integers = {a.name: a.i for a in node.attribute if a.type == AttributeProto.INT}
-        op = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+        op = qualified(node.op_type, node.domain)
         taken = {types.get(name, TensorProto.UNDEFINED) for name in node.input}
         types |= dict.fromkeys(node.output, _made(node, op, integers, types))
         for form in FORMS:
@@ -224,10 +225,10 @@ def _made(node: onnx.NodeProto, op: str, integers: Mapping[str, int], types: Map
     stated = 0
     if op == "Constant":
         stated = next((a.t.data_type for a in node.attribute if a.type == AttributeProto.TENSOR), 0)
-    elif op in ("Identity", "Reshape", "Transpose"):
-        stated = types.get(node.input[0], 0)
     elif op == "Cast":
         stated = integers.get("to", 0)
+    elif (moved := find_operator(op).moves) is not None:
+        stated = types.get("".join(node.input[moved][:1]), 0)
     elif op == "QuantizeLinear":
         stated = integers.get("output_dtype", 0) or types.get("".join(node.input[2:3]), 0)
     return stated or types.get(node.output[0], TensorProto.UNDEFINED)

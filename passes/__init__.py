@@ -32,10 +32,12 @@ from .context import ChannelRange, Coder, Context, plain_codes
 from .gelu import rewrite as gelu
 from .graph.calls import compose_calls
 from .graph.constants import resolve
-from .graph.editor import Editor, Move, walk
+from .graph.editor import Editor, Move
 from .graph.features import FIRST_OPSET, NOTHING, Feature, Lacks
+from .graph.follow import find_shapes
 from .graph.tidy import lift_constant_nodes, merge_equal, shorten_names
 from .graph.turns import take_turns
+from .graph.walk import walk
 from .layer_normalization import rewrite as layer_normalization
 from .left import LeftInFloat, left_in_float
 from .lowerings.base import Lowering
@@ -130,7 +132,7 @@ def run(
     valid = checked and refusal(graph) is None
     compose_calls(graph)
     take_turns(graph, context.editor)
-    context.editor.flush()  # where no pass ran, too, nothing is left of nodes that became constants
+    context.editor.finish()  # where no pass ran, too, nothing is left of nodes that became constants
     shorten_names(graph)
     if valid:
         check_graph(graph, "compose_calls")
@@ -204,6 +206,7 @@ def _run_plain(graph: gs.Graph, context: Context, progress: Progress | None) -> 
     reports = _run_stage([module for module in chain(context.options) if module in PLAIN], graph, context, progress)
     if any(report.replaced for report in reports):
         merge_equal(graph)
+        find_shapes(graph, context.shapes)  # what was folded tells more of them
     return reports
 
 

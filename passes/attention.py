@@ -37,11 +37,6 @@ FOLLOWED = frozenset({"Add", "Gemm", "MatMul", "Split"})
 BEST_OPSET, BEST_FOR = 23, frozenset({"Attention", "Softmax"})
 
 
-def prepare(graph: gs.Graph, context: Context) -> None:
-    """Note the shapes of the model's tensors before any pass changes it."""
-    context.find_shapes(graph)
-
-
 def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite[Attention] | Skip | None:
     """Return the attention whose product with the value is a MatMul."""
     options, opset = context.options, context.editor.opset

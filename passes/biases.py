@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from .base import Rewrite
 from .context import Context
-from .graph.editor import is_standard
+from .graph.walk import is_standard
 from .layer_normalization.form import Normalization, match_normalization
 from .moving_biases import (
     MOVED,

@@ -22,11 +22,13 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from .graph.constants import FLOATS, resolve, small_values
-from .graph.editor import Emitter, is_standard
+from .graph.axes import reduced_axes
+from .graph.constants import FLOATS, resolve
+from .graph.editor import Emitter
 from .graph.linear import Linear, added_bias, as_vector, match_linear
-from .graph.shapes import rank
+from .graph.operators import Trait, traits_of
 from .graph.types import element_type
+from .graph.walk import is_standard
 from .layer_normalization.form import Normalization, match_normalization
 from .lowerings.operators import reduce_last
 from .patterns.region import IsOutput
@@ -40,17 +42,8 @@ LARGE = 16
 MOST_LARGE = 1 / 8
 # Powers of two that factors stay between, far within float32.
 LEAST_POWER = -60
-# Operators whose every output value depends on the whole row that it comes from: NaN in one place is then everywhere.
 # Between two products, what leaves channels about as large as they were.
 BETWEEN = frozenset({"Add", "Cast", "Dropout", "Gelu", "Identity", "LeakyRelu", "Mul", "Relu", "Sub"})
-NORMALIZATIONS = frozenset({"LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"})
-MIXERS = NORMALIZATIONS | {
-    *("Attention", "GroupQueryAttention", "MatMul", "MultiHeadAttention", "Softmax"),
-    *("DynamicQuantizeMatMul", "MatMulInteger", "MatMulIntegerToFloat", "MatMulNBits", "QLinearMatMul"),
-    *("SkipLayerNormalization", "SkipSimplifiedLayerNormalization"),
-}
-SIZES = frozenset({"Shape", "Size"})
-STATISTICS = frozenset({"ReduceL2", "ReduceMean", "ReduceSum", "ReduceSumSquare"})
 # Between a row's statistic and the row that it normalizes.
 AFTER_STATISTICS = frozenset({"Add", "Clip", "Div", "Max", "Pow", "Reciprocal", "Sqrt"})
 
@@ -198,7 +191,7 @@ def raw_origin(x: gs.Tensor, k: int) -> Origin:
             floats, integers = floats or is_float, integers or not is_float
             continue
         node = tensor.inputs[0]
-        if node.op in SIZES or _mixes(node, k):
+        if Trait.SHAPES in traits_of(node) or _mixes(node, k):
             continue
         # What is looked up is data, not the indices.
         read = node.inputs[:1] if node.op == "Gather" else node.inputs
@@ -250,27 +243,20 @@ def _mixes(node: gs.Node, k: int) -> bool:
     linear = match_linear(node)
     if isinstance(linear, Linear):
         return linear.n >= k  # flattened, rows are of several
-    if node.op in MIXERS or node.op == "Gemm":
-        scale = resolve(node.inputs[1]) if node.op in NORMALIZATIONS else None
+    if Trait.MIXES in traits_of(node):
+        scale = resolve(node.inputs[1]) if Trait.NORMALIZES in traits_of(node) else None
         return scale is None or scale.shape == () or scale.shape[-1] >= k
-    if node.op.startswith("Reduce") and _reduced_axes(node) == [-1]:
+    if reduced_axes(node) == [-1]:
         return True  # one value for all of a row
     # (x - mean(x)), x / root(mean(x^2)): normalizations in parts
     return is_standard(node) and node.op in ("Div", "Mul", "Sub") and any(map(_is_statistic, node.inputs))
-
-
-def _reduced_axes(node: gs.Node) -> list[int] | None:
-    """Return the axes that a reduction takes, counted from the end, or None where they are not known."""
-    axes = node.attrs.get("axes", small_values(node.inputs[1]) if len(node.inputs) > 1 else None)
-    count = rank(node.inputs[0])
-    return None if axes is None else [int(axis) if axis < 0 or not count else int(axis) - count for axis in axes]
 
 
 def _is_statistic(tensor: gs.Tensor) -> bool:
     """Tell whether a tensor is made of one sum over rows, and constants."""
     while tensor.inputs:
         node = tensor.inputs[0]
-        if node.op in STATISTICS:
+        if Trait.REDUCES in traits_of(node):
             return True
         variables = [each for each in node.inputs if each.name and resolve(each) is None]
         if node.op not in AFTER_STATISTICS or len(variables) != 1:

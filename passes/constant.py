@@ -25,36 +25,21 @@ from numpy.typing import NDArray
 from .context import Context
 from .formats.numbers import is_ramp, is_whole, split_mask
 from .graph.constants import ConstantView, reader_of, resolve
-from .graph.editor import redirect, walk
+from .graph.editor import redirect
 from .graph.linear import Linear, match_linear
+from .graph.operators import Trait, traits_of
+from .graph.walk import walk
 from .matmul import is_short
 from .report import Skip, TensorReport
 from .written import Writer, Written
 
-# Operators whose constant is a trained weight that averages many products: it bears the requested width.
-WEIGHT_READERS = frozenset(
-    {"Attention", "Conv", "ConvTranspose", "Einsum", "GRU", "Gemm", "LSTM", "MatMul", "MoE", "RNN"}
-)
-# Readers that come with codes and scales of their own.
-QUANTIZED_READERS = frozenset(
-    {
-        "DequantizeLinear",
-        "DynamicQuantizeLSTM",
-        "DynamicQuantizeMatMul",
-        "GatherBlockQuantized",
-        "MatMulIntegerToFloat",
-        "MatMulNBits",
-        "QuantizeLinear",
-    }
-)
 # From here on codes, below it float16; under the smallest the Cast weighs more than it saves.
 SMALLEST_CODED_BYTES, SMALLEST_HALF_BYTES = 4096, 256
 # Larger magnitudes are masks (the lowest float, 1e9, ...), not numbers that a scale can stand for.
 LARGEST_MAGNITUDE = 65504.0
 # What is small beside its neighbours counts here, too.
 PRECISE_READERS = frozenset({"BatchNormalization", "Div", "Log", "Pow", "Reciprocal", "Sqrt"})
-# What makes angles and steps of numbers: an error that is small beside the number is not small beside a turn or a step.
-TURNS = frozenset({"Ceil", "Cos", "Floor", "Round", "Sin", "Tan"})
+# What an error that is small beside a number goes through on its way to turns and steps, beside which it is not small.
 CARRIERS = frozenset(
     {
         *("Add", "Cast", "Concat", "Div", "Expand", "Identity", "MatMul", "Mul", "Reshape", "Squeeze", "Sub"),
@@ -145,11 +130,10 @@ def _replace(context: Context, constant: ConstantView) -> str | None:
 
 def _write(context: Context, writer: Writer, source: gs.Constant, values: NDArray[np.floating]) -> Written | str:
     """Write a constant as the first rule says that fits, or return why it stays."""
-    readers = {reader.op for reader in source.outputs}
-    precise = bool(readers & PRECISE_READERS)
+    precise = any(reader.op in PRECISE_READERS for reader in source.outputs)
     if values.nbytes < SMALLEST_CODED_BYTES:
         return _small(writer, values, precise)
-    weight = values.ndim > 1 and bool(readers & WEIGHT_READERS)
+    weight = values.ndim > 1 and any(map(reads_weight, source.outputs))
     bits = context.options.bits_for.get(source.name, context.options.bits)
     whole = is_whole(values)
     exact = writer.table(values, writer.MOST_BITS if whole or not weight else bits) or writer.whole(values)
@@ -212,7 +196,7 @@ def turned_by(tensor: gs.Tensor) -> str | None:
     new, seen = [(reader, FURTHEST) for reader in tensor.outputs], set()
     while new:
         node, left = new.pop()
-        if node.op in TURNS:
+        if Trait.TURNS in traits_of(node):
             return str(node.op)
         if node.op in CARRIERS and left and id(node) not in seen:
             seen.add(id(node))
@@ -220,5 +204,11 @@ def turned_by(tensor: gs.Tensor) -> str | None:
     return None
 
 
+def reads_weight(node: gs.Node) -> bool:
+    """Tell whether a node's constant is a trained weight that averages many products: it bears the requested width."""
+    return Trait.MULTIPLIES in traits_of(node) and not _is_quantized(node)
+
+
 def _is_quantized(node: gs.Node) -> bool:
-    return node.op in QUANTIZED_READERS or node.op.startswith("QLinear")
+    """Tell whether a node comes with codes and scales of its own."""
+    return Trait.CODES in traits_of(node)

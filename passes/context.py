@@ -15,8 +15,9 @@ from .formats.block import BlockFormat, BlockTensor
 from .formats.encode import encode, largest_size
 from .graph import constants
 from .graph.constants import ConstantView, resolve
-from .graph.editor import Editor, Emitter, output_names
-from .graph.shapes import Shapes, find_shapes
+from .graph.editor import Editor, Emitter
+from .graph.shapes import Shapes
+from .graph.walk import output_names
 from .lowerings.base import Lowering, StoredWeight
 from .lowerings.operators import FLOAT, cast
 from .options import Options
@@ -91,12 +92,8 @@ class Context:
 
     @property
     def shapes(self) -> Shapes:
-        """The sizes of the input model's tensors; nothing is known where no pass asked for them."""
-        return self.editor.shapes or Shapes()
-
-    def find_shapes(self, graph: gs.Graph) -> None:
-        """Find out the shapes of the input model's tensors, once for all passes that ask for them."""
-        self.editor.shapes = self.editor.shapes or find_shapes(graph)
+        """What is known of the sizes of all tensors."""
+        return self.editor.shapes
 
     def kept(self, node: gs.Node, *names: str) -> Skip | None:
         """Say so where a pattern keeps a node: one that finds it, a tensor it reads, or the constant behind that.

@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from .context import Context
 from .graph.activations import HUGE
 from .graph.constants import load, resolve
-from .graph.editor import has_body, is_standard, redirect, walk
+from .graph.editor import redirect
 from .graph.evaluate import NotComputedError, evaluate
-from .graph.random import is_random
+from .graph.operators import is_random
 from .graph.types import FLOAT_NAMES
+from .graph.walk import has_body, is_standard, walk
 from .report import Skip
 
 # As many elements are folded whatever they come from: scalars, axes, shapes.

@@ -25,8 +25,9 @@ from .channels import even_large_rows
 from .context import Context, weight_key
 from .formats.numbers import is_whole
 from .graph.constants import ConstantView, resolve
-from .graph.editor import Emitter, is_standard
+from .graph.editor import Emitter
 from .graph.shapes import rank
+from .graph.walk import is_standard
 from .lowerings.operators import INT64, cast, unsqueeze_last
 from .report import Skip
 

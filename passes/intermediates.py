@@ -18,19 +18,17 @@ from .constant import turned_by
 from .context import Context
 from .functions.function import FUNCTIONS
 from .functions.quantize_blocks import ANY_RANK, CODE_TYPES, KNOWN
-from .graph.activations import MOVERS, SHAPES, Activations, find_activations
-from .graph.editor import redirect, walk
+from .graph.activations import Activations, find_activations
+from .graph.editor import redirect
 from .graph.features import OPSET_INT4
+from .graph.operators import Trait, operator_of, traits_of
 from .graph.shapes import rank
 from .graph.survey import survey
+from .graph.walk import walk
 from .lowerings.operators import FLOAT, cast
 from .report import EdgeReport, PassReport, Skip
 
 OPSET = OPSET_INT4
-# Operators of an input model that quantize what they read.
-QUANTIZERS = frozenset(
-    {"DynamicQuantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulNBits", "QuantizeLinear"}
-)
 # Operators that passes write and that take floats as they are.
 FLOAT_READERS = frozenset({"Add", "MatMul"})
 # Blocks where weights have whole columns.
@@ -119,7 +117,8 @@ def _decide(
     """Return what becomes of a tensor, why, and the readers that are to read codes."""
     if rank(tensor) == 0:
         return LEFT, "a single number: no block", ()
-    if node.op == "DequantizeLinear" or (node.op in MOVERS and _carries(node, context.found(find_results), edges)):
+    moves = operator_of(node).moves
+    if node.op == "DequantizeLinear" or (moves and _carries(node, context.found(find_results), edges)):
         return MOVED, "moves values that are codes already", ()
     if turn := turned_by(tensor):
         return LEFT, f"{turn} is taken of it, whose digits count behind the turns", ()
@@ -150,11 +149,11 @@ def _distinct(tensor: gs.Tensor) -> list[gs.Node]:
 
 def _takes(reader: gs.Node, context: Context) -> set[str]:
     """Return in which forms a reader, or what it moves the tensor to, takes a tensor: codes, float, output."""
-    if reader.op in SHAPES:
+    if Trait.SHAPES in traits_of(reader):
         return set()
-    if reader.op in QUANTIZERS:
+    if Trait.QUANTIZES in traits_of(reader):
         return {"codes"}
-    if reader.op not in MOVERS:
+    if not operator_of(reader).moves:
         function = FUNCTIONS.get(reader.op)
         if function is not None:
             return {"float"} if function.reads_floats else {"codes"}

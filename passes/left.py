@@ -10,8 +10,9 @@ from onnx_graphsurgeon.ir.tensor import SparseValues
 
 from .constant import SMALLEST_HALF_BYTES
 from .graph.constants import constant_bytes, last_reader
-from .graph.editor import NewConstant, walk
+from .graph.editor import NewConstant
 from .graph.types import FLOAT_NAMES
+from .graph.walk import walk
 from .report import PassReport
 from .sparse import sparse_bytes
 

@@ -28,11 +28,6 @@ OPSET = 14
 HIDDEN = -math.inf
 
 
-def prepare(graph: gs.Graph, context: Context) -> None:
-    """Note the shapes of the model's tensors before any pass changes it."""
-    context.find_shapes(graph)
-
-
 def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite[Fused] | Skip | None:
     """Return the attention that a node computes."""
     form = match_fused(node, context.shapes)

@@ -19,7 +19,7 @@ from .channels import fill_rows, raw_origin
 from .context import Context
 from .formats.block import BlockFormat
 from .graph.constants import resolve
-from .graph.editor import is_standard
+from .graph.walk import is_standard
 from .lowerings.base import StoredWeight
 from .report import Skip
 

@@ -16,7 +16,7 @@ import onnx_graphsurgeon as gs
 from .context import Context
 from .forms import einsum, elementwise, lookups, merged_attention, products
 from .forms.base import Writer
-from .graph.editor import is_standard
+from .graph.walk import is_standard
 from .report import Skip
 
 # Operators by domain and name: what tells their plain form, and the lowest opset that has that.

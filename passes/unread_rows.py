@@ -12,18 +12,13 @@ import onnx_graphsurgeon as gs
 from .base import Rewrite
 from .context import Context
 from .graph.constants import load
-from .graph.editor import scopes
 from .graph.shapes import END, ONE
+from .graph.walk import scopes
 from .patterns.rows import OneRow, match_one_row
 from .report import Skip
 
 # Slice takes its bounds as inputs from here on.
 OPSET_SLICE = 10
-
-
-def prepare(graph: gs.Graph, context: Context) -> None:
-    """Note the shapes of the model's tensors before any pass changes it."""
-    context.find_shapes(graph)
 
 
 def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite[OneRow] | None:

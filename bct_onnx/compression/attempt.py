@@ -14,7 +14,7 @@ from bct_onnx.sessions import OrtError, Session
 from bct_onnx.verify import Reference
 from passes import Options
 from passes.context import plain_codes
-from passes.graph.editor import walk
+from passes.graph.walk import walk
 
 # Models with these are searched only for a goal that was asked for.
 LOOPS = frozenset({"Loop", "Scan"})

@@ -16,7 +16,7 @@ from bct_onnx.verify import Reference
 from passes import Options, PassReport, make_plain
 from passes.graph.activations import find_activations
 from passes.graph.constants import FLOATS, constant_bytes, resolve
-from passes.graph.editor import walk
+from passes.graph.walk import walk
 from passes.report import TOGETHER, EdgeReport, NodeReport
 
 # Stored as float16, not as codes.

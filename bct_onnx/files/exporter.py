@@ -75,6 +75,8 @@ def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
         constants = [node for node in graph.node if node.op_type == "Constant" and not node.domain]
         graph.initializer.extend(map(_initializer, constants))
         others = [node for node in graph.node if node.op_type != "Constant" or node.domain]
+        for node in others:
+            node.name = node.name or node.output[0]
         del graph.node[:]
         graph.node.extend(others)
     return inlined
@@ -167,9 +169,10 @@ class _Exporter:
         proto.input.extend(map(_value_info, graph.inputs))
         proto.output.extend(map(_value_info, graph.outputs))
         listed = {value.name for value in chain(proto.input, proto.output)}
-        # ONNX's own inference goes wrong behind a function that holds operators of another domain.
+        # ONNX's own inference goes wrong behind a function that holds operators of another domain. Sizes are left out:
+        # what is known of them rests on how models are usually made.
         proto.value_info.extend(
-            _value_info(tensor)
+            _value_info(gs.Variable(tensor.name, tensor.dtype))
             for node in graph.nodes
             for tensor in node.outputs
             if isinstance(tensor.dtype, onnx.TypeProto) or (_is_untyped(node) and tensor.dtype is not None)

@@ -7,36 +7,11 @@ from dataclasses import dataclass, field
 import onnx
 from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
-# Operators whose output holds values of these inputs (None: of any input).
-PASSES: Mapping[str, tuple[int, ...] | None] = {
-    "Cast": (0,),
-    "CastLike": (0,),
-    "Clip": (0,),
-    "Concat": None,
-    "Dropout": (0,),
-    "Expand": (0,),
-    "Flatten": (0,),
-    "Gather": (0,),
-    "GatherElements": (0,),
-    "GatherND": (0,),
-    "Identity": (0,),
-    "Max": None,
-    "Min": None,
-    "Optional": (0,),
-    "OptionalGetElement": (0,),
-    "Pad": (0,),
-    "Reshape": (0,),
-    "SequenceAt": (0,),
-    "SequenceConstruct": None,
-    "Slice": (0,),
-    "Split": (0,),
-    "Squeeze": (0,),
-    "Tile": (0,),
-    "Transpose": (0,),
-    "Unsqueeze": (0,),
-    "Where": (1, 2),
-}
-_SAME_SHAPE = {"Cast", "CastLike", "Identity", "QuantizeLinear", "DequantizeLinear"}
+from passes.graph.operators import find_operator, qualified
+from passes.graph.operators.rules import first
+
+# What is bounded is still the same value.
+BOUNDS = {"Clip": slice(1), "Max": slice(None), "Min": slice(None)}
 
 
 @dataclass(frozen=True)
@@ -58,10 +33,16 @@ class FlatNode:
 
 @dataclass(frozen=True)
 class Use:
-    """A node that takes the followed value at input `index` and computes something else with it."""
+    """A node that takes the followed value at input `index`."""
 
     node: FlatNode
     index: int
+
+    @property
+    def passes(self) -> bool:
+        """Tell whether the node's output holds the value itself."""
+        moved = BOUNDS.get(self.node.op, find_operator(self.node.op).moves)
+        return moved is not None and self.index in range(*moved.indices(len(self.node.inputs)))
 
 
 @dataclass
@@ -78,8 +59,7 @@ class Flow:
         seen, waiting = {name}, [name]
         while waiting:
             for use in self.consumers.get(waiting.pop(), ()):
-                passing = PASSES.get(use.node.op, ())
-                if passing is None or use.index in passing:
+                if use.passes:
                     fresh = [out for out in use.node.outputs if out not in seen]
                     seen.update(fresh)
                     waiting.extend(fresh)
@@ -91,7 +71,7 @@ class Flow:
         turns: list[tuple[int, ...]] = []
         while name not in self.shapes:
             producer = self.producers.get(name)
-            if producer is None or producer.op not in _SAME_SHAPE | {"Transpose"}:
+            if producer is None or (producer.op != "Transpose" and find_operator(producer.op).shapes is not first):
                 return None
             if producer.op == "Transpose":
                 turns.append(producer.integers("perm"))
@@ -149,7 +129,7 @@ class _Layer:
             self.lay(function, inner, inside)
             self.link([inner.get(out, "") for out in function.output], outputs)
             return
-        op = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+        op = qualified(node.op_type, node.domain)
         attributes = {attribute.name: attribute for attribute in node.attribute}
         if op == "Constant" and "value" in attributes:
             self.define(attributes["value"].t, node.output[0], names, prefix)

@@ -17,8 +17,8 @@ from passes import Coder, Options, make_plain
 from passes.context import plain_codes
 from passes.formats.block import BlockFormat, BlockTensor
 from passes.formats.compensated import Gram, compensate
-from passes.graph.editor import walk
 from passes.graph.linear import Linear, match_linear
+from passes.graph.walk import walk
 
 # Activations captured in one run of the feeds: more are faster and take more memory.
 TOGETHER = 16

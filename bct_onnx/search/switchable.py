@@ -18,10 +18,11 @@ from bct_onnx.arrays import Array, Feed
 from bct_onnx.search.work import nominal_seconds
 from bct_onnx.sessions import Session
 from passes import Options, make_lowering
-from passes.constant import LARGEST_MAGNITUDE, SMALLEST_CODED_BYTES, WEIGHT_READERS
+from passes.constant import LARGEST_MAGNITUDE, SMALLEST_CODED_BYTES, reads_weight
 from passes.formats.block import BlockFormat, BlockTensor
 from passes.graph.constants import load
-from passes.graph.editor import Emitter, walk
+from passes.graph.editor import Emitter
+from passes.graph.walk import walk
 from passes.lowerings.base import StoredWeight
 from passes.written import BLOCK_SIZE, as_rows
 
@@ -184,7 +185,7 @@ def _constants(graph: gs.Graph, options: Options, taken: set[str]) -> list[Switc
     """Return the weights that no lowering takes but whose width can be chosen."""
     found: dict[str, Switch] = {}
     for _, node in walk(graph):
-        for tensor in node.inputs if node.op in WEIGHT_READERS else ():
+        for tensor in node.inputs if reads_weight(node) else ():
             if not isinstance(tensor, gs.Constant) or tensor.name in taken or tensor.name in found:
                 continue
             if options.keeps(node.name, tensor.name):

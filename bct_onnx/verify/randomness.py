@@ -8,7 +8,7 @@ import onnx
 from bct_onnx.arrays import Array, Feed, Outputs
 from bct_onnx.files.order import nodes_of
 from bct_onnx.sessions import Session
-from passes.graph.random import RANDOM
+from passes.graph.operators import Trait, find_operator, qualified
 
 # Threads that add in another order change less than this part of a value's size.
 ROUNDING = 1e-3
@@ -23,7 +23,11 @@ def random_outputs(session: Session, feed: Feed, before: Outputs) -> tuple[str, 
 def with_seeds(path: str | Path) -> bytes:
     """Return a model of less than 2 GB whose operators that draw numbers have seeds, by their order."""
     model = onnx.load_model(path)
-    drawing = (node for node in nodes_of(model.graph) if node.op_type in RANDOM)
+    drawing = (
+        node
+        for node in nodes_of(model.graph)
+        if Trait.RANDOM in find_operator(qualified(node.op_type, node.domain)).traits
+    )
     for number, node in enumerate(drawing, 1):
         kept = [attribute for attribute in node.attribute if attribute.name != "seed"]
         del node.attribute[:]

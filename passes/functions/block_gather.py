@@ -41,7 +41,7 @@ INT8 = Function(
     "y",
     _BODY,
     "Look up rows of an int8 table: table[indices] * scale[indices]",
-    keeps_axes=False,
+    axes="picked",
 )
 BY_SUFFIX = {
     suffix: compose(INT8, "table", decoding, f"BlockGather{suffix}", f"Look up rows of {suffix[0]}-bit codes")

@@ -37,5 +37,5 @@ FUNCTION = Function(
         scales = Mul (floats, unit)
         y = Mul (powers, scales)""",
     "Expand exponents to the float scales of blocks",
-    keeps_axes=False,
+    axes="first",
 )

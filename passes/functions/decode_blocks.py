@@ -44,7 +44,7 @@ BY_SUFFIX = {
         packing.body("codes") + _BODY,
         f"Decode {packing.bits}-bit codes with a shift a block to int8",
         dtypes=(np.int8,),
-        keeps_axes=False,
+        axes="matrix",
     )
     for suffix, packing in PACKINGS.items()
 }

@@ -35,7 +35,7 @@ WHOLE = Function(
     "y",
     _BODY,
     _SUMMARY.format(8),
-    keeps_axes=False,
+    axes="matrix",
     calls=(BLOCK_SCALES,),
 )
 BY_SUFFIX = {
@@ -45,7 +45,7 @@ BY_SUFFIX = {
         "y",
         f"codes = {call(unpack)} {_BODY}",
         _SUMMARY.format(suffix[0]),
-        keeps_axes=False,
+        axes="matrix",
         calls=(unpack, BLOCK_SCALES),
     )
     for suffix, unpack in UNPACK.items()

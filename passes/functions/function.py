@@ -30,7 +30,8 @@ class Function:
         body: nodes in ONNX's text form, or what returns them for an opset. `kind = @name` is an attribute of the call.
         summary: what it computes, in a line.
         dtypes: types of the outputs, where a call does not say otherwise.
-        keeps_axes: whether all outputs have the axes of the first input, but for the length of the last.
+        axes: the axes of all outputs: those of the first input ("first"), but for the length of the last ("rows");
+            those of the last input and one more ("picked"); one ("flat"); those that an attribute of this name lists.
         reads_floats: whether results depend on the first input's floats beyond the codes that are made of them.
         calls: the functions that the body calls, with attributes of their names; their nodes take the calls' places.
     """
@@ -41,7 +42,7 @@ class Function:
     body: str | Callable[[int], str]
     summary: str
     dtypes: tuple[type[np.generic], ...] = (np.float32,)
-    keeps_axes: bool = True
+    axes: str = "rows"
     reads_floats: bool = False
     calls: tuple[Function, ...] = ()
 
@@ -118,7 +119,8 @@ def compose(outer: Function, given: str, inner: Function, name: str, summary: st
     """
     inputs = [inner.inputs if name == given else name for name in outer.inputs.split(", ")]
     body = f"{given} = {call(inner)}\n{outer.outputs} = {call(outer)}"
-    return Function(name, ", ".join(inputs), outer.outputs, body, summary, calls=(outer, inner))
+    calls = (outer, inner)
+    return Function(name, ", ".join(inputs), outer.outputs, body, summary, outer.dtypes, outer.axes, calls=calls)
 
 
 def reduce_last(op: str, x: str, opset: int) -> str:

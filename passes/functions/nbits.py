@@ -57,7 +57,7 @@ GATHER = Function(
             bits: int = @bits, block_size: int = @block_size, gather_axis = 0, quantize_axis = 1
         > (flat, indices, scale)""",
     "Look up rows of a table of packed codes, a scale a block",
-    keeps_axes=False,
+    axes="picked",
 )
 
 
@@ -110,7 +110,7 @@ UNPACKED = {
         "y",
         partial(_unpacked, bits=bits),
         GATHER.summary,
-        keeps_axes=False,
+        axes="picked",
     )
     for bits in WIDTHS
 }

@@ -27,7 +27,7 @@ _BODY = """
         matrix_shape = Constant <value_ints: ints = @matrix> ()
         y = Reshape (found, matrix_shape)"""
 _SUMMARY = "Look up places of {} bits in a table of values"
-WHOLE = Function("TableValues", "table, codes", "y", _BODY, _SUMMARY.format("8 or 16"), keeps_axes=False)
+WHOLE = Function("TableValues", "table, codes", "y", _BODY, _SUMMARY.format("8 or 16"), axes="matrix")
 BY_SUFFIX = {
     suffix: Function(
         f"TableValues{suffix}",
@@ -35,7 +35,7 @@ BY_SUFFIX = {
         "y",
         f"codes = {call(unpack)} {_BODY}",
         _SUMMARY.format(suffix[0]),
-        keeps_axes=False,
+        axes="matrix",
         calls=(unpack,),
     )
     for suffix, unpack in UNPACK.items()

@@ -29,5 +29,5 @@ FUNCTION = Function(
         code = QuantizeLinear (negative, unit, middle)
         y = Cast <to = 1> (code)""",
     "Zero, computed a round of the session's optimizer after the previous turn",
-    keeps_axes=False,
+    axes="first",
 )

@@ -118,7 +118,7 @@ BY_SUFFIX = {
         f"{packing.body('codes')} y = Cast <to = 3> (codes)",
         f"Unpack {packing.bits}-bit codes to int8",
         dtypes=(np.int8,),
-        keeps_axes=False,
+        axes="codes" if "@codes" in packing.body("codes") else "first",
     )
     for suffix, packing in PACKINGS.items()
 }
@@ -133,5 +133,5 @@ NIBBLES = Function(
         y = Reshape (pieces, flat_shape)""",
     "Unpack whole numbers below 16, a half of them apart, to uint8",
     dtypes=(np.uint8,),
-    keeps_axes=False,
+    axes="flat",
 )

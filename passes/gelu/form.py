@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from ..graph.editor import is_standard
 from ..graph.types import element_type
+from ..graph.walk import is_standard
 from ..patterns.region import IsOutput, Region, regions
 from ..report import Skip
 from .function import CURVES

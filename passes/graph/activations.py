@@ -12,23 +12,12 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from .constants import load, resolve
-from .editor import has_body, scopes, walk
+from .operators import Trait, traits_of
 from .types import float_types
+from .walk import has_body, scopes, walk
 
-# Operators whose output holds values of their inputs, somewhere else.
-MOVERS = frozenset(
-    {
-        "Cast", "CastLike", "Compress", "Concat", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather",
-        "GatherElements", "GatherND", "Identity", "MaxPool", "Pad", "Reshape", "ReverseSequence", "ScatterElements",
-        "ScatterND", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Trilu", "Unsqueeze", "Where",
-    }
-)  # fmt: skip
-# Operators that look at a tensor's shape only.
-SHAPES = frozenset({"Shape", "Size", "ConstantOfShape", "EyeLike"})
 # Behind these a mask's huge values are gone.
-UNMASKED = frozenset(
-    {"Attention", "Conv", "Gemm", "LayerNormalization", "MatMul", "MultiHeadAttention", "Sigmoid", "Softmax", "Tanh"}
-)
+UNMASKED = Trait.MULTIPLIES | Trait.NORMALIZES | Trait.BOUNDED
 # Magnitudes that say "masked", as constants of a model: -10000, the lowest float, minus infinity.
 HUGE = 9999.0
 # A float constant of so many values is a weight or a table: what is looked up in it is an intermediate result.
@@ -92,11 +81,11 @@ def _follow(node: gs.Node, floats: dict[str, str], depends: set[str], huge: set[
     outputs = {output.name for output in node.outputs if output.name}
     inner = {tensor.name for body in node.subgraphs() for tensor in body.outputs}
     reads = {tensor.name for tensor in node.inputs} | inner
-    if node.op in SHAPES:
+    if Trait.SHAPES in traits_of(node):
         reads = set()
     if reads & depends or any(_is_weight(tensor) for tensor in node.inputs if node.op != "Constant"):
         depends |= outputs & floats.keys()
-    if node.op not in UNMASKED and (reads & huge or _is_huge(node)):
+    if not traits_of(node) & UNMASKED and (reads & huge or _is_huge(node)):
         huge |= outputs & floats.keys()
 
 

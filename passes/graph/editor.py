@@ -1,11 +1,11 @@
-"""Walking a graph, and the one place where it is changed: fresh names, nodes put where they belong."""
+"""The one place where a graph is changed: fresh names, shapes and types of what is new, nodes put where they belong."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -15,43 +15,15 @@ from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from ..functions.function import DOMAIN, Function
 from .features import FIRST_OPSET, NOTHING, Feature, Lacks
-
-if TYPE_CHECKING:
-    from .shapes import Shape, Shapes
+from .follow import find_shapes, follow
+from .shapes import Shape
+from .walk import scopes, walk
 
 Made = TypeVar("Made")
 # Returns an array equal to the one it gets, moved elsewhere perhaps.
 Move = Callable[[NDArray[Any]], NDArray[Any]]
 # Equal constants up to this size are stored once; larger ones are distinct weights and not worth hashing.
 SHARED_BYTES = 4096
-
-
-def walk(graph: gs.Graph) -> Iterator[tuple[gs.Graph, gs.Node]]:
-    """Yield (graph, node) for every node, bodies of If, Loop and Scan included, in graph order."""
-    for node in graph.nodes:
-        yield graph, node
-        for body in node.subgraphs():
-            yield from walk(body)
-
-
-def scopes(graph: gs.Graph) -> list[gs.Graph]:
-    """Return a graph and all bodies of If, Loop and Scan in it."""
-    return [graph, *graph.subgraphs(recursive=True)]
-
-
-def output_names(graph: gs.Graph) -> frozenset[str]:
-    """Return the names of the outputs of a graph and of all bodies in it, which have to stay."""
-    return frozenset(tensor.name for scope in scopes(graph) for tensor in scope.outputs)
-
-
-def has_body(node: gs.Node) -> bool:
-    """Tell whether a node is an If, a Loop, a Scan or the like."""
-    return next(node.subgraphs(), None) is not None
-
-
-def is_standard(node: gs.Node) -> bool:
-    """Tell whether a node is one of ONNX's own operators."""
-    return node.domain in (None, "", "ai.onnx")
 
 
 def redirect(old: gs.Tensor, new: gs.Tensor, readers: Iterable[gs.Node] | None = None) -> None:
@@ -78,6 +50,10 @@ class NewConstant(gs.Constant):  # type: ignore[misc]
     """A constant that a pass wrote, none of the input model's."""
 
 
+class NewNode(gs.Node):  # type: ignore[misc]
+    """A node that a pass wrote, named after what it makes."""
+
+
 class Emitter:
     """Writes nodes at one place of the graph; nodes of one emitter keep the order in which they were written."""
 
@@ -102,8 +78,8 @@ class Emitter:
         return self._editor.workers
 
     def shape(self, tensor: gs.Tensor) -> Shape | None:
-        """Return the sizes of the axes of one of the input model's tensors, or None where they are not known."""
-        return self._editor.shapes.shape(tensor) if self._editor.shapes else None
+        """Return the sizes of a tensor's axes, or None where they are not known."""
+        return self._editor.shapes.shape(tensor)
 
     def proven_shape(self, tensor: gs.Tensor) -> Shape | None:
         """Return `shape`, or None where sizes have a name that several inputs have: no run makes these equal."""
@@ -140,11 +116,17 @@ class Emitter:
         inputs: Sequence[gs.Tensor | None],
         outputs: Sequence[gs.Variable],
         domain: str | None = None,
+        called: str = "",
         **attrs: Any,
     ) -> None:
-        """Write a node; None stands for an optional input that is left out."""
+        """Write a node, called so or after its first output; None stands for an optional input that is left out.
+
+        The outputs get the shapes and types that the table of operators says.
+        """
         tensors = [gs.Variable.empty() if tensor is None else tensor for tensor in inputs]
-        self._nodes.append(gs.Node(op, inputs=tensors, outputs=list(outputs), attrs=attrs, domain=domain))
+        kind, name = gs.Node if called else NewNode, self._editor.node_name(called or outputs[0].name)
+        self._nodes.append(kind(op, name, attrs, tensors, list(outputs), domain))
+        follow(self._editor.shapes, self._nodes[-1])
 
     def call(
         self,
@@ -160,11 +142,9 @@ class Emitter:
         Of `attrs`, those are taken that the function has.
         """
         names = [name, *(f"{name}.{output}" for output in function.outputs.split(", ")[1:])]
-        dtypes = function.dtypes if dtype is None else (dtype,)
-        outputs = [self._editor.variable(*output) for output in zip(names, dtypes, strict=True)]
+        outputs = [self._editor.variable(each, dtype) for each in names]
         taken = {name: (attrs or {})[name] for name in function.attributes}
-        called = self._editor.node_name(node or outputs[0].name)
-        self._nodes.append(gs.Node(function.name, called, taken, list(inputs), list(outputs), DOMAIN))
+        self.node(function.name, inputs, outputs, domain=DOMAIN, called=node, **taken)
         return tuple(outputs)
 
     def variable(self, name: str, dtype: Any = None) -> gs.Variable:
@@ -231,7 +211,7 @@ class Editor:
         lacks: features that the runtime does not have, whatever the opset.
         avoided: those that would have been written otherwise.
         workers: threads that constants are made with.
-        shapes: of the input model's tensors, or None where no pass asked for them.
+        shapes: what is known of all tensors, those that passes wrote among them.
         exact: ids of constants that stay as they are.
         shared_names: names of axes that several inputs have.
     """
@@ -240,12 +220,14 @@ class Editor:
         self, graph: gs.Graph, move: Move = lambda array: array, workers: int = 1, lacks: Lacks = NOTHING
     ) -> None:
         """Take over `graph`, which nobody else changes meanwhile; new constants are what `move` returns for them."""
+        # What outputs say of themselves is the model's to say.
+        self._declared = [(x, x.shape, x.dtype) for each in scopes(graph) for x in each.outputs]
         self.graph = graph
         self.move = move
         self.workers = workers
         self.lacks = lacks
         self.avoided: set[Feature] = set()
-        self.shapes: Shapes | None = None
+        self.shapes = find_shapes(graph)
         self.exact: set[int] = set()
         dims = [
             {part for dim in x.shape or () if isinstance(dim, str) for part in dim.split(" + ")} for x in graph.inputs
@@ -299,7 +281,7 @@ class Editor:
 
     def variable(self, name: str, dtype: Any = None) -> gs.Variable:
         """Return a new tensor called `name`, or `name.1`, `name.2`, ... where that is taken."""
-        return gs.Variable(self._fresh(name), dtype=dtype)
+        return gs.Variable(fresh_name(name, self._names), dtype=dtype)
 
     def constant(self, values: NDArray[Any], name: str) -> gs.Constant:
         """Return an initializer with these values; small ones with equal values are one initializer."""
@@ -313,7 +295,7 @@ class Editor:
 
     def named_constant(self, name: str, values: NDArray[Any] | LazyValues) -> gs.Constant:
         """Return a new initializer."""
-        constant = NewConstant(self._fresh(name), values=values)
+        constant = NewConstant(fresh_name(name, self._names), values=values)
         if isinstance(values, LazyValues):
             values.tensor.name = constant.name
         return constant
@@ -333,15 +315,24 @@ class Editor:
         """Return a name for a new node: that of one that it replaces, or another that none has; numbered if taken."""
         self._called[name] += 1
         count = self._called[name]
-        return name if count == 1 else self._fresh(f"{name}.{count - 1}")
+        return name if count == 1 else fresh_name(f"{name}.{count - 1}", self._names)
+
+    def finish(self) -> None:
+        """Leave the graph as it is to be written: outputs say what they said before."""
+        self.flush()
+        for tensor, shape, dtype in self._declared:
+            if isinstance(tensor, gs.Variable):
+                tensor.shape, tensor.dtype = shape, dtype
 
     def _around(self, node: gs.Node) -> list[gs.Node]:
         return [*self._before.get(id(node), ()), node, *self._after.get(id(node), ())]
 
-    def _fresh(self, name: str) -> str:
-        fresh, count = name, 0
-        while fresh in self._names:
-            count += 1
-            fresh = f"{name}.{count}"
-        self._names.add(fresh)
-        return fresh
+
+def fresh_name(name: str, taken: set[str]) -> str:
+    """Return a name, with a number behind it where it is taken, and take it."""
+    fresh, count = name, 0
+    while fresh in taken:
+        count += 1
+        fresh = f"{name}.{count}"
+    taken.add(fresh)
+    return fresh

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..report import Skip
 from .constants import ConstantView, resolve
-from .editor import is_standard
+from .walk import is_standard
 
 
 @dataclass(frozen=True)

@@ -7,25 +7,11 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
-from ..functions.function import FUNCTIONS
+from .axes import is_last_axis, over_last_axis
 from .constants import resolve
-
-# Operators that keep all axes but the last of their first input, whatever else they read.
-FOLLOWED = frozenset(
-    {
-        *("Attention", "DequantizeLinear", "DynamicQuantizeMatMul", "LayerNormalization", "MatMulIntegerToFloat"),
-        *("MatMulNBits", "QuantizeLinear", "RMSNormalization", "SimplifiedLayerNormalization", "Softmax", "Split"),
-    }
-)
-REDUCTIONS = frozenset({"ReduceL1", "ReduceMax", "ReduceMean", "ReduceMin"})
-# Operators of one or several inputs, combined place by place.
-ELEMENTWISE = frozenset(
-    {
-        *("Abs", "Add", "BiasGelu", "Cast", "Clip", "Div", "Elu", "Erf", "Exp", "FastGelu", "Gelu", "HardSigmoid"),
-        *("HardSwish", "Identity", "LeakyRelu", "Max", "Min", "Mul", "Neg", "Pow", "QuickGelu", "Reciprocal", "Relu"),
-        *("Sigmoid", "Softplus", "Sqrt", "Sub", "Sum", "Tanh"),
-    }
-)
+from .operators import Trait, operator_of
+from .operators.rules import MATRIX, matmul
+from .shapes import rank
 
 
 class Origins:
@@ -59,14 +45,10 @@ def _behind(tensor: gs.Tensor) -> list[gs.Tensor]:
     node = tensor.inputs[0] if tensor.inputs else None
     if node is None:
         return []
-    function = FUNCTIONS.get(node.op)
-    if (
-        node.op in FOLLOWED
-        or (function is not None and function.keeps_axes)
-        or (node.op in REDUCTIONS and node.attrs.get("keepdims", 1))
-    ):
+    operator = operator_of(node)
+    if Trait.KEEPS_ROWS in operator.traits or over_last_axis(node) or (node.op == "Split" and is_last_axis(node)):
         return [node.inputs[0]]
-    if node.op == "MatMul":
-        weight = resolve(node.inputs[1])
-        return [node.inputs[0]] if weight is not None and len(weight.shape) <= 2 else []
-    return [each for each in node.inputs if each.name and resolve(each) is None] if node.op in ELEMENTWISE else []
+    if operator.shapes is matmul:
+        return [node.inputs[0]] if (rank(node.inputs[1]) or MATRIX + 1) <= MATRIX else []
+    elementwise = Trait.ELEMENTWISE in operator.traits
+    return [each for each in node.inputs if each.name and resolve(each) is None] if elementwise else []

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 import onnx_graphsurgeon as gs
 
 from ..report import EdgeReport, NodeReport, PassReport
-from .activations import MOVERS, Activations, OriginalNode
-from .editor import walk
+from .activations import Activations, OriginalNode
+from .operators import operator_of
+from .walk import walk
 
 # Passes whose operators have a form on codes: what they leave computes in float all the same.
 COMPUTING = frozenset({"activation_matmul", "gelu", "layer_normalization", "matmul", "open_attention", "softmax"})
@@ -43,7 +44,7 @@ def _what_became(
     results = [name for name in node.outputs if name in activations.types]
     if not results:
         return "aside", ""
-    if node.op in MOVERS:
+    if operator_of(node.node).moves:
         return "moves", ""
     if not remains:
         return "replaced", ""

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from .constants import constant_bytes, load
-from .editor import SHARED_BYTES, has_body, output_names, redirect, scopes, walk
-from .random import is_random
+from .editor import SHARED_BYTES, NewNode, fresh_name, redirect
+from .operators import is_random
+from .walk import has_body, output_names, scopes, walk
 
 # Longer names of inner tensors become t0, t1, ...; the nodes keep theirs.
 LONGEST_NAME = 12
@@ -59,7 +60,7 @@ def merge_equal(graph: gs.Graph) -> None:
 
 
 def shorten_names(graph: gs.Graph) -> None:
-    """Give inner tensors with long names short ones."""
+    """Give inner tensors with long names short ones, and nodes that are new, or have no name, that of their result."""
     fixed = output_names(graph) | {tensor.name for scope in scopes(graph) for tensor in scope.inputs}
     taken = fixed | {tensor.name for scope in scopes(graph) for tensor in scope.tensors().values()}
     count = 0
@@ -71,6 +72,15 @@ def shorten_names(graph: gs.Graph) -> None:
                 count += 1
             output.name = f"t{count}"
             count += 1
+    _name_nodes(graph)
+
+
+def _name_nodes(graph: gs.Graph) -> None:
+    nodes = [node for _, node in walk(graph)]
+    new = [node for node in nodes if node.outputs and (isinstance(node, NewNode) or not node.name)]
+    taken = {node.name for node in nodes} - {node.name for node in new}
+    for node in new:
+        node.name = fresh_name(next((output.name for output in node.outputs if output.name), node.op), taken)
 
 
 def _constant_values(node: gs.Node) -> LazyValues | NDArray[Any] | None:

@@ -10,79 +10,54 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from .editor import has_body, scopes, walk
+from ..functions.function import DOMAIN
+from .operators import Operator
+from .walk import has_body, scopes
 
 # Numpy names of the types that weights have.
 FLOAT_NAMES = frozenset({"bfloat16", "float16", "float32", "float64"})
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
 # Attributes that say the type of the first output, where an operator has one.
 _TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype")
-# Operators of the runtime's own whose first output may hold integers though they read floats, too: the input that has
-# its type. Where that is left out, it is the type that _LEFT_OUT says, or float32.
-_TYPED_BY = {
-    **dict.fromkeys(("QLinearAdd", "QLinearAveragePool", "QLinearGlobalAveragePool", "QLinearLeakyRelu"), 0),
-    **dict.fromkeys(("QLinearMul", "QLinearReduceMean", "QLinearSigmoid", "QLinearSoftmax"), 0),
-    **dict.fromkeys(
-        ("BeamSearch", "GreedySearch", "QLinearConcat", "QLinearWhere", "Sampling", "WhisperBeamSearch"), 1
-    ),
-    "QuantizeLinear": 2,
-    "QLinearConv": 7,
-    "QGemm": 8,
-}
-_LEFT_OUT = {"QuantizeLinear": onnx.TensorProto.UINT8}
 # Types of inputs and outputs: a type variable's name, or an ONNX element type.
 _Formals = tuple[tuple[str | int, ...], tuple[str | int, ...]]
 
 
 def element_type(tensor: gs.Tensor) -> str | None:
-    """Return the name of a tensor's numpy type, or None where neither it nor what it comes from says.
-
-    Looks back from the tensor, which a pass may have written.
-    """
+    """Return the name of a tensor's numpy type, or None where it does not say."""
     kind = _declared(tensor)
-    while kind is None and tensor.inputs:
-        node = tensor.inputs[0]
-        source = _source(node, next(i for i, output in enumerate(node.outputs) if output is tensor))
-        if isinstance(source, int):
-            kind = source
-        elif source:
-            kind, tensor = _first_known(map(_declared, source)), source[0]
-        else:
-            break
-    return None if kind is None else _name(kind)
+    return None if kind is None else str(onnx.helper.tensor_dtype_to_np_dtype(kind).name)
 
 
 def float_types(graph: gs.Graph) -> dict[str, str]:
     """Return the numpy name of the type of every float tensor, by tensor name; others are left out."""
-    tensors = (t for scope in scopes(graph) for t in (*scope.inputs, *scope.tensors().values()))
-    kinds = {tensor.name: kind for tensor in tensors if (kind := _declared(tensor)) is not None}
-    nodes = [node for _, node in walk(graph)]
-    # What a body computes is known only after the node that holds it.
-    for _ in range(2 if any(map(has_body, nodes)) else 1):
-        for node in nodes:
-            for index, output in enumerate(node.outputs):
-                source = _source(node, index) if output.name and output.name not in kinds else []
-                kind = source if isinstance(source, int) else _first_known(kinds.get(t.name) for t in source)
-                if kind is not None:
-                    kinds[output.name] = kind
-    return {name: _name(kind) for name, kind in kinds.items() if kind in _FLOATS}
+    tensors = (tensor for scope in scopes(graph) for tensor in (*scope.inputs, *scope.tensors().values()))
+    return {tensor.name: element_type(tensor) or "" for tensor in tensors if _declared(tensor) in _FLOATS}
 
 
-def _name(kind: int) -> str:
-    return str(onnx.helper.tensor_dtype_to_np_dtype(kind).name)
+def note_types(node: gs.Node, operator: Operator) -> None:
+    """Give the outputs of a node that do not say their type the one that follows from its inputs."""
+    for index, output in enumerate(node.outputs):
+        if output.name and output.dtype is None and isinstance(output, gs.Variable):
+            source = _source(node, index, operator)
+            kind = source if isinstance(source, int) else _first_known(map(_declared, source))
+            output.dtype = None if kind is None else onnx.helper.tensor_dtype_to_np_dtype(kind)
 
 
-def _source(node: gs.Node, index: int) -> int | list[gs.Tensor]:
+def _source(node: gs.Node, index: int, operator: Operator) -> int | list[gs.Tensor]:
     """Return the ONNX type of an output of a node where that is fixed, else the tensors that have the same type."""
     if has_body(node):
         results = next(node.subgraphs()).outputs[1 if node.op == "Loop" else 0 :]
         return list(results[index : index + 1])
-    said = _said(node) if index == 0 else None
+    # Attributes of a call are those of nodes inside.
+    said = _said(node) if index == 0 and node.domain != DOMAIN else None
     if said is not None:
         return said
-    if node.domain == "com.microsoft" and node.op in _TYPED_BY and index == 0:
-        typed = node.inputs[_TYPED_BY[node.op] :][:1]
-        return typed if typed and typed[0].name else int(_LEFT_OUT.get(node.op, onnx.TensorProto.FLOAT))
+    typed = node.inputs[operator.typed_by :][:1] if index == 0 and operator.typed_by is not None else []
+    if typed and typed[0].name:
+        return list(typed)
+    if any(operator.types[index : index + 1]):
+        return operator.types[index]
     formals = _schema(node.op, node.domain or "")
     if formals is None:  # most likely the float among the inputs
         return [tensor for tensor in node.inputs if tensor.name and _declared(tensor) in (None, *_FLOATS)]

@@ -17,9 +17,9 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from ..graph.constants import resolve
-from ..graph.editor import is_standard
 from ..graph.shapes import rank
 from ..graph.types import element_type
+from ..graph.walk import is_standard
 from ..patterns.region import Array, IsOutput, Region, is_known, readers, regions
 from ..report import Skip
 

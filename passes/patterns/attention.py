@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
-from ..graph.editor import is_standard
 from ..graph.shapes import ONE, Shapes, Size
+from ..graph.walk import is_standard
 from ..report import Skip
 from .region import IsOutput
 from .scores import Mask, Scores, factor, is_plain, match_scores, plain

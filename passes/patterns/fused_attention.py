@@ -10,9 +10,9 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from ..graph.constants import FLOATS, resolve
-from ..graph.editor import is_standard
 from ..graph.shapes import ONE, Shape, Shapes
 from ..graph.types import element_type
+from ..graph.walk import is_standard
 from ..report import Skip
 
 # Axes of [batch, tokens, heads * width] and of [batch, heads, tokens, width].

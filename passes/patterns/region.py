@@ -15,39 +15,15 @@ import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from ..formats.numbers import erf
-from ..graph.constants import FLOATS, resolve, small_values
-from ..graph.editor import is_standard
-from ..graph.shapes import rank
+from ..graph.axes import over_last_axis
+from ..graph.constants import FLOATS, resolve
+from ..graph.operators import Trait, operator_of, traits_of
 
 Array = NDArray[np.float64]
 IsOutput = Callable[[gs.Tensor], bool]
 
 # The longest form has ten nodes between its ends, and Casts.
 DEEPEST, MOST_NODES = 14, 48
-
-
-_FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "Add": np.add,
-    "Sub": np.subtract,
-    "Mul": np.multiply,
-    "Div": np.divide,
-    "Pow": np.power,
-    "Neg": np.negative,
-    "Abs": np.abs,
-    "Sqrt": np.sqrt,
-    "Reciprocal": np.reciprocal,
-    "Exp": np.exp,
-    "Erf": erf,
-    "Tanh": np.tanh,
-    "Sigmoid": lambda x: 1 / (1 + np.exp(-x)),
-    "Identity": lambda x: x,
-    "Cast": lambda x: x,
-    # Over the last axis, which is kept: others are not followed.
-    "ReduceMean": lambda x, *_: np.mean(x, axis=-1, keepdims=True),
-    "ReduceSum": lambda x, *_: np.sum(x, axis=-1, keepdims=True),
-    "ReduceMax": lambda x, *_: np.max(x, axis=-1, keepdims=True),
-}
 
 
 @dataclass(frozen=True)
@@ -84,7 +60,7 @@ class Region:
         with np.errstate(all="ignore"):
             for node in self.nodes:
                 inputs = [values[id(t)] if id(t) in values else _numbers(t) for t in operands(node)]
-                values[id(node.outputs[0])] = _FUNCTIONS[node.op](*inputs)
+                values[id(node.outputs[0])] = _computed(node, inputs)
         result: Array = values[id(self.nodes[-1].outputs[0])]
         return result
 
@@ -115,7 +91,7 @@ def regions(last: gs.Node) -> Iterator[Region]:
 
 def operands(node: gs.Node) -> list[gs.Tensor]:
     """Return the inputs of a node that are numbers, without the axes of a reduction."""
-    return list(node.inputs[:1] if node.op.startswith("Reduce") else node.inputs)
+    return list(node.inputs[:1] if Trait.REDUCES in traits_of(node) else node.inputs)
 
 
 def readers(tensor: gs.Tensor) -> list[gs.Node]:
@@ -158,21 +134,20 @@ def _cone(last: gs.Node) -> list[gs.Node]:
 
 
 def _followed(node: gs.Node) -> bool:
-    if node.op not in _FUNCTIONS or not is_standard(node) or len(node.outputs) != 1:
+    operator = operator_of(node)
+    if operator.function is None or len(node.outputs) != 1:
         return False
     if node.op == "Cast":
         return onnx.helper.tensor_dtype_to_np_dtype(int(node.attrs["to"])).name in FLOATS
-    return not node.op.startswith("Reduce") or over_last_axis(node)
+    return Trait.REDUCES not in operator.traits or over_last_axis(node)
 
 
-def over_last_axis(node: gs.Node) -> bool:
-    """Tell whether a reduction is over the last axis alone, and keeps it."""
-    axes = node.attrs.get("axes")
-    if axes is None and len(node.inputs) > 1:
-        axes = small_values(node.inputs[1])
-    if axes is None or len(axes) != 1 or not node.attrs.get("keepdims", 1):
-        return False
-    return int(axes[0]) == -1 or int(axes[0]) + 1 == rank(node.inputs[0])
+def _computed(node: gs.Node, inputs: list[Any]) -> Any:
+    """Return what a node that is followed makes of numbers."""
+    operator = operator_of(node)
+    assert operator.function is not None
+    over = {"axis": -1, "keepdims": True} if Trait.REDUCES in operator.traits else {}
+    return operator.function(*inputs, **over)
 
 
 def _numbers(tensor: gs.Tensor) -> Array:
@@ -181,5 +156,5 @@ def _numbers(tensor: gs.Tensor) -> Array:
     if view is not None:
         return np.asarray(view.values(), np.float64)
     maker = tensor.inputs[0]
-    result: Array = _FUNCTIONS[maker.op](*map(_numbers, operands(maker)))
+    result: Array = _computed(maker, [*map(_numbers, operands(maker))])
     return result

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
-from ..graph.editor import is_standard
+from ..graph.operators import Trait, operator_of, traits_of
+from ..graph.operators.rules import matmul
 from ..graph.shapes import END, ONE, ZERO, Shape, Shapes, Size, slices
+from ..graph.walk import is_standard
 from .region import IsOutput, readers
 
 # Numbers of the inputs whose rows make the rows of the output, one by one; the others are read whole. None at all where
@@ -23,8 +25,6 @@ MATRIX = 2
 QUERY, MASK = 0, 3
 # Rows that are still called so where they are the only one.
 FIRST, LAST = 0, -1
-# Without one of these nothing is saved.
-PRODUCTS = frozenset({"Attention", "MatMul"})
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,14 @@ def match_one_row(node: gs.Node, shapes: Shapes, is_output: IsOutput) -> OneRow 
             # A tensor with several readers is met with each of them: with the last, all are known.
             if maker is None or id(maker) in inputs or is_output(tensor) or not _is_read_by_rows(tensor, inputs):
                 continue
-            rule = _rules(maker).get(maker.op) if len(maker.outputs) == 1 else None
-            read = rule(maker, axis, shapes) if rule else NONE
+            read = _read_by_rows(maker, axis, shapes) if len(maker.outputs) == 1 else NONE
             if read:
                 inputs[id(maker)] = read
                 nodes.append(maker)
                 new.append(maker)
     found = OneRow(node, index, axis, inputs, tuple(nodes))
-    return found if any(each.op in PRODUCTS for each in nodes) else None
+    # Without a product nothing is saved.
+    return found if any(Trait.MULTIPLIES in traits_of(each) for each in nodes) else None
 
 
 def _taken(node: gs.Node, shapes: Shapes) -> tuple[int, int] | None:
@@ -110,9 +110,18 @@ def _is_read_by_rows(tensor: gs.Tensor, inputs: dict[int, Inputs]) -> bool:
     return all(number in inputs.get(id(node), NONE) for node, number in uses)
 
 
-def _rules(node: gs.Node) -> dict[str, Rule]:
-    """Return the rules for operators of a node's domain."""
-    return _STANDARD if is_standard(node) else _MICROSOFT if node.domain == "com.microsoft" else {}
+def _read_by_rows(node: gs.Node, axis: int, shapes: Shapes) -> Inputs:
+    """Return the inputs of which a row of the output needs but that row."""
+    operator = operator_of(node)
+    if operator.name == "Attention":
+        return _attention(node, axis, shapes)
+    if operator.shapes is matmul:
+        return _matmul(node, axis, shapes)
+    if Trait.REDUCES in operator.traits:
+        return _reduction(node, axis, shapes)
+    if Trait.NORMALIZES | Trait.KEEPS_ROWS in operator.traits:
+        return _normalization(node, axis, shapes)
+    return _elementwise(node, axis, shapes) if Trait.ELEMENTWISE in operator.traits else NONE
 
 
 def _elementwise(node: gs.Node, axis: int, shapes: Shapes) -> Inputs:
@@ -166,22 +175,3 @@ def _attention(node: gs.Node, axis: int, shapes: Shapes) -> Inputs:
     if axis != ROWS or node.attrs.get("is_causal") or len(rows) > 1:
         return NONE
     return frozenset(read)
-
-
-Rule = Callable[[gs.Node, int, Shapes], Inputs]
-_ELEMENTWISE = (
-    *("Abs", "Add", "Cast", "Clip", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "Identity", "LeakyRelu", "Log"),
-    *("Max", "Min", "Mul", "Neg", "Pow", "Reciprocal", "Relu", "Sigmoid", "Softplus", "Sqrt", "Sub", "Tanh", "Where"),
-)
-_STANDARD: dict[str, Rule] = {
-    **dict.fromkeys(_ELEMENTWISE, _elementwise),
-    # The runtime's own operator is in this domain, too.
-    **dict.fromkeys(("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"), _normalization),
-    **dict.fromkeys(("ReduceMax", "ReduceMean", "ReduceSum"), _reduction),
-    "Attention": _attention,
-    "MatMul": _matmul,
-}
-_MICROSOFT: dict[str, Rule] = {
-    **dict.fromkeys(("BiasGelu", "FastGelu", "Gelu", "QuickGelu"), _elementwise),
-    **dict.fromkeys(("SkipLayerNormalization", "SkipSimplifiedLayerNormalization"), _normalization),
-}

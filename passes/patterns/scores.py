@@ -9,8 +9,8 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from ..graph.constants import FLOATS, load
-from ..graph.editor import is_standard
 from ..graph.shapes import Shapes
+from ..graph.walk import is_standard
 from ..report import Skip
 from ..softmax.form import OPSET_ONE_AXIS
 from .region import IsOutput

@@ -8,9 +8,10 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from ..graph.constants import resolve
-from ..graph.editor import is_standard
+from ..graph.operators import Trait, traits_of
 from ..graph.shapes import rank
 from ..graph.types import element_type
+from ..graph.walk import is_standard
 from ..patterns.region import IsOutput, readers, regions
 from ..report import Skip
 
@@ -106,7 +107,7 @@ def _is_mask(tensor: gs.Tensor) -> bool:
     for _ in range(4):
         if resolve(seen) is not None or not seen.inputs:
             return True
-        if seen.inputs[0].op in ("MatMul", "Gemm", "Einsum", "FusedMatMul", "MatMulInteger", "MatMulIntegerToFloat"):
+        if Trait.MULTIPLIES in traits_of(seen.inputs[0]):
             return False
         seen = seen.inputs[0].inputs[0]
     return True

@@ -1,17 +1,12 @@
-"""Sizes of the axes of tensors, and the elements of small ones, known without running a model.
+"""Sizes of the axes of tensors, and the elements of small ones, known without running a model, in sizes with names.
 
-Two questions, two answers. `find_shapes` goes through a whole model once, before it is changed: all that can be known,
-in sizes with names (`batch`, `past + 1`). `rank` asks for the number of axes of one tensor, at any time.
-
-    follow       goes through the graph; shape_rules and value_rules say what each operator makes of what it reads
-    known        holds what was found
+    known        holds what was found: `batch`, `past + 1`
     sizes        arithmetic of sizes with names
-    rank         looks back from one tensor, of those that passes wrote, too
+
+`graph.follow` finds it out, as the rules in `graph.operators` say.
 """
 
-from .follow import find_shapes
-from .known import END, Shapes, slices
-from .rank import rank
-from .sizes import ONE, ZERO, Shape, Size, broadcast
+from .known import END, Shapes, parameter, rank, slices
+from .sizes import ONE, ZERO, Shape, Size, broadcast, product
 
-__all__ = ["END", "ONE", "ZERO", "Shape", "Shapes", "Size", "broadcast", "find_shapes", "rank", "slices"]
+__all__ = ["END", "ONE", "ZERO", "Shape", "Shapes", "Size", "broadcast", "parameter", "product", "rank", "slices"]

@@ -24,7 +24,7 @@ _NO_NAMES = frozenset({"", "?", "N", "None", "unk", "unknown"})
 
 @dataclass
 class Shapes:
-    """What is known of the tensors of one graph; of tensors made later, what passes note."""
+    """What is known of the tensors of one graph."""
 
     _shapes: dict[int, tuple[gs.Tensor, Shape]] = field(default_factory=dict)
     _values: dict[int, tuple[gs.Tensor, Values]] = field(default_factory=dict)
@@ -59,13 +59,15 @@ class Shapes:
         return Size.named(f"?{next(self._count)}")
 
     def note(self, tensor: gs.Tensor, shape: Shape | None, values: Values | None = None) -> None:
-        """Take down what is known of a tensor; values of too many elements are left out."""
+        """Take down what is known of a tensor, on itself too; values of too many elements are left out."""
         if values is not None and np.size(values) <= MOST_VALUES:
             values = np.asarray(values, object)
             self._values[id(tensor)] = (tensor, values)
             shape = tuple(map(Size.known, values.shape))
         if shape is not None:
             self._shapes[id(tensor)] = (tensor, shape)
+            if tensor.shape is None:
+                tensor.shape = [*map(_dim, shape)]
 
     def declare(self, tensor: gs.Tensor, names: bool) -> None:
         """Take over what the model says of a tensor of which nothing is known; with `names`, equal ones are equal."""
@@ -102,6 +104,18 @@ def slices(found: Shapes, node: gs.Node, rank: int) -> dict[int, list[Size | Non
     strides = [default] * count if steps is None else list(map(Size.known, steps))
     columns = zip(axes or range(count), starts, ends, strides, strict=True)
     return {axis % rank: [start, end, step] for axis, start, end, step in columns}
+
+
+def rank(tensor: gs.Tensor) -> int | None:
+    """Return the number of a tensor's axes, or None where it is not known."""
+    return None if tensor.shape is None else len(tensor.shape)
+
+
+def _dim(size: Size) -> int | str | None:
+    """Return a size as a tensor says it: a number, a name of the model's own, or nothing."""
+    names = [names for names, factor in size.terms if factor == 1]
+    name = names[0][0] if len(size.terms) == len(names) == 1 and len(names[0]) == 1 else "?"
+    return size.static if size.static is not None else None if "?" in name or "|" in name else name
 
 
 def _size(element: Any) -> Size | None:

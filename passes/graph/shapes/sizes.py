@@ -154,55 +154,38 @@ def _choices(size: Size) -> list[str]:
     return names[0].split("|") if not more and factor == 1 and len(names) == 1 else [str(size)]
 
 
-def _lifted(sizes: Callable[[Size, Size], _Element], floats: Callable[..., float]) -> Callable[..., _Element]:
-    """Return a function of two elements from one of sizes and one of floats."""
+def lifted(function: Callable[..., Any], sizes: Callable[..., _Element] | None) -> Callable[..., _Element]:
+    """Return a function of elements from one of floats and, perhaps, one of sizes."""
 
-    def function(a: _Element, b: _Element) -> _Element:
-        if isinstance(a, Size) and isinstance(b, Size):
-            return sizes(a, b)
-        return _of_floats(floats)(a, b)
-
-    return function
-
-
-def _of_floats(function: Callable[..., float]) -> Callable[..., _Element]:
-    def lifted(*elements: _Element) -> _Element:
+    def of_elements(*elements: _Element) -> _Element:
+        if all(isinstance(element, Size) for element in elements):
+            return sizes(*elements) if sizes else None
         known = [number(element) for element in elements]
         try:
-            return None if None in known else float(function(*known))
-        except (ValueError, ZeroDivisionError, OverflowError):
+            with np.errstate(all="raise", under="ignore"):
+                return None if None in known else float(function(*known))
+        except (ArithmeticError, ValueError):
             return None
 
-    return lifted
+    return of_elements
 
 
-def _quotient(a: Size, b: Size) -> _Element:
+def quotient(a: Size, b: Size) -> _Element:
+    """Return a / b rounded towards zero, or None."""
     whole, (up, down) = a.over(b), (a.static, b.static)
     if whole is None and up is not None and down is not None and up >= 0 and down > 0:
         return Size.known(up // down)
     return whole
 
 
-def _equal(a: Size, b: Size) -> _Element:
+def equal(a: Size, b: Size) -> _Element:
+    """Return whether two sizes are equal, as 1 or 0, or None."""
     difference = a - b
     unequal = difference.is_positive or (b - a).is_positive
     return ZERO if unequal else (ONE if not difference.terms else None)
 
 
-def _chosen(condition: _Element, a: _Element, b: _Element) -> _Element:
+def chosen(condition: _Element, a: _Element, b: _Element) -> _Element:
+    """Return one of two elements."""
     known = number(condition)
     return (a if known else b) if known is not None else (a if a == b else None)
-
-
-# Functions of elements, by operator.
-ARITHMETIC: dict[str, Callable[..., _Element]] = {
-    "Add": _lifted(operator.add, operator.add),
-    "Sub": _lifted(operator.sub, operator.sub),
-    "Mul": _lifted(operator.mul, operator.mul),
-    "Div": _lifted(_quotient, operator.truediv),
-    "Equal": _lifted(_equal, operator.eq),
-    "Pow": _lifted(lambda _a, _b: None, operator.pow),
-    "Sqrt": _of_floats(math.sqrt),
-    "Reciprocal": _of_floats(lambda x: 1 / x),
-    "Where": _chosen,
-}

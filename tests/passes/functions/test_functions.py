@@ -1,10 +1,11 @@
 """Every compressed operator by itself: its body in ONNX Runtime against its numpy reference, special values first."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx_graphsurgeon as gs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,6 +27,7 @@ from passes.functions import (
 )
 from passes.functions.function import DOMAIN, FUNCTIONS, Function, protos
 from passes.gelu import function as gelu
+from passes.graph.follow import find_shapes
 from passes.layer_normalization import function as layer_normalization
 from passes.softmax import function as softmax
 from tests.helpers import Array, run
@@ -74,7 +76,26 @@ def evaluate(
     model = onnx.helper.make_model(
         graph, opset_imports=imports, ir_version=10, functions=protos([function.name], opset)
     )
-    return run(model, optimize=False, **feeds)
+    results = run(model, optimize=False, **feeds)
+    hold_axes(function, inputs, attrs or {}, results)
+    return results
+
+
+def hold_axes(
+    function: Function,
+    inputs: Mapping[str, Array | onnx.TensorProto],
+    attrs: Mapping[str, Any],
+    results: Sequence[Array],
+) -> None:
+    """Hold what is known of a call's outputs without a run, `axes` and `dtypes`, to what a run gave."""
+    shapes = {n: list(v.dims) if isinstance(v, onnx.TensorProto) else list(np.shape(v)) for n, v in inputs.items()}
+    given = [gs.Variable(name, np.float32, shapes[name]) for name in function.inputs.split(", ")]
+    made = [gs.Variable(name) for name in function.outputs.split(", ")]
+    find_shapes(gs.Graph([gs.Node(function.name, "call", dict(attrs), given, made, DOMAIN)], given, made))
+    for output, array in zip(made, results, strict=True):
+        assert output.dtype == array.dtype
+        assert len(output.shape) == array.ndim
+        assert all(size in (None, n) for size, n in zip(output.shape, array.shape, strict=True))
 
 
 def numpy_value(name: str, value: Array) -> onnx.ValueInfoProto:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import onnx_graphsurgeon as gs
 import pytest
 
-from passes.graph.editor import walk
+from passes.graph.follow import find_shapes
 from passes.graph.types import element_type, float_types
+from passes.graph.walk import walk
 from tests.helpers import model
 
 TEXT = """g (float16[n, k] x, uint8[n] codes, int64[m] i, bool[1] c) => (float16[n, k] y) {
@@ -48,7 +49,9 @@ TYPES = {
 
 @pytest.fixture
 def graph() -> gs.Graph:
-    return gs.import_onnx(model(TEXT))
+    graph = gs.import_onnx(model(TEXT))
+    find_shapes(graph)
+    return graph
 
 
 def test_types_are_followed_from_what_the_graph_declares(graph: gs.Graph) -> None:
@@ -64,4 +67,5 @@ def test_float_types_are_the_floats_among_them(graph: gs.Graph) -> None:
 
 def test_nothing_is_said_of_what_comes_from_nowhere() -> None:
     node = gs.Node("Add", inputs=[gs.Variable("a"), gs.Variable("b")], outputs=[gs.Variable("c")])
+    find_shapes(gs.Graph([node]))
     assert element_type(node.outputs[0]) is None

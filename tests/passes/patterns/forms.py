@@ -7,8 +7,9 @@ import numpy as np
 import onnx
 
 from bct_onnx import files
-from passes.graph.editor import walk
+from passes.graph.follow import find_shapes
 from passes.graph.tidy import lift_constant_nodes, merge_equal
+from passes.graph.walk import walk
 from passes.report import Skip
 from tests.helpers import model
 
@@ -26,6 +27,7 @@ def read_graph(path: Path):
     graph = files.read(path).graph()
     lift_constant_nodes(graph)
     merge_equal(graph)
+    find_shapes(graph)
     return graph
 
 
