@@ -13,7 +13,8 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from .context import Context
-from .graph.editor import SHARED_BYTES, NewConstant
+from .graph.editor import SHARED_BYTES
+from .graph.new import NewConstant
 from .graph.walk import is_standard, scopes, walk
 
 # What a pass must not change while it matches, by name.

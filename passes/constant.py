@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from .context import Context
 from .formats.numbers import is_ramp, is_whole, split_mask
 from .graph.constants import ConstantView, reader_of, resolve
-from .graph.editor import redirect
 from .graph.linear import Linear, match_linear
+from .graph.new import redirect
 from .graph.operators import Trait, traits_of
 from .graph.walk import walk
 from .matmul import is_short

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from .context import Context
 from .graph.activations import HUGE
 from .graph.constants import load, resolve
-from .graph.editor import redirect
 from .graph.evaluate import NotComputedError, evaluate
+from .graph.new import redirect
 from .graph.operators import is_random
 from .graph.types import FLOAT_NAMES
 from .graph.walk import has_body, is_standard, walk

@@ -19,8 +19,8 @@ from .context import Context
 from .functions.function import FUNCTIONS
 from .functions.quantize_blocks import ANY_RANK, CODE_TYPES, KNOWN
 from .graph.activations import Activations, find_activations
-from .graph.editor import redirect
 from .graph.features import OPSET_INT4
+from .graph.new import redirect
 from .graph.operators import Trait, operator_of, traits_of
 from .graph.shapes import rank
 from .graph.survey import survey

@@ -10,7 +10,7 @@ from onnx_graphsurgeon.ir.tensor import SparseValues
 
 from .constant import SMALLEST_HALF_BYTES
 from .graph.constants import constant_bytes, last_reader
-from .graph.editor import NewConstant
+from .graph.new import NewConstant
 from .graph.types import FLOAT_NAMES
 from .graph.walk import walk
 from .report import PassReport

@@ -16,7 +16,7 @@ from onnx_graphsurgeon.ir.tensor import SparseValues
 
 from .context import Context
 from .graph.constants import dense_values
-from .graph.editor import redirect
+from .graph.new import redirect
 from .graph.types import FLOAT_NAMES
 from .report import Skip
 

@@ -17,7 +17,7 @@ import onnx_graphsurgeon as gs
 
 from .context import Context
 from .graph.constants import constant_bytes, load, reader_of, resolve
-from .graph.editor import redirect
+from .graph.new import redirect
 from .graph.walk import walk
 from .report import Skip, TensorReport
 

@@ -11,7 +11,7 @@ from onnx_graphsurgeon.ir.tensor import LazyValues, SparseValues
 
 from bct_onnx.errors import BctError
 from passes.functions.function import DOMAIN, FUNCTIONS, protos
-from passes.graph.editor import PackedValues
+from passes.graph.new import PackedValues
 
 from . import native
 from .importer import OVERRIDABLE_IR, Contents, Kind, default_inputs, variable

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from onnx_graphsurgeon.ir.tensor import LazyValues
 from ..functions.function import DOMAIN, Function
 from .features import FIRST_OPSET, NOTHING, Feature, Lacks
 from .follow import find_shapes, follow
+from .new import NewConstant, NewNode, PackedValues, fresh_name, in_order
 from .shapes import Shape
 from .walk import scopes, walk
 
@@ -24,34 +25,6 @@ Made = TypeVar("Made")
 Move = Callable[[NDArray[Any]], NDArray[Any]]
 # Equal constants up to this size are stored once; larger ones are distinct weights and not worth hashing.
 SHARED_BYTES = 4096
-
-
-def redirect(old: gs.Tensor, new: gs.Tensor, readers: Iterable[gs.Node] | None = None) -> None:
-    """Let `readers` of `old`, all of them unless told otherwise, read `new`."""
-    for reader in list(old.outputs if readers is None else readers):
-        reader.inputs = [new if tensor is old else tensor for tensor in reader.inputs]
-
-
-class PackedValues(LazyValues):  # type: ignore[misc]
-    """Values of a type below 8 bits: `tensor` without its data, which is `content`, uint8 [bytes]."""
-
-    def __init__(self, kind: int, shape: Sequence[int], content: NDArray[np.uint8]) -> None:
-        """Take the ONNX element type, the shape and the bytes as ONNX packs them."""
-        super().__init__(onnx.TensorProto(data_type=kind, dims=shape))
-        self.content = content.data
-
-    def load(self) -> NDArray[Any]:
-        """Return the values, one a byte."""
-        whole = onnx.TensorProto(data_type=self.tensor.data_type, dims=self.tensor.dims, raw_data=bytes(self.content))
-        return np.asarray(onnx.numpy_helper.to_array(whole))
-
-
-class NewConstant(gs.Constant):  # type: ignore[misc]
-    """A constant that a pass wrote, none of the input model's."""
-
-
-class NewNode(gs.Node):  # type: ignore[misc]
-    """A node that a pass wrote, named after what it makes."""
 
 
 class Emitter:
@@ -185,23 +158,6 @@ class Emitter:
         return self._editor.named_constant(name, PackedValues(kind, shape, self._editor.move(packed)))
 
 
-def _in_order(nodes: Sequence[gs.Node]) -> list[gs.Node]:
-    """Return nodes, each behind those that make what it reads, else as they are."""
-    waiting = {id(node): node for node in nodes}
-    ordered: list[gs.Node] = []
-
-    def place(node: gs.Node) -> None:
-        if waiting.pop(id(node), None) is not None:
-            for tensor in node.inputs:
-                for maker in tensor.inputs:
-                    place(maker)
-            ordered.append(node)
-
-    for node in nodes:
-        place(node)
-    return ordered
-
-
 class Editor:
     """Changes one graph; what was written is in the graph after `flush`.
 
@@ -305,7 +261,7 @@ class Editor:
         for scope in scopes(self.graph):
             scope.nodes = [new for node in scope.nodes for new in self._around(node)]
         # What a later pass writes may read what an earlier one wrote, or decode a constant that this reads.
-        self._load[:] = _in_order(self._load)
+        self._load[:] = in_order(self._load)
         loading = {id(node) for node in self._load}
         self.graph.nodes = self._load + [node for node in self.graph.nodes if id(node) not in loading]
         self.graph.cleanup()
@@ -326,13 +282,3 @@ class Editor:
 
     def _around(self, node: gs.Node) -> list[gs.Node]:
         return [*self._before.get(id(node), ()), node, *self._after.get(id(node), ())]
-
-
-def fresh_name(name: str, taken: set[str]) -> str:
-    """Return a name, with a number behind it where it is taken, and take it."""
-    fresh, count = name, 0
-    while fresh in taken:
-        count += 1
-        fresh = f"{name}.{count}"
-    taken.add(fresh)
-    return fresh

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from .constants import constant_bytes, load
-from .editor import SHARED_BYTES, NewNode, fresh_name, redirect
+from .editor import SHARED_BYTES
+from .new import NewNode, fresh_name, redirect
 from .operators import is_random
 from .walk import has_body, output_names, scopes, walk
 

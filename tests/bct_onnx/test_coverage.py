@@ -123,7 +123,7 @@ def test_other_code_types_verify(source, activations):
     types = {
         attribute.i
         for node in onnx.load(source.with_name("out.onnx")).graph.node
-        if node.op_type == "QuantizeLinear"
+        if node.op_type == "CodeBlocks"
         for attribute in node.attribute
         if attribute.name == "output_dtype"
     }

@@ -14,7 +14,7 @@ import passes
 from bct_onnx import files
 from bct_onnx.errors import BctError
 from passes.check import BrokenContractError, check_graph
-from passes.graph.editor import NewConstant
+from passes.graph.new import NewConstant
 from tests.helpers import MLP, K, model, random, rewrite
 
 FIXTURES = Path(__file__).parents[2] / "models" / "fixtures"
