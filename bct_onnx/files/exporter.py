@@ -71,6 +71,9 @@ def to_model(
 def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a model with what functions do in place of their calls, their constants as initializers."""
     inlined = native.inline(model)
+    imports = [entry for entry in inlined.opset_import if entry.domain != DOMAIN]
+    del inlined.opset_import[:]
+    inlined.opset_import.extend(imports)
     for graph in graphs_of(inlined.graph):
         constants = [node for node in graph.node if node.op_type == "Constant" and not node.domain]
         graph.initializer.extend(map(_initializer, constants))

@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 import pytest
-from bct_onnx.opset import ConversionError, raise_opset
 
 import passes
 from bct_onnx import files
 from bct_onnx.errors import BctError
+from bct_onnx.opsets import ConversionError, raise_opset
 from passes.check import BrokenContractError, check_graph
 from passes.graph.new import NewConstant
 from tests.helpers import MLP, K, model, random, rewrite
