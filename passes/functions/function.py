@@ -80,7 +80,8 @@ def _proto(function: Function, opset: int) -> onnx.FunctionProto:
         f"{function.name}{attributes} ({function.inputs}) => ({function.outputs}) {{ {function.text(opset)} }}"
     )
     called = {part.name: _proto(part, opset) for part in function.calls}
-    nodes = [each for node in proto.node for each in _inlined(node, called)]
+    taken = {name for node in proto.node for name in (*node.input, *node.output)}
+    nodes = [each for node in proto.node for each in _inlined(node, called, taken)]
     del proto.node[:]
     proto.node.extend(nodes)
     used = {node.domain for node in nodes}
@@ -91,17 +92,23 @@ def _proto(function: Function, opset: int) -> onnx.FunctionProto:
     return proto
 
 
-def _inlined(node: onnx.NodeProto, called: Mapping[str, onnx.FunctionProto]) -> list[onnx.NodeProto]:
-    """Return a node, or those of the function that it calls: ONNX Runtime lets no int4 through a call in a call."""
+def _inlined(node: onnx.NodeProto, called: Mapping[str, onnx.FunctionProto], taken: set[str]) -> list[onnx.NodeProto]:
+    """Return a node, or those of the function that it calls: ONNX Runtime lets no int4 through a call in a call.
+
+    Values keep their names where these are not taken.
+    """
     if node.domain != DOMAIN:
         return [node]
     inner, nodes = called[node.op_type], []
     names = dict(zip([*inner.input, *inner.output], [*node.input, *node.output], strict=True))
+    for name in {name for each in inner.node for name in each.output} - names.keys():
+        names[name] = name if name not in taken else f"{node.output[0]}_{name}"
+    taken.update(names.values())
     for each in inner.node:
         copy = onnx.NodeProto()
         copy.CopyFrom(each)
         for tensors in (copy.input, copy.output):
-            tensors[:] = [names.get(name, f"{node.output[0]}_{name}") for name in tensors]
+            tensors[:] = [names[name] for name in tensors]
         nodes.append(copy)
     return nodes
 

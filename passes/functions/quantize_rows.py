@@ -77,20 +77,21 @@ def _body(opset: int, floor: bool, quantize: str) -> str:
     if floor:
         lines += [
             "point = Constant <value_int: int = @zero_point> ()",
+            "zero = Cast <to = 2> (point)",
             "least = Constant <value_float: float = @least_peak> ()",
             "step = Constant <value_float: float = @step> ()",
             "peak = Max (highest, least)",
         ]
     else:
         lines += [
-            f"point = Constant <value_int = {fixed['zero_point']}> ()",
+            f"zero = Constant <value = uint8 {{{fixed['zero_point']}}}> ()",
             f"least = Constant <value_float = {fixed['least_peak']!r}> ()",
             f"step = Constant <value_float = {fixed['step']!r}> ()",
             f"lowest = {reduce_last('ReduceMin', 'x', opset)}",
             "depth = Neg (lowest)",
             "peak = Max (highest, least, depth)",
         ]
-    return "\n".join([*lines, "scale = Mul (peak, step)", "zero = Cast <to = 2> (point)", quantize])
+    return "\n".join([*lines, "scale = Mul (peak, step)", quantize])
 
 
 def _functions(name: str, floor: bool) -> tuple[Function, Function, Function]:
