@@ -121,11 +121,12 @@ class Context:
         sources: list[gs.Constant],
         load: Callable[[], NDArray[np.floating]],
         by_rows: bool = False,
+        only_rows: bool = False,
         activation: str | None = None,
     ) -> StoredWeight | Skip:
         """Encode and write a weight, [k, n] as `load` returns it, unless one with this key is in the graph already.
 
-        `activation` is the name of what multiplies with it, [..., k].
+        `activation` is the name of what multiplies with it, [..., k]; with `only_rows`, nothing does.
         """
         if key not in self.stored:
             matrix = load()
@@ -139,7 +140,7 @@ class Context:
             fmt = self.lowering.format(self.options.width(name), self.options.block_size, matrix.shape[0])
             recorded = self.rows_of.get(activation, activation) if activation else None
             tensor = self.coder(matrix, fmt, recorded, self.options.workers)
-            stored = self.lowering.store(self.editor.at_load(), tensor, f"w{len(self.stored)}", by_rows)
+            stored = self.lowering.store(self.editor.at_load(), tensor, f"w{len(self.stored)}", by_rows, only_rows)
             self.stored[key] = stored
             reader = constants.reader_of(sources[0])
             self.report.tensors.append(

@@ -87,6 +87,8 @@ def replace(context: Context, matches: list[Lookup]) -> Skip | None:
         [view.source],
         lambda: channels.rows(matrix) if channels else matrix,
         by_rows=True,
+        # What is picked of a table of more axes is large: most of it is decoded once.
+        only_rows=alone and len(view.shape) == MATRIX,
     )
     if isinstance(table, Skip):
         return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -50,12 +51,12 @@ def pack_nibbles(pieces: Bytes) -> Bytes:
     return packed
 
 
-def _pack_strided(pieces: Bytes, width: int) -> Bytes:
-    lanes = pieces.reshape(8 // width, -1)
-    packed: Bytes = lanes[0].copy()
-    for lane in range(1, len(lanes)):
-        packed |= lanes[lane] << np.uint8(lane * width)
-    return packed
+def _pack_strided(pieces: Bytes, width: int, rows: int = 1) -> Bytes:
+    lanes = pieces.reshape(rows, 8 // width, -1)
+    packed: Bytes = lanes[:, 0].copy()
+    for lane in range(1, lanes.shape[1]):
+        packed |= lanes[:, lane] << np.uint8(lane * width)
+    return packed.reshape(-1)
 
 
 PACK: dict[int, Pack] = {
@@ -66,3 +67,8 @@ PACK: dict[int, Pack] = {
 }
 # With nibbles, too, a half of all pieces apart: what unpacks them by shifts has whole rows to shift.
 PACK_LANES: dict[int, Pack] = {**PACK, 4: lambda pieces: _pack_strided(pieces, 4)}
+
+
+def pack_rows(rows: int) -> dict[int, Pack]:
+    """Return what packs each of `rows` equal parts of all pieces as PACK_LANES packs the whole."""
+    return {width: partial(_pack_strided, width=width, rows=rows) for width in (4, 2, 1)}

@@ -25,6 +25,7 @@ class StoredWeight:
         by_rows: True when `values` holds [n, k], one row an output column, as tables are; False for [k, n].
         tensor_scale: a factor of every scale that the lowering applies elsewhere.
         bytes: bytes in the file.
+        planes: a table's codes that stay packed, which then has no `values`.
     """
 
     name: str
@@ -36,6 +37,7 @@ class StoredWeight:
     by_rows: bool
     tensor_scale: float
     bytes: int
+    planes: tuple[gs.Constant, ...] = ()
 
 
 class Lowering(Protocol):
@@ -68,8 +70,10 @@ class Lowering(Protocol):
         """Return the lowest opset that weights of this width need."""
         ...
 
-    def store(self, load: Emitter, tensor: BlockTensor, name: str, by_rows: bool) -> StoredWeight:
-        """Write a weight and what decodes it when the session is made."""
+    def store(
+        self, load: Emitter, tensor: BlockTensor, name: str, by_rows: bool, only_rows: bool = False
+    ) -> StoredWeight:
+        """Write a weight and what decodes it when the session is made; `only_rows`: nothing multiplies with it."""
         ...
 
     def multiply(

@@ -20,11 +20,12 @@ from ..functions import block_gather, block_matmul
 from ..functions.quantize_rows import LONGEST_SUM
 from ..graph.editor import Emitter
 from ..graph.features import OPSET_INT4
+from . import packed_rows
 from .base import StoredWeight
 from .operators import OPSET_QUANTIZE, keep_between, keep_first
 from .rowwise import RowQuantizer
 from .scales import scale_constant
-from .unpack import decode_blocks, opset_for, unpack
+from .unpack import BYTE, decode_blocks, opset_for, unpack
 
 
 @dataclass
@@ -55,8 +56,17 @@ class Dense:
         """Return the opset of operators on bits, or of QuantizeLinear for whole bytes."""
         return max(OPSET_QUANTIZE, opset_for(bits))
 
-    def store(self, load: Emitter, tensor: BlockTensor, name: str, by_rows: bool) -> StoredWeight:
-        """Write the codes and their decoding to int8 [k, n], or [n, k] when stored by rows."""
+    def store(
+        self,
+        load: Emitter,
+        tensor: BlockTensor,
+        name: str,
+        by_rows: bool,
+        only_rows: bool = False,
+    ) -> StoredWeight:
+        """Write the codes and their decoding to int8 [k, n], or [n, k] when stored by rows; large tables stay packed."""
+        if only_rows and tensor.format.bits < BYTE and tensor.codes.size >= packed_rows.SMALLEST_CODES:
+            return packed_rows.store_rows(load, tensor, name)
         values, size = self._values(load, tensor, name, by_rows)
         return StoredWeight(
             name=name,
@@ -102,6 +112,8 @@ class Dense:
 
     def lookup(self, at: Emitter, table: StoredWeight, indices: gs.Tensor, name: str, node: str = "") -> gs.Variable:
         """Write the gathered int8 rows times their gathered scales."""
+        if table.planes:
+            return packed_rows.lookup_rows(at, table, indices, name, node)
         attrs = {"tensor_scale": table.tensor_scale}
         call = (table.values, table.scale, indices)
         return at.call(block_gather.INT8, *call, name=f"{name}.rows", node=node, attrs=attrs)[0]

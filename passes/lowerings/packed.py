@@ -69,7 +69,14 @@ class Packed:
         """Return the lowest opset: its operators are the runtime's own, and Pow and Cast as they always were."""
         return 7
 
-    def store(self, load: Emitter, tensor: BlockTensor, name: str, by_rows: bool) -> StoredWeight:
+    def store(
+        self,
+        load: Emitter,
+        tensor: BlockTensor,
+        name: str,
+        by_rows: bool,
+        only_rows: bool = False,  # noqa: ARG002 (one signature for all)
+    ) -> StoredWeight:
         """Write packed codes [n, blocks, block bytes] and the scales' expansion."""
         packed = _pack(tensor, load.workers)
         scale, scale_bytes = expand_scales(

@@ -55,7 +55,14 @@ class Qdq:
         """Return the opset of operators on bits, for codes of a byte that of operators that broadcast."""
         return opset_for(bits) if bits < 8 else OPSET_BROADCAST
 
-    def store(self, load: Emitter, tensor: BlockTensor, name: str, by_rows: bool) -> StoredWeight:
+    def store(
+        self,
+        load: Emitter,
+        tensor: BlockTensor,
+        name: str,
+        by_rows: bool,
+        only_rows: bool = False,  # noqa: ARG002 (one signature for all)
+    ) -> StoredWeight:
         """Write codes [k, n], or [n, k] when stored by rows, and the scales' expansion."""
         # With the last block filled up: OpenVINO knows no block that is not full.
         codes = tensor.codes.reshape(-1, tensor.n)

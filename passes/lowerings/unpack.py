@@ -57,17 +57,19 @@ def decode_blocks(
 ) -> tuple[gs.Variable, int]:
     """Store codes and a shift of 0 or 1 a block, which broadcasts; return (int8 `codes << shifts` [*matrix], bytes)."""
     suffix, stored, size = planes(load, codes, bits, name)
-    packed = PACK[1](_padded(shifts))
-    attrs = {
-        "codes": list(codes.shape),
-        "shifts": list(shifts.shape),
-        "count": [decoding.ALL if shifts.size == packed.size * BYTE else shifts.size],
-        "matrix": list(matrix),
-    }
-    inputs = (load.constant(packed[None, :], f"{name}.shifts"), *stored)
+    packed, attrs = store_shifts(load, shifts, name)
+    attrs = {**attrs, "codes": list(codes.shape), "matrix": list(matrix)}
     function = decoding.BY_SUFFIX[suffix]
-    (values,) = load.call(function, *inputs, name=f"{name}.matrix", attrs=attrs)
-    return values, size + packed.nbytes
+    (values,) = load.call(function, packed, *stored, name=f"{name}.matrix", attrs=attrs)
+    return values, size + int(packed.values.nbytes)
+
+
+def store_shifts(load: Emitter, shifts: NDArray[np.uint8], name: str) -> tuple[gs.Constant, dict[str, Any]]:
+    """Store shifts of 0 or 1, a bit each; return (uint8 [1, bytes], the attributes of a function that unpacks them)."""
+    packed = PACK[1](_padded(shifts))
+    count = decoding.ALL if shifts.size == packed.size * BYTE else shifts.size
+    attrs = {"shifts": list(shifts.shape), "count": [count]}
+    return load.constant(packed[None, :], f"{name}.shifts"), attrs
 
 
 def store_nibbles(load: Emitter, values: NDArray[np.uint8], name: str) -> tuple[gs.Tensor, int]:

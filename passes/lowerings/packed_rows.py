@@ -1,0 +1,59 @@
+"""Tables that stay packed: the rows that are looked up, and no others, are decoded at every call."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from ..formats.block import BlockTensor
+from ..formats.planes import pack_rows, split
+from ..functions.block_gather_packed import BY_BITS, SCALES, lane_axes
+from ..graph.editor import Emitter
+from ..graph.shapes import rank
+from .base import StoredWeight
+from .operators import keep_first, reshape
+from .scales import scale_constant
+from .unpack import store_shifts
+
+# Below so many codes a table takes little memory while it is decoded, and is looked up faster once it is.
+SMALLEST_CODES = 1 << 22
+
+
+def store_rows(load: Emitter, tensor: BlockTensor, name: str) -> StoredWeight:
+    """Write a table of codes below 8 bits as planes, row by row, and what expands its scales."""
+    fmt = tensor.format
+    # Without a sign, which Sub takes off again.
+    codes = (tensor.codes + np.int8(-fmt.low)).transpose(2, 0, 1)
+    planes = [
+        load.constant(plane.packed.reshape(tensor.n, *lane_axes(fmt.bits, plane.bits), -1), f"{name}.rows{plane.bits}")
+        for plane in split(codes, fmt.bits, pack_rows(tensor.n))
+    ]
+    shifts = tensor.exponents.T[:, :, None] if fmt.max_exponent else np.zeros((1, 1, 1), np.uint8)
+    stored, attrs = store_shifts(load, shifts, name)
+    scale = scale_constant(load, tensor.column_scale, name)
+    attrs = {**attrs, "tensor_scale": tensor.tensor_scale}
+    (scales,) = load.call(SCALES, stored, scale, name=f"{name}.scales", attrs=attrs)
+    size = sum(constant.values.nbytes for constant in (*planes, stored, scale))
+    k, n = tensor.k, tensor.n
+    return StoredWeight(name, planes[0], scales, fmt, k, n, True, tensor.tensor_scale, size, tuple(planes))
+
+
+def lookup_rows(at: Emitter, table: StoredWeight, indices: gs.Tensor, name: str, node: str) -> gs.Variable:
+    """Write the rows of a packed table at indices [...]: [..., k]."""
+    axes = rank(indices)
+    if axes is None:
+        flat = at.op("Reshape", indices, at.constant(np.array([-1], np.int64), "flat"), name=f"{name}.indices")
+        rows = _lookup(at, table, flat, 1, name, node)
+        shape = at.op("Shape", indices, name=f"{name}.indices_shape", dtype=np.int64)
+        width = at.constant(np.array([table.k], np.int64), "width")
+        shape = at.op("Concat", shape, width, name=f"{name}.rows_shape", dtype=np.int64, axis=0)
+        return at.op("Reshape", rows, shape, name=f"{name}.reshaped", dtype=np.float32)
+    return _lookup(at, table, indices, axes, name, node)
+
+
+def _lookup(at: Emitter, table: StoredWeight, indices: gs.Tensor, axes: int, name: str, node: str) -> gs.Variable:
+    blocks, size = table.format.blocks(table.k)
+    attrs = {"blocks": [0] * axes + [blocks, size], "row": [0] * axes + [blocks * size]}
+    inputs = (*table.planes, table.scale, indices)
+    (rows,) = at.call(BY_BITS[table.format.bits], *inputs, name=f"{name}.rows", node=node, attrs=attrs)
+    return keep_first(at, rows, -1, table.k, f"{name}.unpadded") if table.k < blocks * size else rows
