@@ -100,7 +100,14 @@ class FloatLowering:
         del bits
         return 1
 
-    def store(self, load_at: Emitter, tensor: BlockTensor, name: str, by_rows: bool) -> StoredWeight:
+    def store(
+        self,
+        load_at: Emitter,
+        tensor: BlockTensor,
+        name: str,
+        by_rows: bool,
+        only_rows: bool = False,  # noqa: ARG002 (whatever reads it)
+    ) -> StoredWeight:
         """Write the weight as it is."""
         assert isinstance(tensor, Uncoded)
         matrix = tensor.weight.astype(np.float32, copy=False)

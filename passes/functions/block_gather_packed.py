@@ -1,13 +1,15 @@
 """BlockGatherPacked: rows of a table of 2 to 7-bit codes, looked up as they are packed and decoded at every call.
 
-    indices [...] -- Gather(planes uint8 [rows, *lanes, bytes]) -- BitShift -- BitwiseAnd --(BitShift)-- BitwiseOr ...
-        -- Cast -- Sub(2^(bits - 1)) -- Reshape [..., blocks, block] -- Mul(Gather(scales)) -- Reshape -> y [..., k]
+    indices [...] -- Gather(plane uint8 [rows, *lanes, bytes]) -- BitwiseAnd -- Cast -- Mul --+
+                     (the other planes alike)                                                 Sum(-2^(bits - 1)) --+
+        +----------------------------------------------------------------------------------------------------------+
+        +-- Reshape [..., blocks, block] -- Mul(Gather(scales)) -- Reshape -> y [..., k]
 
 ShiftedScales: their scales, which a session computes once.
 
-    shifts, a bit each, uint8 [1, bytes] -- scale * 2^shift -> scales float [rows, blocks, 1]
+    shifts, a bit each, uint8 [1, bytes] -- scale * 2^shift -> float [rows, blocks, 1]
 
-Codes are stored without a sign, 2^(bits - 1) added. Byte i of a row of a plane holds pieces i, i + bytes, ... of the row,
+Codes are stored without a sign, 2^(bits - 1) added. Byte i of a row's plane holds pieces i, i + bytes, ... of the row,
 and its lanes are axes of two, so that planes of different widths broadcast to one shape.
 """
 
@@ -24,8 +26,9 @@ from .unpack import WIDTHS, byte, lanes
 def reference(
     codes: NDArray[np.int8], scales: NDArray[np.float32], indices: NDArray[np.integer]
 ) -> NDArray[np.float32]:
-    """Return rows of codes [rows, blocks, block] times scales [rows, blocks, 1], [..., blocks * block]: they round once."""
-    y: NDArray[np.float32] = (codes[indices].astype(np.float32) * scales[indices]).reshape(*indices.shape, -1)
+    """Return rows of codes [rows, blocks, block] times scales [rows, blocks, 1]: [..., k], rounded once."""
+    blocks = codes[indices].astype(np.float32) * scales[indices]
+    y: NDArray[np.float32] = blocks.reshape(*indices.shape, codes.shape[1] * codes.shape[2])
     return y
 
 
@@ -40,42 +43,36 @@ def shifted_scales(
 
 def lane_axes(bits: int, width: int) -> tuple[int, ...]:
     """Return the axes that a plane of a code has between rows and bytes: two where narrower planes have more lanes."""
-    lanes_of = {each: (8 // each).bit_length() - 1 for each in PLANES[bits]}
-    return (1,) * lanes_of[width] + (2,) * (max(lanes_of.values()) - lanes_of[width])
+    axes = {each: (8 // each).bit_length() - 1 for each in PLANES[bits]}
+    return (1,) * axes[width] + (2,) * (max(axes.values()) - axes[width])
 
 
 def _body(bits: int) -> str:
-    shift, joined, lines = bits, "", []
+    shift, planes, lines = bits, [], []
     for width in PLANES[bits]:
         shift -= width
-        axes = lane_axes(bits, width)
-        shape = ", ".join(str(3 - axis) for axis in axes)
-        places = ", ".join(map(str, range(0, 8, width)))
-        piece = f"piece{width}"
+        shape = ", ".join(str(3 - axis) for axis in lane_axes(bits, width))
+        places = range(0, 8, width)
+        masks = ", ".join(str((1 << width) - 1 << place) for place in places)
+        # A piece that is masked where it lies is 2^place times itself. Floats are faster than shifts of bytes.
+        factors = ", ".join(repr(2.0 ** (shift - place)) for place in places)
         lines.append(f"""
             bytes{width} = Gather <axis = 0> (rows{width}, indices)
-            places{width} = Constant <value = uint8[{shape}, 1] {{{places}}}> ()
-            right{width} = BitShift <direction = "RIGHT"> (bytes{width}, places{width})
-            mask{width} = {byte((1 << width) - 1)}
-            {piece} = BitwiseAnd (right{width}, mask{width})""")
-        if shift:
-            lines.append(f"left{width} = {byte(shift)}")
-            lines.append(f'high{width} = BitShift <direction = "LEFT"> ({piece}, left{width})')
-            piece = f"high{width}"
-        if joined:
-            lines.append(f"joined{width} = BitwiseOr ({joined}, {piece})")
-            piece = f"joined{width}"
-        joined = piece
+            mask{width} = Constant <value = uint8[{shape}, 1] {{{masks}}}> ()
+            masked{width} = BitwiseAnd (bytes{width}, mask{width})
+            floats{width} = Cast <to = 1> (masked{width})
+            place{width} = Constant <value = float[{shape}, 1] {{{factors}}}> ()
+            plane{width} = Mul (floats{width}, place{width})""")
+        planes.append(f"plane{width}")
     lines.append(f"""
-        floats = Cast <to = 1> ({joined})
-        middle = Constant <value_float = {float(1 << (bits - 1))!r}> ()
-        steps = Sub (floats, middle)
+        middle = Constant <value = float {{{-float(1 << (bits - 1))!r}}}> ()
+        steps = Sum ({", ".join(planes)}, middle)
         block_shape = Constant <value_ints: ints = @blocks> ()
         blocks = Reshape (steps, block_shape)
         factor = Gather <axis = 0> (scales, indices)
-        rows = Mul (blocks, factor)
+        scaled = Mul (blocks, factor)
         row_shape = Constant <value_ints: ints = @row> ()
-        y = Reshape (rows, row_shape)""")
+        y = Reshape (scaled, row_shape)""")
     return "\n".join(lines)
 
 
@@ -115,4 +112,3 @@ SCALES = Function(
     "Double the scales of rows in blocks with a shift",
     keeps_axes=False,
 )
-FUNCTIONS = (*BY_BITS.values(), SCALES)

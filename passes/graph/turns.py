@@ -18,7 +18,9 @@ SMALLEST_BYTES = 1 << 24
 
 def take_turns(graph: gs.Graph, editor: Editor) -> None:
     """Let the calls that decode large weights take turns, about as many bytes each, the largest first."""
-    sizes = {id(node): _bytes(node) for node in graph.nodes if node.domain == DOMAIN and _turn(node) is not None}
+    # A call that another one composes is still there, and makes nothing.
+    calls = [node for node in graph.nodes if node.domain == DOMAIN and node.outputs and _turn(node) is not None]
+    sizes = {id(node): _bytes(node) for node in calls}
     if sum(sizes.values()) < SMALLEST_BYTES:
         return
     load = editor.at_load()
@@ -27,7 +29,7 @@ def take_turns(graph: gs.Graph, editor: Editor) -> None:
         turns += load.call(FUNCTION, turns[-1], name=f"turn{number}")
     # The first comes in the same round as what has no turn.
     filled = [(0, number) for number in range(2, MOST + 1)]
-    for node in sorted((n for n in graph.nodes if id(n) in sizes), key=lambda node: -sizes[id(node)]):
+    for node in sorted(calls, key=lambda node: -sizes[id(node)]):
         size, number = heapq.heappop(filled)
         heapq.heappush(filled, (size + sizes[id(node)], number))
         place = _turn(node)

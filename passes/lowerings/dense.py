@@ -57,14 +57,9 @@ class Dense:
         return max(OPSET_QUANTIZE, opset_for(bits))
 
     def store(
-        self,
-        load: Emitter,
-        tensor: BlockTensor,
-        name: str,
-        by_rows: bool,
-        only_rows: bool = False,
+        self, load: Emitter, tensor: BlockTensor, name: str, by_rows: bool, only_rows: bool = False
     ) -> StoredWeight:
-        """Write the codes and their decoding to int8 [k, n], or [n, k] when stored by rows; large tables stay packed."""
+        """Write the codes and their decoding to int8 [k, n] or, by rows, [n, k]; large tables stay packed."""
         if only_rows and tensor.format.bits < BYTE and tensor.codes.size >= packed_rows.SMALLEST_CODES:
             return packed_rows.store_rows(load, tensor, name)
         values, size = self._values(load, tensor, name, by_rows)

@@ -70,12 +70,7 @@ class Packed:
         return 7
 
     def store(
-        self,
-        load: Emitter,
-        tensor: BlockTensor,
-        name: str,
-        by_rows: bool,
-        only_rows: bool = False,  # noqa: ARG002 (one signature for all)
+        self, load: Emitter, tensor: BlockTensor, name: str, by_rows: bool, only_rows: bool = False
     ) -> StoredWeight:
         """Write packed codes [n, blocks, block bytes] and the scales' expansion."""
         packed = _pack(tensor, load.workers)

@@ -11,7 +11,7 @@ from ..functions.block_gather_packed import BY_BITS, SCALES, lane_axes
 from ..graph.editor import Emitter
 from ..graph.shapes import rank
 from .base import StoredWeight
-from .operators import keep_first, reshape
+from .operators import keep_first
 from .scales import scale_constant
 from .unpack import store_shifts
 
@@ -22,7 +22,7 @@ SMALLEST_CODES = 1 << 22
 def store_rows(load: Emitter, tensor: BlockTensor, name: str) -> StoredWeight:
     """Write a table of codes below 8 bits as planes, row by row, and what expands its scales."""
     fmt = tensor.format
-    # Without a sign, which Sub takes off again.
+    # Without a sign: the function takes off again what is added.
     codes = (tensor.codes + np.int8(-fmt.low)).transpose(2, 0, 1)
     planes = [
         load.constant(plane.packed.reshape(tensor.n, *lane_axes(fmt.bits, plane.bits), -1), f"{name}.rows{plane.bits}")

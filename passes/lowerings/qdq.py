@@ -56,12 +56,7 @@ class Qdq:
         return opset_for(bits) if bits < 8 else OPSET_BROADCAST
 
     def store(
-        self,
-        load: Emitter,
-        tensor: BlockTensor,
-        name: str,
-        by_rows: bool,
-        only_rows: bool = False,  # noqa: ARG002 (one signature for all)
+        self, load: Emitter, tensor: BlockTensor, name: str, by_rows: bool, only_rows: bool = False
     ) -> StoredWeight:
         """Write codes [k, n], or [n, k] when stored by rows, and the scales' expansion."""
         # With the last block filled up: OpenVINO knows no block that is not full.

@@ -13,9 +13,10 @@ from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, numpy_helper
 
 from passes.activation_matmul import function as integer_matmul
-from passes.formats.planes import PACK, PACK_LANES, split
+from passes.formats.planes import PACK, PACK_LANES, pack_rows, split
 from passes.functions import (
     block_gather,
+    block_gather_packed,
     block_matmul,
     block_scales,
     decode_blocks,
@@ -205,6 +206,37 @@ def test_codes_of_every_width(suffix, data):
     found = {**inputs, "scale": column, "indices": indices}
     (y,) = evaluate(FUNCTIONS[f"BlockGather{suffix}"], found, {**attrs, "tensor_scale": 2.0}, opset, ("indices",))
     np.testing.assert_array_equal(y, block_gather.reference(expected, column, indices, 2.0))
+
+
+@pytest.mark.parametrize("bits", unpack.WIDTHS)
+@given(data=st.data())
+@few
+def test_packed_rows(bits, data):
+    """Rows of a packed table are those of the decoded one, bit for bit, whatever is looked up."""
+    half = 1 << (bits - 1)
+    n, blocks, size = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 5)), data.draw(st.sampled_from([8, 24]))
+    codes = data.draw(hnp.arrays(np.int8, (n, blocks, size), elements=st.integers(-half, half - 1)))
+    shifts = data.draw(hnp.arrays(np.uint8, (n, blocks, 1), elements=st.integers(0, 1)))
+    scale = data.draw(hnp.arrays(np.float16, n, elements=st.floats(2**-24, 60000, width=16)))
+    shape = data.draw(st.sampled_from([(), (3,), (2, 0), (2, 1, 2)]))
+    indices = data.draw(hnp.arrays(np.int64, shape, elements=st.integers(-n, n - 1)))
+    flat = np.zeros(-(-shifts.size // 8) * 8, np.uint8)
+    flat[: shifts.size] = shifts.reshape(-1)
+    attrs = {"shifts": shifts.shape, "count": [shifts.size], "tensor_scale": 2.0**-9}
+    inputs = {"shifts": PACK[1](flat)[None, :], "scale": scale}
+    (scales,) = evaluate(block_gather_packed.SCALES, inputs, attrs, 18)
+    np.testing.assert_array_equal(scales, block_gather_packed.shifted_scales(shifts, scale, 2.0**-9))
+    planes = {
+        f"rows{plane.bits}": plane.packed.reshape(n, *block_gather_packed.lane_axes(bits, plane.bits), -1)
+        for plane in split(codes + np.int8(half), bits, pack_rows(n))
+    }
+    zeros = [0] * len(shape)
+    attrs = {"blocks": [*zeros, blocks, size], "row": [*zeros, blocks * size]}
+    found = {**planes, "scales": scales, "indices": indices}
+    (y,) = evaluate(block_gather_packed.BY_BITS[bits], found, attrs, 18, fed=("indices",))
+    assert y.tobytes() == block_gather_packed.reference(codes, scales, indices).tobytes()
+    table = decode_blocks.reference(codes, shifts, (n, blocks * size))
+    assert y.tobytes() == block_gather.reference(table, scale, indices, 2.0**-9).tobytes()
 
 
 @few
