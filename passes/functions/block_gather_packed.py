@@ -83,7 +83,7 @@ BY_BITS = {
         "y",
         _body(bits),
         f"Look up rows of a table of {bits}-bit codes and decode them",
-        keeps_axes=False,
+        axes="picked",
     )
     for bits in WIDTHS
 }
@@ -110,5 +110,5 @@ SCALES = Function(
         more = Mul (column, ones)
         y = Add (column, more)""",
     "Double the scales of rows in blocks with a shift",
-    keeps_axes=False,
+    axes="shifts",
 )

@@ -28,10 +28,11 @@ def store_rows(load: Emitter, tensor: BlockTensor, name: str) -> StoredWeight:
         load.constant(plane.packed.reshape(tensor.n, *lane_axes(fmt.bits, plane.bits), -1), f"{name}.rows{plane.bits}")
         for plane in split(codes, fmt.bits, pack_rows(tensor.n))
     ]
-    shifts = tensor.exponents.T[:, :, None] if fmt.max_exponent else np.zeros((1, 1, 1), np.uint8)
+    # A shift that all rows share where blocks are whole rows.
+    shifts = tensor.exponents.T if fmt.max_exponent else np.zeros((1, 1), np.uint8)
     stored, attrs = store_shifts(load, shifts, name)
     scale = scale_constant(load, tensor.column_scale, name)
-    attrs = {**attrs, "tensor_scale": tensor.tensor_scale}
+    attrs = {**attrs, "shifts": [-1, shifts.shape[1], 1], "tensor_scale": tensor.tensor_scale}
     (scales,) = load.call(SCALES, stored, scale, name=f"{name}.scales", attrs=attrs)
     size = sum(constant.values.nbytes for constant in (*planes, stored, scale))
     k, n = tensor.k, tensor.n

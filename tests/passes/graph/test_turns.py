@@ -1,10 +1,10 @@
 """Weights that take turns to be decoded: a session is done with all of them when it is made, and computes the same."""
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 from onnx import TensorProto
 
+from bct_onnx.sessions import Options, open_session
 from passes.functions.turn import MOST
 from passes.graph import turns
 from tests.helpers import constant_nodes, model, operators, optimized, random, rewrite, run
@@ -52,9 +52,8 @@ def test_answers_are_the_same_however_a_session_is_made(written, opset, bits):
     del opset, bits
     plain, turning = written
     assert run(turning, optimize=False, x0=X)[0].tobytes() == run(plain, optimize=False, x0=X)[0].tobytes()
-    options = ort.SessionOptions()
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    (y,) = ort.InferenceSession(turning.SerializeToString(), options).run(None, {"x0": X})
+    options = Options(1, entries={"session.disable_quant_qdq": "1"})
+    (y,) = open_session(turning.SerializeToString(), options).run(None, {"x0": X})
     assert y.tobytes() == run(plain, x0=X)[0].tobytes()
 
 
