@@ -25,7 +25,7 @@ class StoredWeight:
         by_rows: True when `values` holds [n, k], one row an output column, as tables are; False for [k, n].
         tensor_scale: a factor of every scale that the lowering applies elsewhere.
         bytes: bytes in the file.
-        planes: a table's codes that stay packed, which then has no `values`.
+        planes: the codes of a table that stays packed; `values` is the first of them.
     """
 
     name: str
