@@ -22,7 +22,7 @@ from ..graph.editor import Emitter
 from ..graph.features import OPSET_INT4
 from . import packed_rows
 from .base import StoredWeight
-from .operators import OPSET_QUANTIZE, keep_between, keep_first
+from .operators import OPSET_QUANTIZE, slice_between, slice_first
 from .rowwise import RowQuantizer
 from .scales import scale_constant
 from .unpack import BYTE, decode_blocks, opset_for, unpack
@@ -94,9 +94,9 @@ class Dense:
         products = [
             at.call(
                 block_matmul.INT8,
-                keep_between(at, rows.q, -1, start, min(start + LONGEST_SUM, weight.k), f"{rows.q.name}.part"),
+                slice_between(at, rows.q, -1, start, min(start + LONGEST_SUM, weight.k), f"{rows.q.name}.part"),
                 rows.scale,
-                keep_between(at.at_load(), columns, -2, start, min(start + LONGEST_SUM, weight.k), f"{name}.part"),
+                slice_between(at.at_load(), columns, -2, start, min(start + LONGEST_SUM, weight.k), f"{name}.part"),
                 weight.scale,
                 name=f"{name}.product",
                 attrs=attrs,
@@ -128,7 +128,7 @@ class Dense:
         else:
             values, size = unpack(load, np.ascontiguousarray(codes).reshape(padded), bits, name)
         if codes.size != tensor.k * tensor.n:
-            values = keep_first(load, values, axis, tensor.k, f"{name}.unpadded")
+            values = slice_first(load, values, axis, tensor.k, f"{name}.unpadded")
         return values, size
 
     def _columns(self, at: Emitter, weight: StoredWeight) -> gs.Tensor:

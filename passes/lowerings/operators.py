@@ -45,12 +45,12 @@ def reduce_last(at: Emitter, op: str, x: gs.Tensor, name: str) -> gs.Variable:
     return at.op(op, x, name=name, axes=[-1], keepdims=1)
 
 
-def keep_first(at: Emitter, x: gs.Tensor, axis: int, stop: int, name: str) -> gs.Variable:
+def slice_first(at: Emitter, x: gs.Tensor, axis: int, stop: int, name: str) -> gs.Variable:
     """Write Slice that keeps the first `stop` entries of an axis."""
-    return keep_between(at, x, axis, 0, stop, name)
+    return slice_between(at, x, axis, 0, stop, name)
 
 
-def keep_between(at: Emitter, x: gs.Tensor, axis: int, start: int, stop: int, name: str) -> gs.Variable:
+def slice_between(at: Emitter, x: gs.Tensor, axis: int, start: int, stop: int, name: str) -> gs.Variable:
     """Write Slice that keeps the entries of an axis from `start` to before `stop`."""
     if at.opset < 10:
         return at.op("Slice", x, name=name, axes=[axis], starts=[start], ends=[stop])

@@ -21,7 +21,7 @@ from ..functions import nbits
 from ..graph.editor import Emitter
 from ..graph.features import NOTHING, Feature, Lacks
 from .base import StoredWeight
-from .operators import keep_first
+from .operators import slice_first
 from .scales import expand_scales
 
 # Widths of MatMulNBits, with what they are where runtimes may lack them.
@@ -114,7 +114,7 @@ class Packed:
         call = (table.values, table.scale, indices)
         function = nbits.GATHER if has else nbits.UNPACKED[fmt.bits]
         (rows,) = at.call(function, *call, name=f"{name}.rows", node=node, attrs=attrs)
-        return keep_first(at, rows, -1, table.k, f"{name}.unpadded") if table.k % fmt.block_size else rows
+        return slice_first(at, rows, -1, table.k, f"{name}.unpadded") if table.k % fmt.block_size else rows
 
 
 def _pack(tensor: BlockTensor, workers: int) -> NDArray[np.uint8]:

@@ -11,7 +11,7 @@ from ..functions.block_gather_packed import BY_BITS, SCALES, lane_axes
 from ..graph.editor import Emitter
 from ..graph.shapes import rank
 from .base import StoredWeight
-from .operators import keep_first
+from .operators import slice_first
 from .scales import scale_constant
 from .unpack import store_shifts
 
@@ -58,4 +58,4 @@ def _lookup(at: Emitter, table: StoredWeight, indices: gs.Tensor, axes: int, nam
     attrs = {"blocks": [0] * axes + [blocks, size], "row": [0] * axes + [blocks * size]}
     inputs = (*table.planes, table.scale, indices)
     (rows,) = at.call(BY_BITS[table.format.bits], *inputs, name=f"{name}.rows", node=node, attrs=attrs)
-    return keep_first(at, rows, -1, table.k, f"{name}.unpadded") if table.k < blocks * size else rows
+    return slice_first(at, rows, -1, table.k, f"{name}.unpadded") if table.k < blocks * size else rows

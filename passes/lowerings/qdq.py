@@ -21,7 +21,7 @@ from ..formats.planes import pack_nibbles
 from ..graph.editor import Emitter
 from ..graph.features import OPSET_INT4, Feature
 from .base import StoredWeight
-from .operators import FLOAT, INT4, INT8, cast, keep_first, reshape
+from .operators import FLOAT, INT4, INT8, cast, slice_first, reshape
 from .scales import expand_scales
 from .unpack import opset_for, unpack
 
@@ -90,7 +90,7 @@ class Qdq:
         """Write the gathered codes times their blocks' scales: OpenVINO refuses DequantizeLinear of unknown shapes."""
         codes = at.op("Gather", table.values, indices, name=f"{name}.codes", axis=0)
         if table.k % table.format.block_size:
-            codes = keep_first(at, codes, -1, table.k, f"{name}.unpadded")
+            codes = slice_first(at, codes, -1, table.k, f"{name}.unpadded")
         floats = cast(at, codes, FLOAT, f"{name}.floats")
         block_of = at.constant((np.arange(table.k) // table.format.block_size).astype(np.int32), f"{name}.block_of")
         scale = at.op("Gather", table.scale, indices, name=f"{name}.scale", axis=0)
@@ -107,7 +107,7 @@ def _float(load: Emitter, weight: StoredWeight) -> gs.Variable:
         block, pair = weight.format.block_size, (weight.values, weight.scale)
         matrix = load.op("DequantizeLinear", *pair, name=f"{name}.float", axis=axis, block_size=block)
     if weight.k % weight.format.block_size:
-        matrix = keep_first(load, matrix, axis, weight.k, f"{name}.unpadded")
+        matrix = slice_first(load, matrix, axis, weight.k, f"{name}.unpadded")
     if weight.by_rows:
         matrix = load.op("Transpose", matrix, name=f"{name}.columns", perm=[1, 0])
     return matrix

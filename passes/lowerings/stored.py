@@ -21,7 +21,7 @@ from ..formats.numbers import BYTE_VALUES, Distinct, half_holds
 from ..functions import dequantize_blocks, table_values
 from ..functions.function import Function
 from ..graph.editor import Emitter
-from .operators import FLOAT, cast, keep_first, reshape
+from .operators import FLOAT, cast, slice_first, reshape
 from .scales import store_scales
 from .unpack import BYTE, opset_for, planes
 
@@ -47,7 +47,7 @@ def store_codes(
     attrs: dict[str, Any] = {**steps, "codes": list(codes.shape), "matrix": matrix}
     floats: gs.Tensor = load.call(function, *scales, *stored, name=f"{name}.restored", attrs=attrs)[0]
     if padded:
-        floats = keep_first(load, floats, 1, tensor.k, f"{name}.unpadded")
+        floats = slice_first(load, floats, 1, tensor.k, f"{name}.unpadded")
     if by_columns:
         floats = load.op("Transpose", floats, name=f"{name}.columns", perm=[1, 0])
     restored = floats if whole else reshape(load, floats, tuple(shape), f"{name}.restored")
@@ -97,7 +97,7 @@ def store_table(load: Emitter, values: Distinct, name: str) -> tuple[gs.Variable
     attrs = {"codes": list(padded.shape), "matrix": list(shape) if whole else [-1]}
     (found,) = load.call(function, table, *stored, name=f"{name}.restored", dtype=values.table.dtype, attrs=attrs)
     if not whole:
-        found = reshape(load, keep_first(load, found, 0, places.size, f"{name}.unpadded"), shape, f"{name}.restored")
+        found = reshape(load, slice_first(load, found, 0, places.size, f"{name}.unpadded"), shape, f"{name}.restored")
     return found, size + values.table.nbytes
 
 

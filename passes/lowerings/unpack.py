@@ -14,7 +14,7 @@ from ..functions import unpack as unpacking
 from ..functions.unpack import NIBBLE, Packing
 from ..graph.editor import Emitter
 from ..graph.features import Feature
-from .operators import INT4, OPSET_BITWISE, UINT4, keep_first, reshape
+from .operators import INT4, OPSET_BITWISE, UINT4, slice_first, reshape
 
 BYTE = 8
 
@@ -81,7 +81,7 @@ def store_nibbles(load: Emitter, values: NDArray[np.uint8], name: str) -> tuple[
     lanes = PACK_LANES[NIBBLE](padded)
     (flat,) = load.call(unpacking.NIBBLES, load.constant(lanes[None, :], name), now(load), name=f"{name}.flat")
     if padded.size != values.size:
-        flat = keep_first(load, flat, 0, values.size, f"{name}.unpadded")
+        flat = slice_first(load, flat, 0, values.size, f"{name}.unpadded")
     return reshape(load, flat, values.shape, f"{name}.bytes"), lanes.nbytes
 
 
