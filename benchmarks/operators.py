@@ -26,6 +26,7 @@ from passes.gelu.function import table as function_table
 from passes.layer_normalization.form import normalized
 from passes.layer_normalization.function import Rows
 from passes.layer_normalization.function import bound as normalization_bound
+from passes.relu_squared import bound as relu_squared_bound
 from passes.softmax.function import ENTRY_BOUND, GRID_BOUND
 
 Array = NDArray[Any]
@@ -209,6 +210,14 @@ def operators() -> Iterator[Operator]:
             lambda x, kind=kind: np.full_like(x, function_table(kind).bound + ROUNDING),
             activation_feeds,
         )
+    yield Operator(
+        "relu squared",
+        only("relu_squared"),
+        "g (float[m, n] x) => (float[m, n] y) { r = Relu (x) y = Mul (r, r) }",
+        lambda x: np.square(np.maximum(x, 0)),
+        lambda x: np.asarray(relu_squared_bound(x, BLOCK) * (1 + ROUNDING) + SMALLEST_PEAK),
+        lambda: ((name, {"x": x}) for name, x in rows() if name != "1e30"),
+    )
     for op in ("LayerNormalization", "SimplifiedLayerNormalization"):
         for width in (1, 33, 768, 8192):
             yield normalization(op, 1e-5, width)

@@ -20,6 +20,7 @@ from . import (
     matmul,
     open_attention,
     quantized_weights,
+    relu_squared,
     sparse,
     tied,
     unfuse,
@@ -95,6 +96,7 @@ CHAIN: tuple[Pass, ...] = (
     activation_matmul,
     softmax,
     gelu,  # behind the multiplications, which quantize what they see a Gelu compute with a finer scale
+    relu_squared,  # behind the multiplications, for the same reason
     layer_normalization,  # before the pass for constants, which would take scales and biases
     intermediates,  # behind all operators: what they read as codes needs no others
     constant,  # last: what is left
