@@ -73,7 +73,9 @@ class Commands(click.Group):
         command: Any = getattr(import_module(module), name)
         assert isinstance(command, click.Command)
         if cmd_name == DEFAULT:
-            command.epilog = EPILOG
+            from .parameters import OPERATORS
+
+            command.epilog = f"{OPERATORS}\n\n{EPILOG}"
         return command
 
 

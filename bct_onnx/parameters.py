@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from passes import LOWERINGS
+from passes import CHAIN, LOWERINGS, describe, pass_name
 from passes.options import ACTIVATIONS
 
 from .package import LAYOUTS
@@ -20,6 +20,8 @@ from .targets import DEFAULT_TARGET, TARGETS
 
 # Options that only folders have, with what they are where they are not given.
 OF_A_FOLDER = {"task": None, "examples": None, "layout": LAYOUTS[0], "preset_for": ()}
+# What `--ops` names, for the end of the help.
+OPERATORS = "\b\nNames for --ops:\n" + "\n".join(f"  {pass_name(each):<19} {describe(each)}" for each in CHAIN)
 # In the order in which help lists them.
 PARAMETERS = (
     click.argument("source", metavar="IN", type=click.Path(path_type=Path)),
@@ -85,7 +87,7 @@ PARAMETERS = (
         metavar="[-]NAME,...",
         callback=lambda _context, _option, text: text and [name.strip() for name in text.split(",")],
         help="Operators to compress besides weights, instead of the preset's; or, each with a minus, passes to leave"
-        " out: -attention,-biases.",
+        " out: -attention,-biases. Names are listed below.",
     ),
     click.option(
         "--activations",

@@ -63,6 +63,7 @@ __all__ = [
     "Progress",
     "beyond_opset",
     "chain",
+    "describe",
     "left_in_float",
     "make_lowering",
     "make_plain",
@@ -179,6 +180,11 @@ def chain(options: Options) -> list[Pass]:
 def pass_name(module: Pass) -> str:
     """Return the name by which options and reports speak of a pass."""
     return module.__name__.split(".")[1]
+
+
+def describe(module: Pass) -> str:
+    """Return what a pass is for: the first line of its module."""
+    return (module.__doc__ or "").partition("\n")[0]
 
 
 def _offered(module: Pass, name: str, otherwise: Any) -> Any:
