@@ -134,3 +134,9 @@ def test_modules_that_commands_name_exist(path):
     for name in set(re.findall(r"python -m ((?:bct_onnx|benchmarks|models)(?:\.\w+)*)", path.read_text())):
         place = ROOT / name.replace(".", "/")
         assert place.with_suffix(".py").exists() or (place / "__main__.py").exists(), name
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_files_that_pages_name_exist(path):
+    for name in re.findall(r"`((?:bct_onnx|passes|benchmarks|models|tests|docs)/[\w/.]*)`", path.read_text()):
+        assert (ROOT / name).exists(), name
