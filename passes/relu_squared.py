@@ -20,7 +20,7 @@ from .context import Context
 from .functions.function import Function
 from .functions.quantize_blocks import SHIFTS, SMALLEST_PEAK, CodeType, block_shifts
 from .graph.constants import FLOATS, resolve, small_values
-from .graph.features import OPSET_INT4
+from .graph.features import OPSET_INT4, Feature
 from .graph.types import element_type
 from .graph.walk import is_standard
 from .patterns.region import readers
@@ -108,6 +108,8 @@ def replace(context: Context, matches: list[Rewrite[ReluSquared]]) -> Skip | Non
     """Rewrite one squared Relu."""
     form, block = matches[0].form, context.options.block_size or BLOCK_SIZE
     at, name = context.editor.before(matches[0].scope, form.node), f"relu_squared{context.report.replaced}"
+    if not at.has(Feature.BLOCKWISE):
+        return Skip(f"the runtime lacks {Feature.BLOCKWISE}")
     attrs = {"block": [block], "block_size": block, "ulps": CODE.ulps}
     (y,) = at.call(FUNCTION, context.as_float(at, form.x, form.dtype), name=name, node=form.node.name, attrs=attrs)
     at.deliver(at.as_type(y, form.dtype, name), form.node)

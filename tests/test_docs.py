@@ -7,9 +7,11 @@ from pathlib import Path
 
 import onnx
 import pytest
+from click.testing import CliRunner
 
 import passes
 from bct_onnx import compress
+from bct_onnx.cli import commands
 from bct_onnx.compression.coverage import Coverage, OperatorCoverage
 from bct_onnx.fidelity import OutputError
 from bct_onnx.presets import PRESETS
@@ -59,6 +61,12 @@ def test_every_name_of_ops_is_explained():
         said, where, _ = table[passes.pass_name(each)]
         assert said == passes.describe(each)
         assert (where == "`paper`") == (passes.pass_name(each) not in PRESETS["fast"].operators)
+
+
+def test_help_lists_every_name_of_ops():
+    said = CliRunner().invoke(commands, ["compress", "--help"]).output
+    for each in passes.CHAIN:
+        assert re.search(rf"^ +{passes.pass_name(each)} +{re.escape(passes.describe(each))}$", said, re.MULTILINE)
 
 
 def keys(value, path=""):

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import passes
 from passes.relu_squared import bound, reference
 from tests.helpers import model, operators, rewrite, run
 
@@ -106,6 +107,12 @@ def test_what_it_leaves_has_a_reason(tmp_path, nodes, reason):
     assert not result.replaced
     (said,) = result.skips("relu_squared").values()
     assert said.startswith(reason)
+
+
+def test_a_runtime_without_blocks_keeps_it(tmp_path):
+    result = rewrite(source(FORMS["product"]), tmp_path, **REQUEST, lacks=frozenset({passes.Feature.BLOCKWISE}))
+    assert not result.replaced
+    assert list(result.skips("relu_squared").values()) == [f"the runtime lacks {passes.Feature.BLOCKWISE}"]
 
 
 def test_an_output_stays(tmp_path):
