@@ -13,7 +13,7 @@ from .constants import constant_bytes
 from .editor import Editor
 
 # Below so many bytes of codes, and so a few times as many in memory, nothing has to wait.
-SMALLEST_BYTES = 1 << 24
+SMALLEST_BYTES = 1 << 22
 
 
 def take_turns(graph: gs.Graph, editor: Editor) -> None:

@@ -21,7 +21,7 @@ from ..formats.planes import pack_nibbles
 from ..graph.editor import Emitter
 from ..graph.features import OPSET_INT4, Feature
 from .base import StoredWeight
-from .operators import FLOAT, INT4, INT8, cast, slice_first, reshape
+from .operators import FLOAT, INT4, INT8, cast, reshape, slice_first
 from .scales import expand_scales
 from .unpack import opset_for, unpack
 

@@ -21,7 +21,7 @@ from ..formats.numbers import BYTE_VALUES, Distinct, half_holds
 from ..functions import dequantize_blocks, table_values
 from ..functions.function import Function
 from ..graph.editor import Emitter
-from .operators import FLOAT, cast, slice_first, reshape
+from .operators import FLOAT, cast, reshape, slice_first
 from .scales import store_scales
 from .unpack import BYTE, opset_for, planes
 

@@ -14,7 +14,7 @@ from ..functions import unpack as unpacking
 from ..functions.unpack import NIBBLE, Packing
 from ..graph.editor import Emitter
 from ..graph.features import Feature
-from .operators import INT4, OPSET_BITWISE, UINT4, slice_first, reshape
+from .operators import INT4, OPSET_BITWISE, UINT4, reshape, slice_first
 
 BYTE = 8
 
