@@ -229,7 +229,7 @@ def _run_stage(
 
 
 def _run_pass(module: Pass, graph: gs.Graph, context: Context, progress: Progress | None) -> PassReport:
-    report = context.report = PassReport(pass_name(module))
+    report = context.report = PassReport(pass_name(module), getattr(module, "COMPUTES", False))
     before = (fingerprint(context), refusal(graph)) if context.checked else None
     matches: list[Match] = []
     skips: list[SkippedNode] = []

@@ -24,6 +24,7 @@ class Pass(Protocol):
     """What every pass offers, and what it may offer besides.
 
     OPSET: the lowest opset that has the pass's operators; 1.
+    COMPUTES: whether it gives operators a form on codes, so that those it leaves alone compute in float; False.
     BEST_OPSET, BEST_FOR: the opset from which on it is of use, and to graphs with one of which operators; none.
     prepare(graph, context): looks at the whole graph before any pass changes it.
     groups(matches): parts the matches into lists that are rewritten together; each alone.

@@ -42,6 +42,7 @@ from .lowerings.operators import reshape, split_last
 from .patterns.floor import lowest
 from .report import TOGETHER, Skip
 
+COMPUTES = True
 # Query, key and value, or gate and up. More readers of one tensor (the cross-attentions of a whole decoder) stay apart:
 # their products are needed at different times.
 MOST_MERGED = 3

@@ -25,6 +25,7 @@ from .report import Skip
 
 # Trilu.
 OPSET = 14
+COMPUTES = True
 HIDDEN = -math.inf
 
 

@@ -29,6 +29,7 @@ from .written import BLOCK_SIZE
 
 # Blockwise QuantizeLinear.
 OPSET = OPSET_INT4
+COMPUTES = True
 CODE = CodeType(onnx.TensorProto.UINT8, 255, 8, 1 / 255)
 FUNCTION = Function(
     "CodedReluSquared",

@@ -100,11 +100,13 @@ class NodeReport:
 class PassReport:
     """What one pass did to the graph.
 
+    `computes`: what it leaves alone computes in float, though its operators have a form on codes.
     `avoided` are features in whose place it wrote other operators, since the runtime lacks them.
     `edges` and `nodes` cover the whole graph: the pass for intermediate results reports them.
     """
 
     name: str
+    computes: bool = False
     replaced: int = 0
     skipped: list[SkippedNode] = field(default_factory=list)
     tensors: list[TensorReport] = field(default_factory=list)

@@ -21,6 +21,7 @@ from .function import FUSED, STANDARD
 
 # ReduceMax with its axes as an input.
 OPSET = OPSET_INT4
+COMPUTES = True
 # Products whose kernels take floats only.
 FLOAT_KERNELS = ("Attention", "Einsum", "FusedMatMul", "GroupQueryAttention", "MultiHeadAttention")
 MATRIX = 2

@@ -17,6 +17,7 @@ from .form import Activation, match_activation
 from .function import BY_KIND
 
 OPSET = OPSET_QUANTIZE
+COMPUTES = True
 
 
 def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite[Activation] | Skip | None:

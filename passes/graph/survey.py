@@ -11,9 +11,6 @@ from .activations import Activations, OriginalNode
 from .operators import operator_of
 from .walk import walk
 
-# Passes whose operators have a form on codes: what they leave computes in float all the same.
-COMPUTING = frozenset({"activation_matmul", "gelu", "layer_normalization", "matmul", "open_attention", "softmax"})
-
 
 def survey(
     graph: gs.Graph, activations: Activations, reports: Iterable[PassReport], edges: Iterable[EdgeReport]
@@ -24,7 +21,7 @@ def survey(
     reasons = {
         skipped.node: f"{report.name}: {skipped.reason}"
         for report in reversed(list(reports))  # of several reasons the first pass's stays
-        if report.name in COMPUTING
+        if report.computes
         for skipped in report.skipped
     }
     return [

@@ -34,6 +34,7 @@ from .form import Normalization, match_normalization
 from .function import BY_FORM, WIDEST, Rows
 
 OPSET = OPSET_INT4
+COMPUTES = True
 
 
 def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite[Normalization] | Skip | None:

@@ -18,6 +18,7 @@ from .function import FUNCTION
 
 # ReduceMax and ReduceSum with their axes as an input.
 OPSET = OPSET_INT4
+COMPUTES = True
 FUSED = ("Attention", "MultiHeadAttention", "GroupQueryAttention", "DecoderMaskedMultiHeadAttention", "LogSoftmax")
 
 
