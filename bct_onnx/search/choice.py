@@ -37,7 +37,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Step:
-    """One weight gets fewer bits: bytes saved, squared error added."""
+    """One weight gets other bits: bytes saved and squared error added, both below 0 where they are more bits."""
 
     weight: int
     bits: int
@@ -68,15 +68,39 @@ class Curve:
         self.errors = np.sqrt(first_error + np.cumsum([0.0, *(step.added for step in self._steps)]))
 
     def within_bytes(self, limit: float) -> Choice:
-        """Return the point with the least error that takes at most `limit` bytes, or the smallest there is."""
+        """Return the bits with the least error that take at most `limit` bytes, or the smallest there are.
+
+        What the point of the curve leaves, because its next step is one of a large weight, goes to more bits of others.
+        """
         fits = np.flatnonzero(self.bytes <= limit)
-        return self.point(int(fits[0]) if fits.size else len(self._steps))
+        return self._filled(self.point(int(fits[0]) if fits.size else len(self._steps)), limit)
 
     def point(self, count: int) -> Choice:
         """Return the point after so many steps."""
         bits = {weight.name: max(weight.bytes) for weight in self.weights}
         bits.update({self.weights[step.weight].name: step.bits for step in self._steps[:count]})
         return Choice(bits, int(self.bytes[count]), float(self.errors[count]))
+
+    def _filled(self, choice: Choice, limit: float) -> Choice:
+        """Return more bits for weights, while they fit: first where a byte takes away most of the squared error."""
+        bits, size, error = dict(choice.bits), choice.bytes, choice.error**2
+        while raises := [
+            step for number, weight in enumerate(self.weights) for step in _raises(number, weight, bits, limit - size)
+        ]:
+            step = max(raises, key=lambda step: (step.price, -step.weight, -step.bits))
+            bits[self.weights[step.weight].name] = step.bits
+            size, error = size - step.saved, error + step.added
+        return Choice(bits, size, math.sqrt(max(error, 0.0)))
+
+
+def _raises(number: int, weight: Weight, bits: Mapping[str, int], room: float) -> list[Step]:
+    """Return the steps up from a weight's bits that lessen the error and take at most `room` bytes more."""
+    at = bits[weight.name]
+    steps = [
+        Step(number, width, weight.bytes[at] - weight.bytes[width], weight.error[width] - weight.error[at])
+        for width in weight.bytes
+    ]
+    return [step for step in steps if 0 < -step.saved <= room and step.added < 0]
 
 
 def _steps(number: int, weight: Weight) -> list[Step]:

@@ -85,7 +85,32 @@ def test_bytes_are_kept_to_and_the_ends_of_the_curve_are_reached() -> None:
 
 def test_widths_above_the_hull_are_not_taken() -> None:
     odd = Weight("a", {8: 800, 7: 790, 6: 600}, {8: 0.0, 7: 0.9, 6: 1.0})
-    assert {Curve([odd]).within_bytes(limit).bits["a"] for limit in range(500, 900, 10)} == {8, 6}
+    curve = Curve([odd])
+    assert {curve.point(count).bits["a"] for count in range(len(curve.bytes))} == {8, 6}
+    assert curve.within_bytes(795).bits == {"a": 7}
+
+
+@pytest.mark.parametrize("limit", range(4000, 170_000, 2500))
+def test_what_a_large_weight_leaves_goes_to_others(limit: int) -> None:
+    """No error above that of the curve's own point, and no bits more for any weight that would still fit."""
+    large = Weight("large", {b: 10_000 * b for b in range(2, 9)}, {b: 4.0**-b for b in range(2, 9)})
+    weights = [large, *(weight(f"w{number}", 0.1 * number) for number in range(8))]
+    curve = Curve(weights)
+    choice = curve.within_bytes(limit)
+    plain = min(
+        (curve.point(n) for n in range(len(curve.bytes)) if curve.bytes[n] <= limit),
+        key=lambda p: p.error,
+        default=None,
+    )
+    if plain is None:
+        assert choice.bits == curve.point(len(curve.bytes) - 1).bits
+        return
+    assert choice.error <= plain.error + 1e-12
+    assert choice.bytes == sum(w.bytes[choice.bits[w.name]] for w in weights) <= limit
+    assert choice.error == pytest.approx(math.sqrt(sum(w.error[choice.bits[w.name]] for w in weights)))
+    for each in weights:
+        higher = [b for b in each.bytes if each.error[b] < each.error[choice.bits[each.name]]]
+        assert all(choice.bytes + each.bytes[b] - each.bytes[choice.bits[each.name]] > limit for b in higher)
 
 
 def test_goals_are_one_and_positive() -> None:
