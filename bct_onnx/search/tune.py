@@ -34,14 +34,20 @@ def within_bytes(curve: Curve, limit: float, size_of: Callable[[Bits], int]) -> 
 
     `size_of` tells the bytes of a file: what it takes besides the curve's bytes is found so.
     """
-    choice, size = curve.within_bytes(limit), 0
+    room, too_much, best = limit, math.inf, None
     for _ in range(MOST_TRIES):
+        choice = curve.within_bytes(room)
         size = size_of(choice.bits)
-        better = curve.within_bytes(limit - (size - choice.bytes))
-        if better == choice:
+        if size > limit:
+            too_much = room
+        elif best is None or choice.error < best.error:
+            best = choice
+        # What the file takes besides differs with the widths: each has functions of its own.
+        left = limit - (size - choice.bytes)
+        if left == room or left >= too_much or (size > limit and choice.bytes > room):
             break
-        choice = better
-    return choice, size <= limit
+        room = left
+    return (choice, False) if best is None else (best, True)
 
 
 def within_error(curve: Curve, limit: float, error_of: Callable[[Bits], float]) -> tuple[Choice, bool]:

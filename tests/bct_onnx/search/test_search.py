@@ -90,6 +90,19 @@ def test_widths_above_the_hull_are_not_taken() -> None:
     assert curve.within_bytes(795).bits == {"a": 7}
 
 
+@pytest.mark.parametrize("limit", range(20_000, 60_000, 1700))
+def test_a_file_whose_widths_take_bytes_of_their_own_keeps_to_the_limit(limit: int) -> None:
+    """As functions do, one for each width: what fits is found, and not by giving all of the room away."""
+    curve = Curve([weight(f"w{number}", 0.1 + number) for number in range(7)])
+
+    def size_of(bits: dict[str, int]) -> int:
+        return 700 + 1000 * sum(bits.values()) + 1500 * len(set(bits.values()))
+
+    choice, met = within_bytes(curve, limit, size_of)
+    assert met
+    assert limit - 6500 < size_of(choice.bits) <= limit or set(choice.bits.values()) == {8}
+
+
 @pytest.mark.parametrize("limit", range(4000, 170_000, 2500))
 def test_what_a_large_weight_leaves_goes_to_others(limit: int) -> None:
     """No error above that of the curve's own point, and no bits more for any weight that would still fit."""
