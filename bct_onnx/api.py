@@ -117,7 +117,7 @@ def compress(
         result = compress_at_opset(request, model, workspace)
         made = files.read(stage.path)
         _check_output(made, model, request)
-        oldest = min_onnxruntime(made.inlined)
+        oldest = min_onnxruntime(made.proto)
         notes = tuple(map(stage.public, result.notes))
         stage.commit()
     written = result.written
@@ -150,8 +150,8 @@ def _check_output(made: files.ModelFile, model: files.ModelFile, request: Reques
 
     VerificationError where ONNX's checker takes the input and refuses it.
     """
-    check_promise(request, made.inlined, model.path)
-    request.limits.check(made.inlined, model.path)
+    check_promise(request, made.proto, model.path)
+    request.limits.check(made.proto, model.path)
     refusal = files.refusal(made.proto)
     if refusal and files.is_accepted(model.proto):
         raise VerificationError(f"{model.path}: onnx.checker refuses the compressed model: {refusal}")

@@ -17,7 +17,6 @@ from passes import NOTHING, Feature, Lacks
 from passes.graph.operators import find_operator, qualified
 
 from .errors import BctError
-from .files import native
 from .opsets import opset_of
 
 # The releases tried. One between two of them counts as the older one.
@@ -171,6 +170,10 @@ def _numbers(release: str) -> tuple[int, ...]:
     return tuple(map(int, release.split(".")))
 
 
+# By domain and name.
+Functions = Mapping[tuple[str, str], onnx.FunctionProto]
+
+
 def min_onnxruntime(model: onnx.ModelProto) -> str:
     """Return the oldest release, such as "1.23.2", that runs a compressed model on the CPU.
 
@@ -182,28 +185,42 @@ def min_onnxruntime(model: onnx.ModelProto) -> str:
 
 
 def _demands(model: onnx.ModelProto) -> Iterator[Demand]:
-    # What a function does depends on the attributes of its calls.
-    model = native.inline(model) if model.functions else model
     opset = opset_of(model)
     yield Demand(_first(OPSETS, opset), f"opset {opset}")
     yield Demand(_first(IR_VERSIONS, model.ir_version), f"IR version {model.ir_version}")
-    yield from _of_graph(model.graph, {}, opset)
+    functions = {(function.domain, function.name): function for function in model.functions}
+    yield from _of_graph(model.graph, {}, opset, functions)
 
 
 def _first(releases: Mapping[int, str], version: int) -> str:
     return OLDEST if version < min(releases) else releases.get(version, NEWEST)
 
 
-def _of_graph(graph: onnx.GraphProto, outer: Mapping[str, int], opset: int) -> Iterator[Demand]:
+def _of_graph(graph: onnx.GraphProto, outer: Mapping[str, int], opset: int, functions: Functions) -> Iterator[Demand]:
     types = dict(outer)
     types |= {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info)}
     types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
-    yield from _of_nodes(graph.node, types, opset)
+    yield from _of_nodes(graph.node, types, opset, functions, {})
 
 
-def _of_nodes(nodes: Sequence[onnx.NodeProto], types: dict[str, int], opset: int) -> Iterator[Demand]:
+def _of_nodes(
+    nodes: Sequence[onnx.NodeProto],
+    types: dict[str, int],
+    opset: int,
+    functions: Functions,
+    given: Mapping[str, int],
+) -> Iterator[Demand]:
+    """Yield what nodes ask for; `given` are the integer attributes of the call, where they are a function's body."""
     for node in nodes:
-        integers = {a.name: a.i for a in node.attribute if a.type == AttributeProto.INT}
+        integers = {a.name: given.get(a.ref_attr_name, a.i) for a in node.attribute if a.type == AttributeProto.INT}
+        function = functions.get((node.domain, node.op_type))
+        if function is not None:
+            inner = {name: types.get(tensor, 0) for name, tensor in zip(function.input, node.input, strict=False)}
+            # No function calls itself, whatever a file says.
+            others = {key: each for key, each in functions.items() if each is not function}
+            yield from _of_nodes(function.node, inner, opset, others, integers)
+            types |= {tensor: inner.get(name, 0) for name, tensor in zip(function.output, node.output, strict=False)}
+            continue
         op = qualified(node.op_type, node.domain)
         taken = {types.get(name, TensorProto.UNDEFINED) for name in node.input}
         types |= dict.fromkeys(node.output, _made(node, op, integers, types))
@@ -217,7 +234,7 @@ def _of_nodes(nodes: Sequence[onnx.NodeProto], types: dict[str, int], opset: int
                 yield Demand(form.first, f"node {node.name or node.output[0]!r} ({form.feature or op})")
         for attribute in node.attribute:
             for body in (attribute.g, *attribute.graphs):
-                yield from _of_graph(body, types, opset)
+                yield from _of_graph(body, types, opset, functions)
 
 
 def _made(node: onnx.NodeProto, op: str, integers: Mapping[str, int], types: Mapping[str, int]) -> int:

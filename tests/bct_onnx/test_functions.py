@@ -7,6 +7,7 @@ import onnx
 import pytest
 
 import bct_onnx
+from bct_onnx.runtimes import min_onnxruntime
 from passes.functions.function import DOMAIN
 from tests.helpers import MLP, K, constant_nodes, model, nodes, operators, optimized, random, run
 
@@ -56,6 +57,7 @@ def test_the_same_without_functions(mlp, tmp_path, preset):
     assert not calls(plain)
     assert DOMAIN not in {entry.domain for entry in plain.opset_import}
     assert sorted(operators(called)) == sorted(operators(plain))
+    assert min_onnxruntime(called) == min_onnxruntime(plain)
     x = random(5, K, seed=3)
     for optimize in (False, True):
         np.testing.assert_array_equal(run(called, optimize, x=x)[0], run(plain, optimize, x=x)[0])

@@ -122,6 +122,25 @@ def test_function_body_counts() -> None:
     assert min_onnxruntime(outer) == "1.24.4"
 
 
+def test_attributes_of_a_call_count_in_the_body() -> None:
+    """Widths that the body takes from its call, through another call; a function that calls itself ends."""
+    imports = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("com.microsoft", 1)]
+    for bits, first in ((2, "1.24.4"), (4, "1.17.3")):
+        outer = model("{ y = Relu(x) }", opset=17)
+        outer.opset_import.append(onnx.helper.make_opsetid("local", 1))
+        outer.graph.node.append(onnx.helper.make_node("G", ["x", "w", "s"], ["z"], domain="local", wide=bits))
+        for name, inner, given, taken in (("G", "F", "wide", "bits"), ("F", "MatMulNBits", "bits", "bits")):
+            node = onnx.helper.make_node(
+                inner, ["x", "w", "s"], ["y"], domain="local" if inner == "F" else "com.microsoft"
+            )
+            node.attribute.add(name=taken, ref_attr_name=given, type=onnx.AttributeProto.INT)
+            again = onnx.helper.make_node(name, ["x", "w", "s"], ["u"], domain="local")
+            outer.functions.append(
+                onnx.helper.make_function("local", name, ["x", "w", "s"], ["y"], [node, again], imports, [given])
+            )
+        assert min_onnxruntime(outer) == first
+
+
 def test_every_form_names_a_release_and_releases_are_in_order() -> None:
     assert {form.first for form in FORMS} <= set(RELEASES)
     assert list(RELEASES) == sorted(RELEASES, key=lambda release: [int(part) for part in release.split(".")])
