@@ -16,7 +16,7 @@ import onnx_graphsurgeon as gs
 
 from .constant import turned_by
 from .context import Context
-from .functions.function import FUNCTIONS
+from .functions.function import function_of
 from .functions.quantize_blocks import ANY_RANK, CODE_TYPES, KNOWN
 from .graph.activations import Activations, find_activations
 from .graph.features import OPSET_INT4
@@ -154,7 +154,7 @@ def _takes(reader: gs.Node, context: Context) -> set[str]:
     if Trait.QUANTIZES in traits_of(reader):
         return {"codes"}
     if not operator_of(reader).moves:
-        function = FUNCTIONS.get(reader.op)
+        function = function_of(reader)
         if function is not None:
             return {"float"} if function.reads_floats else {"codes"}
         if id(reader) in context.found(find_results).ids or reader.op in FLOAT_READERS:

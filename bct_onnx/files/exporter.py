@@ -10,12 +10,12 @@ import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.ir.tensor import LazyValues, SparseValues
 
 from bct_onnx.errors import BctError
-from passes.functions.function import DOMAIN, FUNCTIONS, protos
+from passes.functions.function import DOMAIN, FUNCTIONS, function_of, protos
 from passes.graph.new import PackedValues
 
 from . import native
 from .importer import OVERRIDABLE_IR, Contents, Kind, default_inputs, variable
-from .order import graphs_of
+from .order import graphs_of, nodes_of
 from .tensors import DATA_TYPES, PACKED_BITS, TensorValues, raw_size
 from .wire import refer
 
@@ -61,7 +61,7 @@ def to_model(
     _restore_inputs(model.graph, source, exporter, contents)
     _restore_infos(model.graph.input, source.graph.input)
     _restore_infos(model.graph.output, source.graph.output)
-    calls = {node.op_type for node in _nodes(model.graph.node) if node.domain == DOMAIN}
+    calls = {node.op_type for node in nodes_of(model.graph) if node.domain == DOMAIN} & FUNCTIONS.keys()
     model.functions.extend(protos(calls, int(graph.opset)) if calls else ())
     model.opset_import.extend(_opset_imports(graph, model))
     model.ir_version = max(graph.ir_version or 0, FUNCTIONS_IR if calls else OVERRIDABLE_IR)
@@ -134,20 +134,12 @@ def _opset_imports(graph: gs.Graph, model: onnx.ModelProto) -> list[onnx.Operato
     """Return the graph's imports, the opset as raised by passes and domains that came in with nodes."""
     imports = {opset.domain: opset.version for opset in graph.import_domains or ()}
     bodies = chain.from_iterable(function.node for function in model.functions)
-    domains = {node.domain for node in _nodes([*model.graph.node, *bodies])}
+    domains = {node.domain for node in chain(nodes_of(model.graph), bodies)}
     if "" in imports or "" in domains:
         imports[""] = max(graph.opset, imports.get("", 0))
     for domain in sorted(domains - imports.keys()):
         imports[domain] = 1
     return [onnx.helper.make_opsetid(domain, version) for domain, version in imports.items()]
-
-
-def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterable[onnx.NodeProto]:
-    for node in nodes:
-        yield node
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _nodes(attribute.g.node)
 
 
 class _Exporter:
@@ -238,7 +230,8 @@ class _Exporter:
 
 def _is_untyped(node: gs.Node) -> bool:
     """Tell whether a node calls a function of whose results ONNX does not find out the types."""
-    return node.domain == DOMAIN and not FUNCTIONS[node.op].is_typed
+    function = function_of(node)
+    return function is not None and not function.is_typed
 
 
 def _homes(graph: gs.Graph) -> dict[int, list[gs.Constant]]:

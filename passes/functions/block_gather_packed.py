@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..formats.planes import PLANES
+from .decode_blocks import SHIFTS
 from .function import Function
-from .unpack import WIDTHS, byte, lanes
+from .unpack import WIDTHS, byte
 
 
 def reference(
@@ -93,14 +94,7 @@ SCALES = Function(
     "y",
     f"""
         late = {byte(0)}
-        {lanes("shifts", "bits", 1)}
-        flat_shape = Constant <value_ints = [-1]> ()
-        flat = Reshape (bits, flat_shape)
-        start = Constant <value_ints = [0]> ()
-        count = Constant <value_ints: ints = @count> ()
-        counted = Slice (flat, start, count)
-        shifts_shape = Constant <value_ints: ints = @shifts> ()
-        by = Reshape (counted, shifts_shape)
+        {SHIFTS}
         ones = Cast <to = 1> (by)
         row_scale = Cast <to = 1> (scale)
         unit = Constant <value_float: float = @tensor_scale> ()

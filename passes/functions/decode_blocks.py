@@ -23,7 +23,8 @@ def reference(codes: NDArray[np.int8], shifts: NDArray[np.uint8], matrix: tuple[
     return (codes.astype(np.int16) << shifts).astype(np.int8).reshape(matrix)
 
 
-_BODY = f"""
+# Makes `by`, uint8 [*shifts], of bits in lanes.
+SHIFTS = f"""
         {lanes("shifts", "bits", 1)}
         flat_shape = Constant <value_ints = [-1]> ()
         flat = Reshape (bits, flat_shape)
@@ -31,7 +32,9 @@ _BODY = f"""
         count = Constant <value_ints: ints = @count> ()
         counted = Slice (flat, start, count)
         shifts_shape = Constant <value_ints: ints = @shifts> ()
-        by = Reshape (counted, shifts_shape)
+        by = Reshape (counted, shifts_shape)"""
+_BODY = f"""
+        {SHIFTS}
         shifted = BitShift <direction = "LEFT"> (codes, by)
         int8 = Cast <to = 3> (shifted)
         matrix_shape = Constant <value_ints: ints = @matrix> ()

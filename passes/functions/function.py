@@ -9,6 +9,7 @@ from functools import cache, cached_property
 
 import numpy as np
 import onnx
+import onnx_graphsurgeon as gs
 
 DOMAIN = "bct_onnx"
 # Bodies know of one difference between opsets: the axes of a reduction are an input from this one on.
@@ -133,6 +134,11 @@ def compose(outer: Function, given: str, inner: Function, name: str, summary: st
 def reduce_last(op: str, x: str, opset: int) -> str:
     """Return the call of a reduction over the last axis, which is kept, of an opset; `last` is [-1]."""
     return f"{op} <keepdims = 1> ({x}, last)" if opset >= OPSET_AXES else f"{op} <axes = [-1], keepdims = 1> ({x})"
+
+
+def function_of(node: gs.Node) -> Function | None:
+    """Return the function that a node calls, or None for others, unknown ones of the same domain among them."""
+    return FUNCTIONS.get(node.op) if node.domain == DOMAIN else None
 
 
 def protos(names: Iterable[str], opset: int) -> list[onnx.FunctionProto]:

@@ -7,7 +7,7 @@ import heapq
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from ..functions.function import DOMAIN, FUNCTIONS
+from ..functions.function import function_of
 from ..functions.turn import FUNCTION, MOST
 from .constants import constant_bytes
 from .editor import Editor
@@ -19,7 +19,7 @@ SMALLEST_BYTES = 1 << 22
 def take_turns(graph: gs.Graph, editor: Editor) -> None:
     """Let the calls that decode large weights take turns, about as many bytes each, the largest first."""
     # A call that another one composes is still there, and makes nothing.
-    calls = [node for node in graph.nodes if node.domain == DOMAIN and node.outputs and _turn(node) is not None]
+    calls = [node for node in graph.nodes if node.outputs and _turn(node) is not None]
     sizes = {id(node): _bytes(node) for node in calls}
     if sum(sizes.values()) < SMALLEST_BYTES:
         return
@@ -39,7 +39,8 @@ def take_turns(graph: gs.Graph, editor: Editor) -> None:
 
 def _turn(node: gs.Node) -> int | None:
     """Return which input of a call is its turn, or None."""
-    names = FUNCTIONS[node.op].inputs.split(", ")
+    function = function_of(node)
+    names = function.inputs.split(", ") if function is not None else []
     return names.index("turn") if "turn" in names else None
 
 

@@ -9,7 +9,7 @@ import pytest
 import bct_onnx
 from bct_onnx.runtimes import min_onnxruntime
 from passes.functions.function import DOMAIN
-from tests.helpers import MLP, K, constant_nodes, model, nodes, operators, optimized, random, run
+from tests.helpers import MLP, K, constant_nodes, model, nodes, operators, optimized, random, rewrite, run
 
 FIXTURES = Path("models/fixtures")
 TWICE = """g (float[m, 64] x) => (float[m, 64] y, float[m, 64] z) {
@@ -93,3 +93,14 @@ def test_a_session_leaves_nothing_to_decode(tmp_path, name, preset):
     bct_onnx.compress(FIXTURES / f"{name}.onnx", tmp_path / "out.onnx", preset=preset, verify=False)
     left = constant_nodes(optimized(onnx.load(tmp_path / "out.onnx"), tmp_path))
     assert not {"BitShift", "BitwiseAnd", "BitwiseOr", "Pow"} & set(left)
+
+
+def test_operators_of_the_same_domain_that_are_none_of_the_functions_stay(tmp_path):
+    """A library of the user's own may have them: what is not known is left to the runtime, by name."""
+    text = "g (float[m, 64] x) => (float[m, 64] y) { a = MatMul(x, w) y = bct_onnx.Unheard(a) }"
+    domains = '["" : 21, "bct_onnx" : 1]'
+    source = onnx.parser.parse_model(f"<ir_version: 10, opset_import: {domains}> {text}")
+    source.graph.initializer.append(onnx.numpy_helper.from_array(random(K, K), "w"))
+    result = rewrite(source, tmp_path, bits=4)
+    assert [node.op_type for node in calls(result.proto)] == ["QuantizeRows", "BlockMatMul4", "Unheard"]
+    assert "Unheard" not in {function.name for function in result.proto.functions}
