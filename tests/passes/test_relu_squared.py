@@ -142,3 +142,13 @@ def test_inside_a_body(tmp_path):
     assert result.replaced == {"relu_squared": 1}
     x = np.linspace(-3, 3, 16).astype(np.float32).reshape(2, 8)
     np.testing.assert_array_equal(run(result.proto, x=x, c=np.array(True))[0], reference(x, BLOCK))
+
+
+def test_what_is_left_is_reported_with_the_reason(tmp_path):
+    """The survey of `paper` says of the node that it computes in float, and why, not that it lies between codes."""
+    text = """g (float[m, 64] x) => (float[m, 64] y, float[m, 64] r) {
+        a = Tanh(x) r = Relu(a) s = Mul(r, r) y = Neg(s) }"""
+    result = rewrite(model(text), tmp_path, operators=frozenset({"relu_squared", "intermediates"}))
+    (squared,) = [node for node in result.reports["intermediates"].nodes if node.op == "Mul"]
+    assert squared.how == "left"
+    assert squared.reason == "relu_squared: its inner value r is an output of the graph"
