@@ -31,8 +31,8 @@ PARAMETERS = (
         type=click.Choice(list(PRESETS)),
         default=DEFAULT_PRESET,
         show_default=True,
-        help="fast: 8 bits. balanced: --max-drop 0.09, or 6 bits where that cannot be measured. small: 4 bits."
-        " portable: 8 bits, standard operators only."
+        help="fast: 8 bits. balanced: --max-drop 0.09, or 6 bits where that cannot be measured. small: the"
+        " least error in the bytes of 4 bits everywhere. portable: 8 bits, standard operators only."
         " paper: every operator and intermediate result in blocks, slowly.",
     ),
     click.option(

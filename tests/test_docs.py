@@ -100,7 +100,7 @@ def report(tmp_path_factory):
     coverage = Coverage(
         1, 1, 0, 1, {"x": (1,)}, (row,), (NodeReport("n", "Add", "left"),), (EdgeReport("t", "Add", "left"),)
     )
-    goals = [Goal(max_drop=1), Goal(target_ratio=1), Goal(target_bytes=1)]
+    goals = [Goal(max_drop=1), Goal(target_ratio=1), Goal(target_bytes=1), Goal(plain_bytes=True)]
     skipped = passes.PassReport("matmul", skipped=[SkippedNode("n", "why", ("w",))])
     return [
         dataclasses.replace(

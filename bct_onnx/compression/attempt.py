@@ -66,7 +66,8 @@ def _search(
         return workspace.encode(model, replace(options, bits_for=bits), coder, [])[0]
 
     # A model that does not load at this opset is not worth a search.
-    Session(put({}).path)
+    plain_bytes = put({}).bytes
+    Session(workspace.path)
     # In place of the result: what sweeps up after an interrupt knows it.
     workspace.path.unlink(missing_ok=True)
     measured = search.measure_sensitivity(
@@ -78,9 +79,12 @@ def _search(
     def error_of(bits: Mapping[str, int]) -> float:
         return measured.error(Session(put(bits).path).run)
 
-    limit = goal.limit_bytes(model.bytes)
+    limit = goal.limit_bytes(model.bytes, plain_bytes)
     if limit is not None:
         choice, met = search.within_bytes(measured.curve, limit, lambda bits: put(bits).bytes)
+        same = measured.curve.everywhere(options.bits)
+        if goal.plain_bytes and not (met and error_of(choice.bits) < error_of(same.bits)):
+            choice, met = same, True
     else:
         assert goal.max_drop is not None
         choice, met = search.within_error(measured.curve, goal.max_drop, error_of)

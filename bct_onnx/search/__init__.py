@@ -1,6 +1,6 @@
 """Bits chosen by measurement: what each weight's codes do to the answers, and the smallest file under a goal."""
 
-from bct_onnx.search.goal import DEFAULT_DROP, DEFAULT_SECONDS, Goal
+from bct_onnx.search.goal import DEFAULT_DROP, DEFAULT_SECONDS, PRESET_GOALS, Goal
 from bct_onnx.search.grams import Grams, compensating_coder, product_inputs
 from bct_onnx.search.memoize import memoized
 from bct_onnx.search.ranges import channel_ranges
@@ -11,6 +11,7 @@ from bct_onnx.search.tune import within_bytes, within_error
 __all__ = [
     "DEFAULT_DROP",
     "DEFAULT_SECONDS",
+    "PRESET_GOALS",
     "Goal",
     "Grams",
     "SearchRecord",

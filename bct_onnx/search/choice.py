@@ -75,6 +75,28 @@ class Curve:
         fits = np.flatnonzero(self.bytes <= limit)
         return self._filled(self.point(int(fits[0]) if fits.size else len(self._steps)), limit)
 
+    def within_error(self, limit: float) -> Choice:
+        """Return the fewest bytes found with a squared error of at most `limit`, or the most bits there are.
+
+        Where the next step of the curve is too much, because it is one of a large weight, others take theirs.
+        """
+        last = int(np.searchsorted(np.square(self.errors), limit, side="right")) - 1
+        point = self.point(max(0, last))
+        bits, size, error = dict(point.bits), point.bytes, point.error**2
+        while steps := [
+            step for number, weight in enumerate(self.weights) for step in _drops(number, weight, bits, limit - error)
+        ]:
+            step = min(steps, key=lambda step: (step.price, step.weight, -step.bits))
+            bits[self.weights[step.weight].name] = step.bits
+            size, error = size - step.saved, error + step.added
+        return Choice(bits, size, math.sqrt(max(error, 0.0)))
+
+    def everywhere(self, bits: int) -> Choice:
+        """Return these bits for every weight, or the nearest that a weight can have."""
+        chosen = {w.name: min(w.bytes, key=lambda width: (abs(width - bits), width)) for w in self.weights}
+        size = sum(weight.bytes[chosen[weight.name]] for weight in self.weights)
+        return Choice(chosen, size, math.sqrt(sum(weight.error[chosen[weight.name]] for weight in self.weights)))
+
     def point(self, count: int) -> Choice:
         """Return the point after so many steps."""
         bits = {weight.name: max(weight.bytes) for weight in self.weights}
@@ -95,12 +117,21 @@ class Curve:
 
 def _raises(number: int, weight: Weight, bits: Mapping[str, int], room: float) -> list[Step]:
     """Return the steps up from a weight's bits that lessen the error and take at most `room` bytes more."""
+    return [step for step in _changes(number, weight, bits) if 0 < -step.saved <= room and step.added < 0]
+
+
+def _drops(number: int, weight: Weight, bits: Mapping[str, int], room: float) -> list[Step]:
+    """Return the steps down from a weight's bits that add at most `room` to the squared error."""
+    return [step for step in _changes(number, weight, bits) if step.saved > 0 and step.added <= room]
+
+
+def _changes(number: int, weight: Weight, bits: Mapping[str, int]) -> list[Step]:
+    """Return the steps from a weight's bits to all others."""
     at = bits[weight.name]
-    steps = [
+    return [
         Step(number, width, weight.bytes[at] - weight.bytes[width], weight.error[width] - weight.error[at])
         for width in weight.bytes
     ]
-    return [step for step in steps if 0 < -step.saved <= room and step.added < 0]
 
 
 def _steps(number: int, weight: Weight) -> list[Step]:

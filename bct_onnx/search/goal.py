@@ -19,6 +19,7 @@ class Goal:
         max_drop: largest error of the outputs, as `fidelity.outputs` defines it.
         target_ratio: how many times smaller than the input the file is to be.
         target_bytes: bytes of the file.
+        plain_bytes: True for the bytes that the same bits for every weight take.
         seconds: time for measurements at a nominal speed; what does not fit is taken from weights like it.
         asked: whether somebody asked for it; if not it gives way to what stands against it.
     """
@@ -26,19 +27,31 @@ class Goal:
     max_drop: float | None = None
     target_ratio: float | None = None
     target_bytes: int | None = None
+    plain_bytes: bool | None = None
     seconds: float = DEFAULT_SECONDS
     asked: bool = True
 
     def __post_init__(self) -> None:
         """Refuse more than one goal and goals out of range, with BctError."""
-        given = [value for value in (self.max_drop, self.target_ratio, self.target_bytes) if value is not None]
+        every = (self.max_drop, self.target_ratio, self.target_bytes, self.plain_bytes)
+        given = [value for value in every if value is not None]
         if len(given) != 1:
             raise BctError("choose one of --max-drop, --target-ratio and --target-bytes")
         if given[0] <= 0:
             raise BctError(f"a goal of {given[0]:g} cannot be met; give a positive number")
 
-    def limit_bytes(self, input_bytes: int) -> float | None:
-        """Return the bytes that the file may take, or None where the error is bounded."""
+    def limit_bytes(self, input_bytes: int, plain_bytes: int) -> float | None:
+        """Return the bytes that the file may take, or None where the error is bounded.
+
+        The input has `input_bytes`, the file with the same bits for every weight `plain_bytes`.
+        """
         if self.target_ratio is not None:
             return input_bytes / self.target_ratio
-        return self.target_bytes
+        return plain_bytes if self.plain_bytes else self.target_bytes
+
+
+# What presets choose the bits of every weight for; the others have the same bits everywhere.
+PRESET_GOALS = {
+    "balanced": Goal(max_drop=DEFAULT_DROP, asked=False),
+    "small": Goal(plain_bytes=True, asked=False),
+}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from bct_onnx import files
 from bct_onnx.arrays import Feed, Outputs
-from bct_onnx.fidelity import Answers, output_errors, overall_error, round_error
+from bct_onnx.fidelity import Answers, OutputError, output_errors, overall_error, round_error
 from bct_onnx.inputs import more_feeds
 from bct_onnx.search.choice import Curve, Weight
 from bct_onnx.search.switchable import Switch, SwitchableModel, formats, stored_bytes
@@ -55,14 +56,17 @@ class Sensitivity:
     expected: Sequence[Outputs]
 
     def error(self, run: Callable[[Feed], Outputs]) -> float:
-        """Return the error of a model that `run` answers with."""
+        """Return the error of a model that `run` answers with.
+
+        Feeds that were drawn like the same one of those verified are judged as one: the worst of many draws would be
+        the larger the more there are.
+        """
         answered = [run(feed) for feed in self.feeds]
-        parts = (slice(None), slice(self.verified))
-        errors = [
-            overall_error(*output_errors(Answers(self.feeds[part], self.expected[part]), answered[part]), worst=True)
-            for part in parts
-        ]
-        return round_error(max(errors))
+        first = slice(self.verified)
+        alone = output_errors(Answers(self.feeds[first], self.expected[first]), answered[first])
+        errors, mismatches = output_errors(Answers(self.feeds, self.expected), answered)
+        together = {name: _by_kind(error, self.verified) for name, error in errors.items()}
+        return round_error(max(overall_error(*alone, worst=True), overall_error(together, mismatches, worst=True)))
 
 
 def measure_sensitivity(
@@ -113,6 +117,14 @@ def measure_sensitivity(
     measured = sum(weight.measured for weight in weights)
     took = time.monotonic() - start
     return Sensitivity(Curve(weights), measured, measured < planned.weights, took, feeds, verified, expected)
+
+
+def _by_kind(error: OutputError, kinds: int) -> OutputError:
+    """Return an error whose worst feed is one of `kinds`: every so many feeds are of the same kind."""
+    if error.by_feed is None:
+        return error
+    parts = [[each for each in error.by_feed[kind::kinds] if each is not None] for kind in range(kinds)]
+    return replace(error, error=max(math.sqrt(statistics.fmean(np.square(part))) for part in parts if part))
 
 
 def _probe(

@@ -6,8 +6,6 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from bct_onnx.search.choice import Choice, Curve
 
 # Files written for one goal, at most.
@@ -22,11 +20,15 @@ Bits = Mapping[str, int]
 
 @dataclass(frozen=True)
 class Try:
-    """A point of the curve whose file was measured: squared errors of the outputs, as expected and as found."""
+    """Bits whose file was measured, and the squared error of its outputs."""
 
-    at: int
-    expected: float
+    choice: Choice
     found: float
+
+    @property
+    def expected(self) -> float:
+        """The squared error that the curve expects."""
+        return self.choice.error**2
 
 
 def within_bytes(curve: Curve, limit: float, size_of: Callable[[Bits], int]) -> tuple[Choice, bool]:
@@ -58,26 +60,27 @@ def within_error(curve: Curve, limit: float, error_of: Callable[[Bits], float]) 
     the limit.
     """
 
-    def attempt(at: int) -> Try:
-        return Try(at, float(curve.errors[at]) ** 2, error_of(curve.point(at).bits) ** 2)
+    def attempt(choice: Choice) -> Try:
+        return Try(choice, error_of(choice.bits) ** 2)
 
-    met, other = attempt(0), None
+    met, other = attempt(curve.point(0)), None
     if met.found > limit**2:
-        return curve.point(0), False
-    most = len(curve.bytes) - 1
+        return met.choice, False
+    fewest = curve.point(len(curve.bytes) - 1)
     for _ in range(MOST_TRIES - 1):
         near = met.found >= (NEAR_ERROR * limit) ** 2
-        if near or curve.bytes[met.at] - curve.bytes[most] <= NEAR_BYTES * curve.bytes[met.at]:
+        if near or met.choice.bytes - fewest.bytes <= NEAR_BYTES * met.choice.bytes:
             break
-        aim = _aim(met, other, (AIM * limit) ** 2)
-        at = int(np.searchsorted(curve.errors**2, aim, side="right")) - 1
-        tried = attempt(min(max(at, met.at + 1), most))
+        choice = curve.within_error(_aim(met, other, (AIM * limit) ** 2))
+        if not fewest.bytes <= choice.bytes < met.choice.bytes:
+            break
+        tried = attempt(choice)
         if tried.found <= limit**2:
             # The line through two tries below the limit leads on only where no try above it is known.
-            met, other = tried, met if other is None or other.at < tried.at else other
+            met, other = tried, met if other is None or other.expected < tried.expected else other
         else:
-            other, most = tried, tried.at - 1
-    return curve.point(met.at), True
+            other, fewest = tried, choice
+    return met.choice, True
 
 
 def _aim(met: Try, other: Try | None, target: float) -> float:

@@ -126,12 +126,60 @@ def test_what_a_large_weight_leaves_goes_to_others(limit: int) -> None:
         assert all(choice.bytes + each.bytes[b] - each.bytes[choice.bits[each.name]] > limit for b in higher)
 
 
+@pytest.mark.parametrize("limit", [0.0, 1e-5, 3e-4, 2e-3, 0.01, 0.03, 0.2, 2.0])
+def test_what_is_too_much_for_a_large_weight_is_left_to_others(limit: float) -> None:
+    """No more bytes than at the curve's own point, and no bits fewer for any weight that the limit would bear."""
+    large = Weight("large", {b: 10_000 * b for b in range(2, 9)}, {b: 4.0**-b for b in range(2, 9)})
+    weights = [large, *(weight(f"w{number}", 0.1 * number) for number in range(8))]
+    curve = Curve(weights)
+    choice, most = curve.within_error(limit), curve.point(0)
+    if most.error**2 > limit:
+        assert choice == most
+        return
+    assert choice.error**2 <= limit + 1e-12
+    assert choice.bytes == sum(w.bytes[choice.bits[w.name]] for w in weights)
+    assert choice.bytes <= min(
+        (curve.point(n).bytes for n in range(len(curve.bytes)) if curve.point(n).error ** 2 <= limit)
+    )
+    for each in weights:
+        at = choice.bits[each.name]
+        lower = [b for b in each.bytes if each.bytes[b] < each.bytes[at]]
+        assert all(choice.error**2 + each.error[b] - each.error[at] > limit - 1e-12 for b in lower)
+
+
+def test_small_is_the_least_error_in_the_bytes_of_four_bits_everywhere(tmp_path) -> None:
+    source, wide = tmp_path / "in.onnx", 256
+    weights = {"w": random(wide, wide, seed=1), "v": random(wide, wide, seed=2), "small": np.array(1e-3, np.float32)}
+    onnx.save(model(UNEVEN.replace("64", str(wide)), opset=21, **weights), source)
+    plain = compress(source, tmp_path / "plain.onnx", preset="small", bits=4)
+    report = compress(source, tmp_path / "small.onnx", preset="small")
+    assert plain.search is None
+    assert report.search is not None
+    assert report.search.goal.plain_bytes
+    assert report.output.bytes <= plain.output.bytes
+    bits = report.search.choice.bits
+    assert bits["v"] < 4 < bits["w"]
+    x = random(100, wide, seed=6)
+    exact, best, same = (run(path, x=x)[0] for path in (source, tmp_path / "small.onnx", tmp_path / "plain.onnx"))
+    assert np.linalg.norm(best - exact) < np.linalg.norm(same - exact)
+
+
+def test_where_no_bits_do_better_small_has_the_same_everywhere(tmp_path) -> None:
+    path = tmp_path / "one.onnx"
+    onnx.save(model("g (float[m, 64] x) => (float[m, 64] y) { y = MatMul(x, w) }", w=random(K, K, seed=1)), path)
+    report = compress(path, tmp_path / "small.onnx", preset="small")
+    assert report.search is not None
+    assert report.search.choice.bits == {"w": 4}
+
+
 def test_goals_are_one_and_positive() -> None:
     for goal in ({}, {"max_drop": 0.1, "target_ratio": 5.0}, {"target_bytes": 0}, {"max_drop": -1.0}):
         with pytest.raises(BctError):
             Goal(**goal)
-    assert Goal(target_ratio=4.0).limit_bytes(1000) == 250
-    assert Goal(max_drop=0.1).limit_bytes(1000) is None
+    assert Goal(target_ratio=4.0).limit_bytes(1000, 300) == 250
+    assert Goal(target_bytes=400).limit_bytes(1000, 300) == 400
+    assert Goal(plain_bytes=True).limit_bytes(1000, 300) == 300
+    assert Goal(max_drop=0.1).limit_bytes(1000, 300) is None
 
 
 def measured_error(bits: dict[str, int], floor: float = 0.0) -> float:
@@ -362,7 +410,7 @@ def test_the_default_is_searched_and_gives_way(source, tmp_path) -> None:
     six = compress(source, tmp_path / "six.onnx", bits=6)
     assert six.search is None
     assert report.output.bytes < six.output.bytes
-    for number, options in enumerate(({"preset": "small"}, {"lowering": "packed"}, {"verify": False})):
+    for number, options in enumerate(({"preset": "fast"}, {"preset": "small", "bits": 4}, {"lowering": "packed"}, {"verify": False})):
         assert compress(source, tmp_path / f"{number}.onnx", **options).search is None
 
 
