@@ -139,7 +139,7 @@ def test_what_is_too_much_for_a_large_weight_is_left_to_others(limit: float) -> 
     assert choice.error**2 <= limit + 1e-12
     assert choice.bytes == sum(w.bytes[choice.bits[w.name]] for w in weights)
     assert choice.bytes <= min(
-        (curve.point(n).bytes for n in range(len(curve.bytes)) if curve.point(n).error ** 2 <= limit)
+        curve.point(n).bytes for n in range(len(curve.bytes)) if curve.point(n).error ** 2 <= limit
     )
     for each in weights:
         at = choice.bits[each.name]
@@ -410,7 +410,9 @@ def test_the_default_is_searched_and_gives_way(source, tmp_path) -> None:
     six = compress(source, tmp_path / "six.onnx", bits=6)
     assert six.search is None
     assert report.output.bytes < six.output.bytes
-    for number, options in enumerate(({"preset": "fast"}, {"preset": "small", "bits": 4}, {"lowering": "packed"}, {"verify": False})):
+    for number, options in enumerate(
+        ({"preset": "fast"}, {"preset": "small", "bits": 4}, {"lowering": "packed"}, {"verify": False})
+    ):
         assert compress(source, tmp_path / f"{number}.onnx", **options).search is None
 
 
