@@ -18,7 +18,7 @@ from .graph.constants import ConstantView, resolve
 from .graph.editor import Editor, Emitter
 from .graph.shapes import Shapes
 from .graph.walk import output_names
-from .lowerings.base import Lowering, StoredWeight
+from .lowerings.base import Apart, Lowering, StoredWeight
 from .lowerings.operators import FLOAT, cast
 from .options import Options
 from .report import TOGETHER, PassReport, Skip, TensorReport
@@ -130,12 +130,8 @@ class Context:
         """
         if key not in self.stored:
             matrix = load()
-            size = largest_size(matrix, self.options.workers)
-            if not math.isfinite(size):
-                self.report.not_finite += [s.name for s in sources if not np.isfinite(constants.load(s)).all()]
-                return Skip("its weight holds NaN or infinity")
-            if size and not SMALLEST_WEIGHT <= size <= LARGEST_WEIGHT:
-                return Skip(f"its weight reaches {size:.2g}: sums of codes times its scales are beyond float32")
+            if reason := self.uncodable(matrix, sources):
+                return reason
             name = TOGETHER.join(self.names.get(source.name, source.name) for source in sources)
             fmt = self.lowering.format(self.options.width(name), self.options.block_size, matrix.shape[0])
             recorded = self.rows_of.get(activation, activation) if activation else None
@@ -158,6 +154,22 @@ class Context:
                 )
             )
         return self.stored[key]
+
+    def uncodable(self, matrix: NDArray[np.floating], sources: list[gs.Constant]) -> Skip | None:
+        """Return why a weight made of some constants has no codes, or None."""
+        size = largest_size(matrix, self.options.workers)
+        if not math.isfinite(size):
+            self.report.not_finite += [s.name for s in sources if not np.isfinite(constants.load(s)).all()]
+            return Skip("its weight holds NaN or infinity")
+        if size and not SMALLEST_WEIGHT <= size <= LARGEST_WEIGHT:
+            return Skip(f"its weight reaches {size:.2g}: sums of codes times its scales are beyond float32")
+        return None
+
+    def stores_apart(self, sources: list[gs.Constant]) -> bool:
+        """Tell whether weights that are multiplied as one have codes of their own."""
+        apart = self.lowering.apart
+        widths = {self.options.width(self.names.get(source.name, source.name)) for source in sources}
+        return len(sources) > 1 and (apart is Apart.ALWAYS or (apart is Apart.WHERE_WIDTHS_DIFFER and len(widths) > 1))
 
     def as_float(self, at: Emitter, x: gs.Tensor, dtype: str) -> gs.Tensor:
         """Return x as float32, cast once for all its readers in one graph."""

@@ -8,7 +8,8 @@ Products of the same x (query, key and value) become one, with the columns side 
     Before: x -- MatMul(q) -- Add(bias q),  x -- MatMul(k) -- Add(bias k),  x -- MatMul(v) -- Add(bias v)
     After:  x -- lowering.multiply(q | k | v) -- Add(bias q | k | v) -- Split -> three outputs
 
-or, where some have none, Split before the Adds of the others.
+or, where some have none, Split before the Adds of the others. Where their codes have widths of their own, they are
+decoded apart and joined when the session is made.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from .graph.editor import Emitter
 from .graph.linear import Linear, added_bias, as_vector, match_linear
 from .graph.shapes import rank
 from .lowerings.base import StoredWeight
+from .lowerings.join import join_columns
 from .lowerings.operators import reshape, split_last
 from .patterns.floor import lowest
 from .report import TOGETHER, Skip
@@ -130,19 +132,12 @@ def groups(matches: list[Product]) -> list[list[Product]]:
 def replace(context: Context, matches: list[Product]) -> Skip | None:
     """Rewrite one product, or several of the same x as one."""
     linears = [product.linear for product in matches]
-    first, keys = linears[0], [weight_key(linear.weight, linear.transpose_weight) for linear in linears]
-    several = len(linears) > 1
+    first, several = linears[0], len(linears) > 1
     matrix = np.hstack([linear.matrix() for linear in linears]) if several else first.matrix()
     channels = _channels(context, matches[0], matrix)
     if isinstance(channels, Skip):
         return channels
-    key = tuple(keys) if several else keys[0]
-    weight = context.store(
-        (*key, channels.divisor.tobytes()) if channels and channels.scaled else key,
-        [linear.weight.source for linear in linears],
-        lambda: channels.rows(matrix) if channels else matrix,
-        activation=None if channels else first.x.name,
-    )
+    weight = _stored(context, linears, matrix, channels)
     if isinstance(weight, Skip):
         return weight
     at = context.editor.before(matches[0].scope, first.node)
@@ -160,6 +155,32 @@ def replace(context: Context, matches: list[Product]) -> Skip | None:
     else:
         _finish(at, matches[0], y, name)
     return None
+
+
+def _stored(
+    context: Context, linears: list[Linear], matrix: NDArray[np.floating], channels: Channels | None
+) -> StoredWeight | Skip:
+    """Return the weight of one product, or of several of the same x side by side, as `matrix` holds it."""
+    sources = [linear.weight.source for linear in linears]
+    keys = [weight_key(linear.weight, linear.transpose_weight) for linear in linears]
+    x = None if channels else linears[0].x.name
+    if channels is None and context.stores_apart(sources):
+        # All of them or none: what is stored stays in the file.
+        for linear, source in zip(linears, sources, strict=True):
+            if reason := context.uncodable(linear.matrix(), [source]):
+                return reason
+        parts = [
+            context.store(key, [source], linear.matrix, activation=x)
+            for key, source, linear in zip(keys, sources, linears, strict=True)
+        ]
+        return join_columns(context.editor.at_load(), [part for part in parts if isinstance(part, StoredWeight)])
+    key = tuple(keys) if len(keys) > 1 else keys[0]
+    return context.store(
+        (*key, channels.divisor.tobytes()) if channels and channels.scaled else key,
+        sources,
+        lambda: channels.rows(matrix) if channels else matrix,
+        activation=x,
+    )
 
 
 def _bias(context: Context, scope: gs.Graph, linear: Linear) -> tuple[NDArray[np.floating] | None, gs.Node | None]:

@@ -23,7 +23,7 @@ from passes.formats.block import BlockFormat, BlockTensor
 from passes.graph.constants import load
 from passes.graph.editor import Emitter
 from passes.graph.walk import walk
-from passes.lowerings.base import StoredWeight
+from passes.lowerings.base import Apart, StoredWeight
 from passes.written import BLOCK_SIZE, as_rows
 
 # The passes that store weights through the lowering; the rest stays as the input model has it.
@@ -86,6 +86,7 @@ class FloatLowering:
     decoded_at_load: ClassVar[bool] = False
     standard_only: ClassVar[bool] = True
     batches: ClassVar[bool] = False
+    apart: ClassVar[Apart] = Apart.ALWAYS
     block_sizes: ClassVar[tuple[int, ...]] = ()
     switches: list[Switch] = field(default_factory=list)
     best_opset: int = 1

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import ClassVar, Protocol
 
 import onnx_graphsurgeon as gs
 
 from ..formats.block import BlockFormat, BlockTensor
 from ..graph.editor import Emitter
+
+
+class Apart(Enum):
+    """When weights that are multiplied as one, side by side, are stored each by itself."""
+
+    NEVER = "never"
+    WHERE_WIDTHS_DIFFER = "where widths differ"
+    ALWAYS = "always"
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,7 @@ class Lowering(Protocol):
         decoded_at_load: whether a session holds int8 whatever the bits in the file: all widths are equally fast.
         standard_only: whether it writes ONNX's own operators and no others, for any runtime.
         batches: whether weights may be a batch of matrices.
+        apart: when weights side by side in one product are stored apart and joined when a session is made.
         block_sizes: the block sizes that may be asked for, 0 for a whole column; none named: all multiples of 8.
     """
 
@@ -60,6 +70,7 @@ class Lowering(Protocol):
     decoded_at_load: ClassVar[bool]
     standard_only: ClassVar[bool]
     batches: ClassVar[bool]
+    apart: ClassVar[Apart]
     block_sizes: ClassVar[tuple[int, ...]]
 
     def format(self, bits: int, block_size: int, k: int) -> BlockFormat:

@@ -21,7 +21,7 @@ from ..functions.quantize_rows import LONGEST_SUM
 from ..graph.editor import Emitter
 from ..graph.features import OPSET_INT4
 from . import packed_rows
-from .base import StoredWeight
+from .base import Apart, StoredWeight
 from .operators import OPSET_QUANTIZE, slice_between, slice_first
 from .rowwise import RowQuantizer
 from .scales import scale_constant
@@ -45,6 +45,7 @@ class Dense:
     decoded_at_load: ClassVar[bool] = True
     standard_only: ClassVar[bool] = False
     batches: ClassVar[bool] = True
+    apart: ClassVar[Apart] = Apart.WHERE_WIDTHS_DIFFER
     block_sizes: ClassVar[tuple[int, ...]] = ()
 
     def format(self, bits: int, block_size: int, k: int) -> BlockFormat:

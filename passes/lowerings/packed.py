@@ -20,7 +20,7 @@ from ..formats.threads import over_ranges
 from ..functions import nbits
 from ..graph.editor import Emitter
 from ..graph.features import NOTHING, Feature, Lacks
-from .base import StoredWeight
+from .base import Apart, StoredWeight
 from .operators import slice_first
 from .scales import expand_scales
 
@@ -50,6 +50,7 @@ class Packed:
     decoded_at_load: ClassVar[bool] = False
     standard_only: ClassVar[bool] = False
     batches: ClassVar[bool] = False
+    apart: ClassVar[Apart] = Apart.NEVER
     block_sizes: ClassVar[tuple[int, ...]] = (0, 16, 32, 64, 128, 256)
 
     def format(self, bits: int, block_size: int, k: int) -> BlockFormat:

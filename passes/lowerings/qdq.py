@@ -20,7 +20,7 @@ from ..formats.block import BlockFormat, BlockTensor, round_up
 from ..formats.planes import pack_nibbles
 from ..graph.editor import Emitter
 from ..graph.features import OPSET_INT4, Feature
-from .base import StoredWeight
+from .base import Apart, StoredWeight
 from .operators import FLOAT, INT4, INT8, cast, reshape, slice_first
 from .scales import expand_scales
 from .unpack import opset_for, unpack
@@ -43,6 +43,7 @@ class Qdq:
     decoded_at_load: ClassVar[bool] = False
     standard_only: ClassVar[bool] = True
     batches: ClassVar[bool] = False
+    apart: ClassVar[Apart] = Apart.NEVER
     block_sizes: ClassVar[tuple[int, ...]] = ()
 
     def format(self, bits: int, block_size: int, k: int) -> BlockFormat:

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from tests.helpers import decoded, model, random, relative_error, rewrite, run
+from tests.helpers import decoded, model, operators, random, relative_error, rewrite, run
 from tests.passes.products import (
     ACTIVATION,
     BIASED,
@@ -139,3 +139,30 @@ def test_a_bias_in_another_scope_does_not_move(tmp_path):
     for chosen in (True, False):
         result = check(source, tmp_path, {"x": X, "c": np.array(chosen)}, names=("wq", "wk"))
         assert multiplications(result.proto) == 1
+
+
+WIDTHS = {"wq": 3, "wk": 8, "wv": 5}
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-7, 1e7], ids=["alike", "tiny query", "huge query"])
+@pytest.mark.parametrize("lowering", ["dense", "packed"])
+def test_widths_of_their_own(tmp_path, lowering, size):
+    """Codes of three widths in one product; scales whose common factors differ keep theirs."""
+    weights = WEIGHTS | {"wq": WEIGHTS["wq"] * np.float32(size)}
+    result = rewrite(model(THREE % BIASED, **weights, **BIASES), tmp_path, lowering=lowering, bits_for=WIDTHS)
+    tensors = result.reports["matmul"].tensors
+    if lowering == "packed":
+        assert [tensor.name for tensor in tensors] == ["wq + wk + wv"]
+        return
+    assert {tensor.name: tensor.bits for tensor in tensors} == WIDTHS
+    assert multiplications(result.proto) == 1
+    decoded_weights = {name: decoded(weight, WIDTHS[name]) for name, weight in weights.items()}
+    for output, (name, weight) in zip(run(result.proto, x=X3), decoded_weights.items(), strict=True):
+        assert relative_error(output, X3 @ weight + BIASES[f"b{name[-1]}"]) < ACTIVATION
+
+
+def test_one_that_has_no_codes_keeps_all_three_in_float(tmp_path):
+    weights = WEIGHTS | {"wk": np.where(np.eye(K, N) > 0, np.float32(np.nan), WEIGHTS["wk"])}
+    result = rewrite(model(THREE % BIASED, **weights, **BIASES), tmp_path, bits_for=WIDTHS)
+    assert not result.reports["matmul"].tensors
+    assert operators(result.proto).count("MatMul") == 3
