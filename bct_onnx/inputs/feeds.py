@@ -15,6 +15,7 @@ from bct_onnx.inputs.answered import AnsweredInputs, answer_all
 from bct_onnx.inputs.flow import flatten
 from bct_onnx.inputs.roles import ModelInput, Role, find_inputs
 from bct_onnx.inputs.scale import Values, with_scales
+from bct_onnx.inputs.sentences import with_sentences
 from bct_onnx.inputs.sizes import PLANS, axis_kinds, complete, concrete_shape, fallbacks
 from bct_onnx.inputs.values import make_value, numpy_type
 
@@ -57,14 +58,17 @@ class InputPlan:
         return {e.name: make_value(e, shapes[e.name], sizes, rng, e.role in self.plain) for e in self.inputs}
 
 
-def candidate_plans(model: ModelProto, seed: int, values: Values | None = None) -> Iterator[Iterator[InputPlan]]:
+def candidate_plans(
+    model: ModelProto, seed: int, values: Values | None = None, folder: Path | None = None
+) -> Iterator[Iterator[InputPlan]]:
     """Yield groups of plans, the likeliest group first; take from the first group in which any runs.
 
     Each group has at most four plans of different sizes. `values` gives the values of initializers, from which the
-    scale of features follows; without, they are standard normal. BctError when an input's type cannot be fed.
+    scale of features follows; without, they are standard normal. A tokenizer in `folder` makes token numbers of
+    sentences; without, they are drawn. BctError when an input's type cannot be fed.
     """
     flow = flatten(model)
-    inputs = with_scales(find_inputs(model, flow), flow, values)
+    inputs = with_sentences(with_scales(find_inputs(model, flow), flow, values), folder)
     tried: set[object] = set()
 
     def group(change: Mapping[str, int], plain: frozenset[Role]) -> Iterator[InputPlan]:

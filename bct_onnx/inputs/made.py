@@ -54,7 +54,7 @@ def _made(run: Run, path: Path, model: ModelProto, seed: int, budget_seconds: fl
             raise _LateError
         return run(feed)
 
-    for group in candidate_plans(model, seed, _values_of(model, path.parent)):
+    for group in candidate_plans(model, seed, _values_of(model, path.parent), path.parent):
         made, plans = AnsweredInputs([], [], []), list[InputPlan]()
         for plan in group:
             feed = plan.feed()
@@ -88,7 +88,7 @@ def _add_answers(run: Run, plan: InputPlan, made: AnsweredInputs, until: float) 
         except OrtError:
             return
         if _says_something(answer):
-            made.add(feed, answer, describe(feed))
+            made.add(feed, answer, describe(feed, plan))
 
 
 def _fewest_answers(outputs: Sequence[Outputs]) -> int:
@@ -125,19 +125,22 @@ def _plausible(run: Run, plan: InputPlan, feed: Feed, answer: Outputs) -> tuple[
     try:
         decoder = decoder_of(run, plan, feed, answer)
         if decoder is None:
-            return feed, answer, describe(feed)
+            return feed, answer, describe(feed, plan)
         better, kind = decoder.plausible(feed, np.random.default_rng((*plan.seed, 1)))
         return better, run(better), kind
     except _LateError:
         return None
     except OrtError:
-        return feed, answer, f"tokens and caches drawn at random, {describe(feed)}"
+        return feed, answer, f"tokens and caches drawn at random, {describe(feed, plan)}"
 
 
-def describe(feed: Feed) -> str:
-    """Return the shapes of a feed in words, one input after the other."""
+def describe(feed: Feed, plan: InputPlan) -> str:
+    """Return in words whether a feed is of sentences, and the shapes of its inputs, one after the other."""
     first = {name: value[0] if isinstance(value, list) else value for name, value in feed.items()}
-    return ", ".join(f"{name} {list(np.shape(array))}" for name, array in first.items())
+    sentences = (
+        ["English sentences"] if any(entry.draw and entry.role not in plan.plain for entry in plan.inputs) else []
+    )
+    return ", ".join([*sentences, *(f"{name} {list(np.shape(array))}" for name, array in first.items())])
 
 
 def _says_something(outputs: Mapping[str, Array]) -> bool:

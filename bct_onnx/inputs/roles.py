@@ -2,15 +2,18 @@
 
 import enum
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto
 
 from bct_onnx.arrays import Array
 from bct_onnx.inputs.flow import Flow, Use
 
 Dim = int | str
+# Returns numbers of a shape.
+Draw = Callable[[tuple[int, ...], np.random.Generator], Array]
 
 
 class Role(enum.Enum):
@@ -40,7 +43,8 @@ class ModelInput:
     """One input: name, ONNX element type, dims (int fixed, str symbolic), container, role, rows of the table.
 
     `axis_sizes` are sizes that the weights demand, by negative axis. `mean` and `scale` are those of its numbers,
-    broadcast to its shape from the last axis (from the second where channels come first).
+    broadcast to its shape from the last axis (from the second where channels come first). `draw` makes token
+    numbers of a shape, where the model's tokenizer is known.
     """
 
     name: str
@@ -52,6 +56,7 @@ class ModelInput:
     axis_sizes: Mapping[int, int] = field(default_factory=dict)
     mean: Array | None = field(default=None, compare=False)
     scale: Array | None = field(default=None, compare=False)
+    draw: Draw | None = field(default=None, compare=False)
 
 
 _INTEGERS = {TensorProto.INT32, TensorProto.INT64, TensorProto.UINT32, TensorProto.UINT64}

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 from bct_onnx.arrays import Array, Value
 from bct_onnx.errors import BctError
-from bct_onnx.inputs.roles import CONTROLS, ModelInput, Role
+from bct_onnx.inputs.roles import CONTROLS, Draw, ModelInput, Role
 
 _UNKNOWN_ROWS = 100  # of a table that is computed, not stored
 _PADDED = -1e4  # what an additive mask adds; float16 holds it
@@ -79,7 +79,7 @@ def _drawn(entry: ModelInput, shape: tuple[int, ...], rng: np.random.Generator, 
     match entry.role:
         case Role.IDS:
             rows = entry.table_rows or _UNKNOWN_ROWS
-            return rng.integers(0, min(_PLAIN_ROWS, rows), shape) if plain else _words(rows, shape, rng)
+            return rng.integers(0, min(_PLAIN_ROWS, rows), shape) if plain else _text(entry.draw, rows, shape, rng)
         case Role.TYPES | Role.INDICES:
             return rng.integers(0, min(2, entry.table_rows or 2), shape)
         case Role.BYTES:
@@ -97,12 +97,14 @@ def _drawn(entry: ModelInput, shape: tuple[int, ...], rng: np.random.Generator, 
             return _at_scale(np.asarray(rng.standard_normal(shape)), entry)
 
 
-def _words(rows: int, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
-    """Return numbers of a table's rows in which words repeat as in a text: every row of the batch has its own few.
+def _text(draw: Draw | None, rows: int, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """Return sentences where there are some, else numbers of a table's rows in which words repeat as in a text.
 
-    The n-th of them is drawn as often as 1 / n (Zipf). With all words different, rows that are averaged over their
-    tokens would hardly differ in their answers.
+    Every row of the batch has its own few, the n-th of them drawn as often as 1 / n (Zipf). With all words different,
+    rows that are averaged over their tokens would hardly differ in their answers.
     """
+    if draw and shape and shape[-1] >= _SHORTEST_TEXT:
+        return draw(shape, rng)
     if not shape or shape[-1] < _SHORTEST_TEXT:
         return rng.integers(0, rows, shape)
     known = shape[-1] // 2
