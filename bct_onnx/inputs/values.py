@@ -80,7 +80,9 @@ def _drawn(entry: ModelInput, shape: tuple[int, ...], rng: np.random.Generator, 
         case Role.IDS:
             rows = entry.table_rows or _UNKNOWN_ROWS
             return rng.integers(0, min(_PLAIN_ROWS, rows), shape) if plain else _text(entry.draw, rows, shape, rng)
-        case Role.TYPES | Role.INDICES:
+        case Role.TYPES:
+            return _types(shape, rng) if (entry.table_rows or 2) > 1 and not plain else np.zeros(shape)
+        case Role.INDICES:
             return rng.integers(0, min(2, entry.table_rows or 2), shape)
         case Role.BYTES:
             limits = np.iinfo(numpy_type(entry))
@@ -111,6 +113,15 @@ def _text(draw: Draw | None, rows: int, shape: tuple[int, ...], rng: np.random.G
     own = rng.integers(0, rows, (*shape[:-1], known))
     often = 1 / np.arange(1, known + 1)
     return np.take_along_axis(own, rng.choice(known, shape, p=often / often.sum()), axis=-1)
+
+
+def _types(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """Return 0 for a first text and 1 for a second one behind it, which every other row has."""
+    if not shape:
+        return rng.integers(0, 2, shape)
+    first = rng.integers(1, shape[-1] + 1, (*shape[:-1], 1))
+    alone = np.indices((*shape[:-1], 1)).sum(axis=0) % 2 == 0
+    return np.where(alone, 0, np.arange(shape[-1]) >= first)
 
 
 def _at_scale(array: Array, entry: ModelInput) -> Array:

@@ -13,6 +13,7 @@ from bct_onnx.errors import BctError
 from bct_onnx.inputs.feeds import candidate_plans, load_feeds
 from bct_onnx.inputs.flow import flatten
 from bct_onnx.inputs.roles import ModelInput, Role, find_inputs
+from bct_onnx.inputs.values import make_value
 
 HEAD = '<ir_version: 8, opset_import: ["" : 18, "com.microsoft" : 1]>'
 
@@ -340,3 +341,13 @@ def test_load_what_is_no_npz(tmp_path: Path) -> None:
     np.save(tmp_path / "single.npy", np.ones(2))
     with pytest.raises(BctError, match="a single array"):
         load_feeds(tmp_path / "single.npy", pair())
+
+
+def test_a_second_text_stands_behind_the_first() -> None:
+    entry = ModelInput("token_type_ids", onnx.TensorProto.INT64, ("b", "s"), "tensor", Role.TYPES, table_rows=2)
+    types = np.asarray(make_value(entry, (6, 9), {}, np.random.default_rng(1), plain=False))
+    assert types.dtype == np.int64
+    assert (np.diff(types, axis=1) >= 0).all()
+    assert (types[0::2] == 0).all()
+    assert 0 < types[1::2].sum() < types[1::2].size
+    assert (np.asarray(make_value(entry, (6, 9), {}, np.random.default_rng(1), plain=True)) == 0).all()
