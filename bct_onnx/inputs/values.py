@@ -80,10 +80,11 @@ def _drawn(entry: ModelInput, shape: tuple[int, ...], rng: np.random.Generator, 
         case Role.IDS:
             rows = entry.table_rows or _UNKNOWN_ROWS
             return rng.integers(0, min(_PLAIN_ROWS, rows), shape) if plain else _text(entry.draw, rows, shape, rng)
-        case Role.TYPES:
-            return _types(shape, rng) if (entry.table_rows or 2) > 1 and not plain else np.zeros(shape)
-        case Role.INDICES:
-            return rng.integers(0, min(2, entry.table_rows or 2), shape)
+        case Role.TYPES | Role.INDICES:
+            rows = min(_PLAIN_ROWS, entry.table_rows or _PLAIN_ROWS)
+            return (
+                rng.integers(0, rows, shape) if entry.role is Role.INDICES else _types(0 if plain else rows, shape, rng)
+            )
         case Role.BYTES:
             limits = np.iinfo(numpy_type(entry))
             return rng.integers(limits.min, limits.max, shape, endpoint=True)
@@ -115,10 +116,10 @@ def _text(draw: Draw | None, rows: int, shape: tuple[int, ...], rng: np.random.G
     return np.take_along_axis(own, rng.choice(known, shape, p=often / often.sum()), axis=-1)
 
 
-def _types(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
-    """Return 0 for a first text and 1 for a second one behind it, which every other row has."""
-    if not shape:
-        return rng.integers(0, 2, shape)
+def _types(rows: int, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """Return 0 for a first text and 1 for a second one behind it, which every other row has; 0 where that is all."""
+    if not shape or rows < _PLAIN_ROWS:
+        return np.zeros(shape)
     first = rng.integers(1, shape[-1] + 1, (*shape[:-1], 1))
     alone = np.indices((*shape[:-1], 1)).sum(axis=0) % 2 == 0
     return np.where(alone, 0, np.arange(shape[-1]) >= first)
