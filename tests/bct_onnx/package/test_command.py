@@ -50,7 +50,7 @@ def test_a_dry_run_writes_nothing(run, source, write, tmp_path):
     before = entries(tmp_path)
     code, out, _ = run(source, tmp_path / "out.onnx", "--dry-run", "--preset", "small")
     assert code == 0
-    assert "│ in.onnx │ out.onnx │ small  │ 32.94 kB │ 4 bits, blocks of 8, dense │" in out
+    assert "│ small  │ 32.94 kB │ bits by measurement, or 4, blocks of 8, dense │" in out
     code, out, _ = run(folder, tmp_path / "out", "--dry-run", "--layout", "transformers.js", "--lowering", "packed")
     assert code == 0
     assert "│ onnx/model.onnx │ onnx/model_quantized.onnx │ balanced │ 32.94 kB │ 8 bits, " in out
