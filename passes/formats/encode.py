@@ -9,7 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from . import encode_trellis
 from .block import BlockFormat, BlockTensor, Floats, exponent_scale
+from .column_scale import TINY, kind_of, rounded
 from .threads import over_ranges
 
 # Columns that a thread works on at a time: numpy is fast at long rows, and two threads share the usual widths evenly.
@@ -27,10 +29,6 @@ SHIFT_CANDIDATES, FINE_CANDIDATES = 8, 2
 CLIPPED_STEPS = {1: (0, 1), 4: (0, 1, 2)}
 # Wider codes gain nothing from clipping a column's largest value.
 WIDEST_CLIPPED = 7
-# Smallest normal float32: scale of a column of zeros.
-TINY = float(np.finfo(np.float32).tiny)
-# Smallest scale in float16, and the smallest with all its bits: below that, scales are float32.
-SMALLEST_SCALE, SMALLEST_WHOLE_SCALE = np.float16(2**-24), 2.0**-14
 
 
 def encode(
@@ -46,7 +44,19 @@ def encode(
     mean square of what the row is multiplied with. The squared error of a column is never larger than that of the
     largest scale, with which nothing clips and every error is at most half its block's scale. The result depends on
     nothing but the arguments, not on the number of workers. Codes lie in memory as the weight does.
+
+    In a trellis all rows weigh the same. Where codes that stand for themselves err less (they may hold a weight's
+    numbers exactly), the result has those, as its format says.
     """
+    uniform = _encode(weight, fmt.uniform, workers, importance)
+    if not fmt.trellis or not uniform.noise:
+        return uniform
+    return min(encode_trellis.encode(weight, fmt, workers), uniform, key=lambda tensor: tensor.noise)
+
+
+def _encode(
+    weight: NDArray[np.floating], fmt: BlockFormat, workers: int, importance: NDArray[np.floating] | None
+) -> BlockTensor:
     k, n = weight.shape
     blocks, rows = fmt.blocks(k)
     largest, empty = _largest_scale(weight, fmt, workers)
@@ -54,7 +64,7 @@ def encode(
     tensor_scale = np.exp2(np.floor(np.log2(largest.max(initial=TINY))))
     # A column of zeros beside huge ones still has a scale that can be divided by.
     largest = np.maximum(largest / tensor_scale, TINY)
-    kind: type[np.floating] = np.float32 if np.any(largest < SMALLEST_WHOLE_SCALE, where=~empty) else np.float16
+    kind = kind_of(largest, ~empty)
     transposed = weight.strides[0] < weight.strides[1]
     codes = np.empty((n, blocks * rows) if transposed else (blocks * rows, n), np.int8)
     codes = codes.T if transposed else codes
@@ -147,14 +157,6 @@ def _largest_scale(weight: NDArray[np.floating], fmt: BlockFormat, workers: int)
     return np.exp2(np.ceil(np.log2(scale))) if fmt.powers else scale, peak == 0
 
 
-def _rounded(scale: Floats, kind: type[np.floating]) -> NDArray[np.floating]:
-    """Round scales to float16, if that is the kind, up where rounding down to so few bits would clip half a code."""
-    if kind is np.float32:
-        return scale
-    rounded = np.maximum(scale.astype(np.float16), SMALLEST_SCALE)
-    return np.where(rounded < scale * np.float32(1 - 2**-10), np.nextafter(rounded, np.float16(np.inf)), rounded)
-
-
 def _rows_weight(importance: NDArray[np.floating], padded: int, rows: int) -> Floats:
     """Return importances around 1, [padded / rows, rows]; padding has none."""
     weights = np.zeros(padded, np.float32)
@@ -166,7 +168,7 @@ def _search(
     columns: _Columns, fmt: BlockFormat, largest: Floats, kind: type[np.floating], rows_weight: Floats | None
 ) -> tuple[NDArray[np.uint8], NDArray[np.floating]]:
     """Return the best exponents, [blocks, columns], and column scales, [columns], over the candidate column scales."""
-    stored = np.stack([_rounded(largest * np.float32(2.0**-fraction), kind) for fraction in _candidates(fmt)])
+    stored = np.stack([rounded(largest * np.float32(2.0**-fraction), kind) for fraction in _candidates(fmt)])
     if len(stored) == 1 and not fmt.max_exponent:
         return np.zeros((columns.blocks, len(largest)), np.uint8), stored[0]
     scales = stored.astype(np.float32)

@@ -9,8 +9,13 @@ ShiftedScales: their scales, which a session computes once.
 
     shifts, a bit each, uint8 [1, bytes] -- scale * 2^shift -> float [rows, blocks, 1]
 
-Codes are stored without a sign, 2^(bits - 1) added. Byte i of a row's plane holds pieces i, i + bytes, ... of the row,
-and its lanes are axes of two, so that planes of different widths broadcast to one shape.
+In a trellis what the planes hold, those of the path's subsets with them, is the place of a level:
+
+    Gather(path) -- BitShift, BitwiseXor ... -- as the other planes --+-- Sum -- Cast -- Gather(levels) -- Reshape ...
+
+Codes are stored without a sign: 2^(bits - 1) is added, in a trellis half of that to all but the path. Byte i of a row's
+plane holds pieces i, i + bytes, ... of the row, and its lanes are axes of two, so that planes of different widths
+broadcast to one shape.
 """
 
 from __future__ import annotations
@@ -18,16 +23,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..formats.planes import PLANES
+from ..formats import trellis
 from .decode_blocks import SHIFTS
 from .function import Function
-from .unpack import WIDTHS, byte
+from .lanes import byte
+from .subsets import subsets
+from .unpack import WIDTHS, Packing
 
 
 def reference(
     codes: NDArray[np.int8], scales: NDArray[np.float32], indices: NDArray[np.integer]
 ) -> NDArray[np.float32]:
-    """Return rows of codes [rows, blocks, block] times scales [rows, blocks, 1]: [..., k], rounded once."""
+    """Return rows of numbers [rows, blocks, block] times scales [rows, blocks, 1]: [..., k], rounded once."""
     blocks = codes[indices].astype(np.float32) * scales[indices]
     y: NDArray[np.float32] = blocks.reshape(*indices.shape, codes.shape[1] * codes.shape[2])
     return y
@@ -42,34 +49,50 @@ def shifted_scales(
     return y
 
 
-def lane_axes(bits: int, width: int) -> tuple[int, ...]:
+def lane_axes(packing: Packing, width: int) -> tuple[int, ...]:
     """Return the axes that a plane of a code has between rows and bytes: two where narrower planes have more lanes."""
-    axes = {each: (8 // each).bit_length() - 1 for each in PLANES[bits]}
+    axes = {each: (8 // each).bit_length() - 1 for each in packing.widths}
     return (1,) * axes[width] + (2,) * (max(axes.values()) - axes[width])
 
 
-def _body(bits: int) -> str:
-    shift, planes, lines = bits, [], []
-    for width in PLANES[bits]:
+def _plane(packing: Packing, which: str, packed: str, width: int, shift: int) -> str:
+    """Return the body that makes float `plane{which}`, the pieces of bytes, so far left in what they belong to."""
+    shape = ", ".join(str(3 - axis) for axis in lane_axes(packing, width))
+    places = range(0, 8, width)
+    masks = ", ".join(str((1 << width) - 1 << place) for place in places)
+    # A piece that is masked where it lies is 2^place times itself. Floats are faster than shifts of bytes.
+    factors = ", ".join(repr(2.0 ** (shift - place)) for place in places)
+    return f"""
+            mask{which} = Constant <value = uint8[{shape}, 1] {{{masks}}}> ()
+            masked{which} = BitwiseAnd ({packed}, mask{which})
+            floats{which} = Cast <to = 1> (masked{which})
+            place{which} = Constant <value = float[{shape}, 1] {{{factors}}}> ()
+            plane{which} = Mul (floats{which}, place{which})"""
+
+
+def _body(packing: Packing) -> str:
+    shift, planes, lines = packing.bits + packing.trellis, [], []
+    for width in packing.planes:
         shift -= width
-        shape = ", ".join(str(3 - axis) for axis in lane_axes(bits, width))
-        places = range(0, 8, width)
-        masks = ", ".join(str((1 << width) - 1 << place) for place in places)
-        # A piece that is masked where it lies is 2^place times itself. Floats are faster than shifts of bytes.
-        factors = ", ".join(repr(2.0 ** (shift - place)) for place in places)
-        lines.append(f"""
-            bytes{width} = Gather <axis = 0> (rows{width}, indices)
-            mask{width} = Constant <value = uint8[{shape}, 1] {{{masks}}}> ()
-            masked{width} = BitwiseAnd (bytes{width}, mask{width})
-            floats{width} = Cast <to = 1> (masked{width})
-            place{width} = Constant <value = float[{shape}, 1] {{{factors}}}> ()
-            plane{width} = Mul (floats{width}, place{width})""")
+        lines.append(f"bytes{width} = Gather <axis = 0> (rows{width}, indices)")
+        lines.append(_plane(packing, f"{width}", f"bytes{width}", width, shift))
         planes.append(f"plane{width}")
-    lines.append(f"""
-        middle = Constant <value = float {{{-float(1 << (bits - 1))!r}}}> ()
-        steps = Sum ({", ".join(planes)}, middle)
+    if packing.trellis:
+        lines += ["steps = Gather <axis = 0> (path, indices)", subsets("steps", -1, "high", "low")]
+        lines += [_plane(packing, "High", "high", 1, 1), _plane(packing, "Low", "low", 1, 0)]
+        table = ", ".join(map(str, trellis.levels(packing.bits).astype(float)))
+        lines.append(f"""
+        level = Sum ({", ".join(planes)}, planeHigh, planeLow)
+        number = Cast <to = 6> (level)
+        levels = Constant <value = float[{2 << packing.bits}] {{{table}}}> ()
+        numbers = Gather (levels, number)""")
+    else:
+        lines.append(f"""
+        middle = Constant <value = float {{{-float(1 << (packing.bits - 1))!r}}}> ()
+        numbers = Sum ({", ".join(planes)}, middle)""")
+    lines.append("""
         block_shape = Constant <value_ints: ints = @blocks> ()
-        blocks = Reshape (steps, block_shape)
+        blocks = Reshape (numbers, block_shape)
         factor = Gather <axis = 0> (scales, indices)
         scaled = Mul (blocks, factor)
         row_shape = Constant <value_ints: ints = @row> ()
@@ -77,17 +100,21 @@ def _body(bits: int) -> str:
     return "\n".join(lines)
 
 
-BY_BITS = {
-    bits: Function(
-        f"BlockGatherPacked{bits}",
-        ", ".join([*(f"rows{width}" for width in PLANES[bits]), "scales", "indices"]),
+def _function(packing: Packing) -> Function:
+    path = ["path"] if packing.trellis else []
+    return Function(
+        f"BlockGatherPacked{packing.bits}{'Trellis' if packing.trellis else ''}",
+        ", ".join([*(f"rows{width}" for width in packing.planes), *path, "scales", "indices"]),
         "y",
-        _body(bits),
-        f"Look up rows of a table of {bits}-bit codes and decode them",
+        _body(packing),
+        f"Look up rows of a table of {packing.bits}-bit codes and decode them",
         axes="picked",
     )
-    for bits in WIDTHS
-}
+
+
+# Rows lie in lanes, whatever the runtime.
+PACKINGS = [Packing(bits, True) for bits in WIDTHS] + [Packing(bits, True, True) for bits in trellis.WIDTHS]
+BY_PACKING = {packing: _function(packing) for packing in PACKINGS}
 SCALES = Function(
     "ShiftedScales",
     "shifts, scale",

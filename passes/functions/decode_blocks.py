@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .function import Function
-from .unpack import PACKINGS, lanes
+from .lanes import lanes
+from .unpack import PACKINGS
 
 # `count` of a call whose bytes hold nothing but shifts: the session takes the Slice away.
 ALL = 2**63 - 1

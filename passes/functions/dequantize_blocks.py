@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from .block_scales import FUNCTION as BLOCK_SCALES
 from .function import Function, call
 from .unpack import BY_SUFFIX as UNPACK
+from .unpack import PLAIN
 
 
 def reference(
@@ -49,4 +50,5 @@ BY_SUFFIX = {
         calls=(unpack, BLOCK_SCALES),
     )
     for suffix, unpack in UNPACK.items()
+    if suffix in PLAIN
 }

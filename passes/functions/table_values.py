@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from .function import Function, call
 from .unpack import BY_SUFFIX as UNPACK
+from .unpack import PLAIN
 
 
 def reference(table: NDArray[np.generic], places: NDArray[np.integer], matrix: tuple[int, ...]) -> NDArray[np.generic]:
@@ -39,4 +40,5 @@ BY_SUFFIX = {
         calls=(unpack,),
     )
     for suffix, unpack in UNPACK.items()
+    if suffix in PLAIN
 }

@@ -7,17 +7,27 @@
 A plane of 4 bits is written like the narrower ones where int4 is not to be had (Unpack4Lanes). A sign is extended by
 shifts. Every operator is one byte wide, so that folding a weight takes a few times its int8 size and no more.
 
+In a trellis the last bit of every code is a plane of its own, the path, uint8 [n, 1, k / 8, m], which goes on along the
+third axis. Its subsets are found eight at a time, and with the other bits they are the place of a level:
+
+    path -- BitShift, BitwiseXor ... -- as codes1, the two lowest bits --+
+    the other bits, as above, by two bits to the left -- BitwiseOr ------+-- Cast -- Gather(levels) -> codes
+
 `turn` is zero: see Turn. What is shifted by it, too, waits until the session has computed it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from ..formats import trellis
 from ..formats.planes import PLANES
 from .function import Function
+from .lanes import byte, lanes, plane
+from .subsets import levels, subsets
 
 WIDTHS = range(2, 8)
 NIBBLE = 4
@@ -25,91 +35,87 @@ NIBBLE = 4
 
 @dataclass(frozen=True)
 class Packing:
-    """How codes of `bits` lie in the file; `lanes`: planes of 4 bits, too, have a half of all codes apart."""
+    """How codes of `bits` lie in the file.
+
+    Attributes:
+        bits: the width of a code.
+        lanes: whether planes of 4 bits, too, have a half of all codes apart.
+        trellis: whether codes stand for levels, which their path decides with them.
+    """
 
     bits: int
     lanes: bool
+    trellis: bool = False
+
+    @property
+    def planes(self) -> tuple[int, ...]:
+        """The widths of the planes, the highest first, without that of the path."""
+        return PLANES[self.bits - self.trellis]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The widths of all planes, with that of the path."""
+        return (*self.planes, 1) if self.trellis else self.planes
 
     @property
     def suffix(self) -> str:
         """What the names of functions of such codes end in."""
-        return f"{self.bits}{'Lanes' if self.lanes and NIBBLE in PLANES[self.bits] else ''}"
+        kind = "Trellis" if self.trellis else ""
+        return f"{self.bits}{kind}{'Lanes' if self.lanes and NIBBLE in self.planes else ''}"
 
     @property
     def inputs(self) -> str:
-        """The names of the inputs: planes, the highest first, and a turn."""
-        return ", ".join([*(f"codes{width}" for width in PLANES[self.bits]), "turn"])
+        """The names of the inputs: planes, the highest first, the path, and a turn."""
+        path = ["path"] if self.trellis else []
+        return ", ".join([*(f"codes{width}" for width in self.planes), *path, "turn"])
 
     def body(self, name: str) -> str:
         """Return the body that makes uint8 `name`, [*codes], of the planes: two's complement of 8 bits."""
-        shift, lines, joined = self.bits, ["late = Cast <to = 2> (turn)"], ""
-        for width in PLANES[self.bits]:
+        shift, lines = self.bits + self.trellis, ["late = Cast <to = 2> (turn)"]
+        places: dict[str, int] = {}
+        for width in self.planes:
             shift -= width
             if width == NIBBLE and not self.lanes:
                 # Casting INT4 to uint8 extends the sign.
                 lines.append("plane4 = Cast <to = 2> (codes4)")
             else:
-                lines.append(_plane(width, signed=not joined))
-            plane = f"plane{width}"
-            if shift:
-                lines.append(f"left{width} = {byte(shift)} in_turn{width} = BitwiseOr (left{width}, late)")
-                lines.append(f'high{width} = BitShift <direction = "LEFT"> ({plane}, in_turn{width})')
-                plane = f"high{width}"
-            if joined:
-                lines.append(f"joined{width} = BitwiseOr ({joined}, {plane})")
-                plane = f"joined{width}"
-            joined = plane
-        # The last line makes what is asked for.
-        head, _, call = "\n".join(lines).rpartition(f"{joined} =")
-        return f"{head}{name} ={call}"
-
-
-def lanes(packed: str, name: str, width: int) -> str:
-    """Return the body that makes `name`, uint8 [pieces of a byte, bytes], of uint8 [1, bytes].
-
-    Byte i holds pieces i, i + bytes, i + 2 bytes, ... The value `late` is zero.
-    """
-    places = ", ".join(map(str, range(0, 8, width)))
-    return f"""
-        {name}_places = Constant <value = uint8[{8 // width}, 1] {{{places}}}> ()
-        {name}_in_turn = BitwiseOr ({name}_places, late)
-        {name}_right = BitShift <direction = "RIGHT"> ({packed}, {name}_in_turn)
-        {name}_mask = {byte((1 << width) - 1)}
-        {name} = BitwiseAnd ({name}_right, {name}_mask)"""
-
-
-def byte(value: int) -> str:
-    """Return a constant of one byte."""
-    return f"Constant <value = uint8[1] {{{value}}}> ()"
-
-
-def _plane(width: int, signed: bool) -> str:
-    """Return the body that makes `plane{width}`, uint8 [*codes], of lanes."""
-    found = "signed" if signed else f"pieces{width}"
-    return "\n".join(
-        [
-            lanes(f"codes{width}", f"pieces{width}", width),
-            _extend_sign(f"pieces{width}", width) if signed else "",
-            f"shape{width} = Constant <value_ints: ints = @codes> ()",
-            f"plane{width} = Reshape ({found}, shape{width})",
+                lines.append(plane(f"codes{width}", f"{width}", width, signed=not places))
+            places[f"{width}"] = shift
+        if not self.trellis:
+            return _join(lines, places, name)
+        lines += ["steps = BitwiseOr (path, late)", subsets("steps", 2, "high", "low")]
+        lines += [plane("high", "High", 1, axes=2), plane("low", "Low", 1, axes=2)]
+        places |= {"High": 1, "Low": 0}
+        lines += [
+            _join([], places, "level"),
+            "signed_level = Cast <to = 3> (level) place = Cast <to = 6> (signed_level)",
+            f"levels = Constant <value = uint8[{2 << self.bits}] {{{levels(self.bits)}}}> ()",
+            f"{name} = Gather (levels, place)",
         ]
-    )
+        return "\n".join(lines)
 
 
-def _extend_sign(pieces: str, width: int) -> str:
-    """Return the body that makes `signed`: copies of the sign in all bits above, which double; Where is slower."""
-    count, lines = 1, [f"sign_bit = {byte(1 << (width - 1))} sign = BitwiseAnd ({pieces}, sign_bit)"]
-    lines.append(f'one = {byte(1)} copies1 = BitShift <direction = "LEFT"> (sign, one)')
-    while count < 8 - width:
-        lines.append(f"""
-        by{count} = {byte(count)}
-        more{count} = BitShift <direction = "LEFT"> (copies{count}, by{count})
-        copies{2 * count} = BitwiseOr (copies{count}, more{count})""")
-        count *= 2
-    return "\n".join([*lines, f"signed = BitwiseOr ({pieces}, copies{count})"])
+def _join(lines: list[str], places: Mapping[str, int], name: str) -> str:
+    """Return `lines` and the body that makes `name` of the planes that they make, each so far left in it as is said."""
+    lines, joined = list(lines), ""
+    for which, shift in places.items():
+        found = f"plane{which}"
+        if shift:
+            lines.append(f"left{which} = {byte(shift)} in_turn{which} = BitwiseOr (left{which}, late)")
+            lines.append(f'high{which} = BitShift <direction = "LEFT"> ({found}, in_turn{which})')
+            found = f"high{which}"
+        if joined:
+            lines.append(f"joined{which} = BitwiseOr ({joined}, {found})")
+            found = f"joined{which}"
+        joined = found
+    # The last line makes what is asked for.
+    head, _, call = "\n".join(lines).rpartition(f"{joined} =")
+    return f"{head}{name} ={call}"
 
 
-PACKINGS = {p.suffix: p for p in (Packing(bits, lanes) for bits in WIDTHS for lanes in (False, True))}
+PLAIN = {p.suffix: p for p in (Packing(bits, lanes) for bits in WIDTHS for lanes in (False, True))}
+TRELLIS = {p.suffix: p for p in (Packing(bits, lanes, True) for bits in trellis.WIDTHS for lanes in (False, True))}
+PACKINGS = PLAIN | TRELLIS
 BY_SUFFIX = {
     suffix: Function(
         f"Unpack{suffix}",

@@ -16,6 +16,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from ..formats.block import BlockFormat, BlockTensor, round_up
+from ..formats.trellis import pack_path
 from ..functions import block_gather, block_matmul
 from ..functions.quantize_rows import LONGEST_SUM
 from ..graph.editor import Emitter
@@ -51,7 +52,9 @@ class Dense:
     def format(self, bits: int, block_size: int, k: int) -> BlockFormat:
         """Return codes whose shifted values fit the widest weight; codes of that width leave one block per column."""
         bits = min(bits, self.most_bits)
-        return BlockFormat.shifted(bits, 0 if bits == self.most_bits else min(block_size, round_up(k)))
+        block = 0 if bits == self.most_bits else min(block_size, round_up(k))
+        # A trellis' levels, doubled by a shift, need a whole byte.
+        return BlockFormat.best(bits, block) if self.most_bits == BYTE else BlockFormat.shifted(bits, block)
 
     def opset(self, bits: int) -> int:
         """Return the opset of operators on bits, or of QuantizeLinear for whole bytes."""
@@ -124,10 +127,12 @@ class Dense:
             matrix = codes.reshape(padded)
             matrix = matrix[:, : tensor.k] if by_rows else matrix[: tensor.k]
             return load.constant(np.ascontiguousarray(matrix), f"{name}.codes"), matrix.nbytes
+        codes = np.ascontiguousarray(codes)
+        path = pack_path(codes.reshape(padded), by_rows) if tensor.format.trellis else None
         if tensor.format.max_exponent:
-            values, size = decode_blocks(load, np.ascontiguousarray(codes), exponents, bits, padded, name)
+            values, size = decode_blocks(load, codes, exponents, bits, padded, name, path)
         else:
-            values, size = unpack(load, np.ascontiguousarray(codes).reshape(padded), bits, name)
+            values, size = unpack(load, codes.reshape(padded), bits, name, path)
         if codes.size != tensor.k * tensor.n:
             values = slice_first(load, values, axis, tensor.k, f"{name}.unpadded")
         return values, size

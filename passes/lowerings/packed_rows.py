@@ -6,8 +6,10 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from ..formats.block import BlockTensor
-from ..formats.planes import pack_rows, split
-from ..functions.block_gather_packed import BY_BITS, SCALES, lane_axes
+from ..formats.planes import Plane, pack_rows, split
+from ..formats.trellis import pack_path
+from ..functions.block_gather_packed import BY_PACKING, SCALES, lane_axes
+from ..functions.unpack import Packing
 from ..graph.editor import Emitter
 from ..graph.shapes import rank
 from .base import StoredWeight
@@ -23,11 +25,18 @@ SMALLEST_CODES = 1 << 24
 def store_rows(load: Emitter, tensor: BlockTensor, name: str) -> StoredWeight:
     """Write a table of codes below 8 bits as planes, row by row, and what expands its scales."""
     fmt = tensor.format
+    packing = Packing(fmt.bits, True, fmt.trellis)
     # Without a sign: the function takes off again what is added.
-    codes = (tensor.codes + np.int8(-fmt.low)).transpose(2, 0, 1)
+    codes = np.ascontiguousarray((tensor.codes + np.int8(-fmt.low)).transpose(2, 0, 1))
+    if fmt.trellis:
+        path = pack_path(codes.reshape(tensor.n, -1), by_rows=True)
+        found = [*split(codes >> 1, fmt.bits - 1, pack_rows(tensor.n)), Plane(1, 0, path)]
+    else:
+        found = split(codes, fmt.bits, pack_rows(tensor.n))
+    names = [*(f"rows{width}" for width in packing.planes), "path"]
     planes = [
-        load.constant(plane.packed.reshape(tensor.n, *lane_axes(fmt.bits, plane.bits), -1), f"{name}.rows{plane.bits}")
-        for plane in split(codes, fmt.bits, pack_rows(tensor.n))
+        load.constant(plane.packed.reshape(tensor.n, *lane_axes(packing, plane.bits), -1), f"{name}.{which}")
+        for plane, which in zip(found, names, strict=False)
     ]
     # A shift that all rows share where blocks are whole rows.
     shifts = tensor.exponents.T if fmt.max_exponent else np.zeros((1, 1), np.uint8)
@@ -57,5 +66,6 @@ def _lookup(at: Emitter, table: StoredWeight, indices: gs.Tensor, axes: int, nam
     blocks, size = table.format.blocks(table.k)
     attrs = {"blocks": [0] * axes + [blocks, size], "row": [0] * axes + [blocks * size]}
     inputs = (*table.planes, table.scale, indices)
-    (rows,) = at.call(BY_BITS[table.format.bits], *inputs, name=f"{name}.rows", node=node, attrs=attrs)
+    function = BY_PACKING[Packing(table.format.bits, True, table.format.trellis)]
+    (rows,) = at.call(function, *inputs, name=f"{name}.rows", node=node, attrs=attrs)
     return slice_first(at, rows, -1, table.k, f"{name}.unpadded") if table.k < blocks * size else rows

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from ..formats.planes import PACK, PACK_LANES, split
+from ..formats.planes import PACK, PACK_LANES, Bytes, split
 from ..functions import decode_blocks as decoding
 from ..functions import unpack as unpacking
 from ..functions.unpack import NIBBLE, Packing
@@ -24,17 +24,28 @@ def opset_for(bits: int) -> int:
     return 1 if bits == BYTE else OPSET_BITWISE
 
 
-def planes(load: Emitter, codes: NDArray[np.int8], bits: int, name: str) -> tuple[str, list[gs.Constant], int]:
-    """Store codes below 8 bits; return (what names of functions that unpack them end in, their inputs, bytes)."""
+def planes(
+    load: Emitter, codes: NDArray[np.int8], bits: int, name: str, path: Bytes | None = None
+) -> tuple[str, list[gs.Constant], int]:
+    """Store codes below 8 bits; return (what names of functions that unpack them end in, their inputs, bytes).
+
+    `path` are the last bits of codes in a trellis, as they lie in the file.
+    """
     nibbles = load.has(Feature.INT4_CASTS)
-    found = split(codes, bits, PACK if nibbles else PACK_LANES)
+    packing = Packing(bits, not nibbles, path is not None)
+    pack = PACK if nibbles else PACK_LANES
+    found = split(codes, bits, pack) if path is None else split(codes >> 1, bits - 1, pack)
     stored = [
         load.packed(plane.packed, INT4, codes.shape, f"{name}.codes4")
         if plane.bits == NIBBLE and nibbles
         else load.constant(plane.packed[None, :], f"{name}.codes{plane.bits}")
         for plane in found
     ]
-    return Packing(bits, not nibbles).suffix, [*stored, now(load)], sum(plane.packed.nbytes for plane in found)
+    size = sum(plane.packed.nbytes for plane in found)
+    if path is not None:
+        stored.append(load.constant(path, f"{name}.path"))
+        size += path.nbytes
+    return packing.suffix, [*stored, now(load)], size
 
 
 def now(load: Emitter) -> gs.Constant:
@@ -42,21 +53,29 @@ def now(load: Emitter) -> gs.Constant:
     return load.constant(np.zeros(1, np.float32), "now")
 
 
-def unpack(load: Emitter, codes: NDArray[np.int8], bits: int, name: str) -> tuple[gs.Tensor, int]:
-    """Store codes, as many as a multiple of 8; return (int8 tensor shaped like them, bytes)."""
+def unpack(
+    load: Emitter, codes: NDArray[np.int8], bits: int, name: str, path: Bytes | None = None
+) -> tuple[gs.Tensor, int]:
+    """Store codes, as many as a multiple of 8; return (the int8 numbers, shaped like them, bytes)."""
     if bits == BYTE:
         return load.constant(codes, f"{name}.codes"), codes.nbytes
-    suffix, stored, size = planes(load, codes, bits, name)
+    suffix, stored, size = planes(load, codes, bits, name, path)
     attrs = {"codes": list(codes.shape)}
     (values,) = load.call(unpacking.BY_SUFFIX[suffix], *stored, name=f"{name}.int8", attrs=attrs)
     return values, size
 
 
 def decode_blocks(
-    load: Emitter, codes: NDArray[np.int8], shifts: NDArray[np.uint8], bits: int, matrix: tuple[int, ...], name: str
+    load: Emitter,
+    codes: NDArray[np.int8],
+    shifts: NDArray[np.uint8],
+    bits: int,
+    matrix: tuple[int, ...],
+    name: str,
+    path: Bytes | None = None,
 ) -> tuple[gs.Variable, int]:
-    """Store codes and a shift of 0 or 1 a block, which broadcasts; return (int8 `codes << shifts` [*matrix], bytes)."""
-    suffix, stored, size = planes(load, codes, bits, name)
+    """Store codes and a shift of 0 or 1 a block, which broadcasts; return (int8 numbers << shifts [*matrix], bytes)."""
+    suffix, stored, size = planes(load, codes, bits, name, path)
     packed, attrs = store_shifts(load, shifts, name)
     attrs = {**attrs, "codes": list(codes.shape), "matrix": list(matrix)}
     function = decoding.BY_SUFFIX[suffix]

@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, numpy_helper
 
 from passes.activation_matmul import function as integer_matmul
+from passes.formats import trellis
 from passes.formats.planes import PACK, PACK_LANES, pack_rows, split
 from passes.functions import (
     block_gather,
@@ -104,17 +105,25 @@ def numpy_value(name: str, value: Array) -> onnx.ValueInfoProto:
     return onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
 
 
-def packed(codes: Array, bits: int, lanes: bool) -> dict[str, Array | onnx.TensorProto]:
-    """Return codes, a multiple of 8, as planes by the names of inputs."""
-    planes = split(codes, bits, PACK_LANES if lanes else PACK)
-    return {"turn": np.zeros(1, np.float32)} | {
+def packed(codes: Array, packing: unpack.Packing) -> dict[str, Array | onnx.TensorProto]:
+    """Return codes, a multiple of 8, as planes by the names of inputs; in a trellis they are [..., n]."""
+    pack, bits, path = PACK_LANES if packing.lanes else PACK, packing.bits, {}
+    if packing.trellis:
+        path = {"path": trellis.pack_path(codes.reshape(-1, codes.shape[-1]), by_rows=False)}
+        codes, bits = codes >> 1, bits - 1
+    return {"turn": np.zeros(1, np.float32), **path} | {
         f"codes{plane.bits}": onnx.helper.make_tensor(
             "codes4", TensorProto.INT4, codes.shape, plane.packed.tobytes(), raw=True
         )
-        if plane.bits == 4 and not lanes
+        if plane.bits == 4 and not packing.lanes
         else plane.packed[None, :]
-        for plane in planes
+        for plane in split(codes, bits, pack)
     }
+
+
+def numbers_of(codes: Array, packing: unpack.Packing) -> Array:
+    """Return what codes, [k, n], stand for."""
+    return trellis.values(codes, packing.bits) if packing.trellis else codes
 
 
 @pytest.mark.parametrize("opset", OPSETS)
@@ -182,9 +191,10 @@ def test_codes_of_every_width(suffix, data):
     blocks, n = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 9))
     codes = data.draw(hnp.arrays(np.int8, (blocks, 8, n), elements=st.integers(-half, half - 1)))
     shifts = data.draw(hnp.arrays(np.uint8, (blocks, 1, n), elements=st.integers(0, 1)))
-    planes, opset = packed(codes, packing.bits, packing.lanes), 18 if packing.lanes else 21
+    planes, opset = packed(codes, packing), 18 if packing.lanes else 21
+    numbers = numbers_of(codes.reshape(-1, n), packing).reshape(codes.shape)
     (y,) = evaluate(unpack.BY_SUFFIX[suffix], planes, {"codes": codes.shape}, opset)
-    np.testing.assert_array_equal(y, codes)
+    np.testing.assert_array_equal(y, numbers)
     flat = np.zeros(-(-shifts.size // 8) * 8, np.uint8)
     flat[: shifts.size] = shifts.reshape(-1)
     function, matrix = decode_blocks.BY_SUFFIX[suffix], (blocks * 8, n)
@@ -192,7 +202,7 @@ def test_codes_of_every_width(suffix, data):
     attrs = {name: value for name, value in attrs.items() if name in function.attributes}
     inputs = {**planes, "shifts": PACK[1](flat)[None, :]}
     (weight,) = evaluate(function, inputs, attrs, opset)
-    expected = decode_blocks.reference(codes, shifts, matrix)
+    expected = decode_blocks.reference(numbers, shifts, matrix)
     np.testing.assert_array_equal(weight, expected)
     q = data.draw(hnp.arrays(np.uint8, (3, blocks * 8)))
     row_scale, scale = np.array([[0.5], [1], [3e-5]], np.float32), np.linspace(0.1, 2, n).astype(np.float16)
@@ -208,12 +218,12 @@ def test_codes_of_every_width(suffix, data):
     np.testing.assert_array_equal(y, block_gather.reference(expected, column, indices, 2.0))
 
 
-@pytest.mark.parametrize("bits", unpack.WIDTHS)
+@pytest.mark.parametrize("packing", block_gather_packed.PACKINGS, ids=lambda packing: packing.suffix)
 @given(data=st.data())
 @few
-def test_packed_rows(bits, data):
+def test_packed_rows(packing, data):
     """Rows of a packed table are those of the decoded one, bit for bit, whatever is looked up."""
-    half = 1 << (bits - 1)
+    half = 1 << (packing.bits - 1)
     n, blocks, size = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 5)), data.draw(st.sampled_from([8, 24]))
     codes = data.draw(hnp.arrays(np.int8, (n, blocks, size), elements=st.integers(-half, half - 1)))
     shifts = data.draw(hnp.arrays(np.uint8, (n, blocks, 1), elements=st.integers(0, 1)))
@@ -226,16 +236,26 @@ def test_packed_rows(bits, data):
     inputs = {"shifts": PACK[1](flat)[None, :], "scale": scale}
     (scales,) = evaluate(block_gather_packed.SCALES, inputs, attrs, 18)
     np.testing.assert_array_equal(scales, block_gather_packed.shifted_scales(shifts, scale, 2.0**-9))
-    planes = {
-        f"rows{plane.bits}": plane.packed.reshape(n, *block_gather_packed.lane_axes(bits, plane.bits), -1)
-        for plane in split(codes + np.int8(half), bits, pack_rows(n))
+
+    def laid_out(plane: Array, width: int) -> Array:
+        return plane.reshape(n, *block_gather_packed.lane_axes(packing, width), -1)
+
+    numbers, unsigned, width = codes, codes + np.int8(half), packing.bits
+    planes = {}
+    if packing.trellis:
+        numbers = numbers_of(codes.reshape(n, -1).T, packing).T.reshape(codes.shape)
+        planes["path"] = laid_out(trellis.pack_path(codes.reshape(n, -1), by_rows=True), 1)
+        unsigned, width = unsigned.view(np.uint8) >> 1, width - 1
+    planes |= {
+        f"rows{plane.bits}": laid_out(plane.packed, plane.bits)
+        for plane in split(unsigned.view(np.int8), width, pack_rows(n))
     }
     zeros = [0] * len(shape)
     attrs = {"blocks": [*zeros, blocks, size], "row": [*zeros, blocks * size]}
     found = {**planes, "scales": scales, "indices": indices}
-    (y,) = evaluate(block_gather_packed.BY_BITS[bits], found, attrs, 18, fed=("indices",))
-    assert y.tobytes() == block_gather_packed.reference(codes, scales, indices).tobytes()
-    table = decode_blocks.reference(codes, shifts, (n, blocks * size))
+    (y,) = evaluate(block_gather_packed.BY_PACKING[packing], found, attrs, 18, fed=("indices",))
+    assert y.tobytes() == block_gather_packed.reference(numbers, scales, indices).tobytes()
+    table = decode_blocks.reference(numbers, shifts, (n, blocks * size))
     assert y.tobytes() == block_gather.reference(table, scale, indices, 2.0**-9).tobytes()
 
 
@@ -259,7 +279,7 @@ def test_values_of_a_table(places):
         packing, function = unpack.PACKINGS[suffix], table_values.BY_SUFFIX[suffix]
         attrs = {"codes": [16], "matrix": [4, 4]}
         attrs = {name: value for name, value in attrs.items() if name in function.attributes}
-        inputs = {"table": table, **packed(places, packing.bits, packing.lanes)}
+        inputs = {"table": table, **packed(places, packing)}
         (y,) = evaluate(function, inputs, attrs)
         np.testing.assert_array_equal(y, table_values.reference(table, places, (4, 4)))
     (y,) = evaluate(table_values.WHOLE, {"table": table, "codes": places}, {"matrix": [4, 4]})

@@ -1,0 +1,155 @@
+"""Encode a weight by a trellis: scales by a search with an expected error, then the best path, then the best scale."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import trellis
+from .block import BlockFormat, BlockTensor, Floats
+from .column_scale import TINY, kind_of, rounded
+from .threads import over_ranges
+from .viterbi import MOST_COST, least_paths
+
+# Columns that a thread works on at a time, and their elements: what the search for a path keeps at hand of 256
+# columns is in a core's second-level cache, fewer leave numpy little to do at a call.
+COLUMNS, ELEMENTS = 256, 1 << 20
+# Column scales tried, each a quarter of an octave below the one before.
+CANDIDATES, OCTAVE = 10, 4
+# Mean squared error of a number that is not clipped, by bits, in units of the levels, which reach to REACH.
+EXPECTED = {2: 48.0, 3: 7.2, 4: 1.7, 5: 0.9, 6: 0.375}
+REACH = 63.0
+# A number is looked up as the nearest of so many in a unit of the levels, up to a half beyond them.
+FINENESS, FURTHEST = 16, 96
+# Cost of EXPECTED in a block that is not shifted.
+UNIT = 24
+
+
+class _Table(NamedTuple):
+    """What numbers cost in each subset, and the level that they get there.
+
+    Attributes:
+        costs: uint16 [4, kinds]: first of numbers in units of a block without a shift, then of one with, then of none.
+        levels: int16 [4, numbers], the place of the nearest level in `trellis.levels`.
+    """
+
+    costs: NDArray[np.uint16]
+    levels: NDArray[np.int16]
+
+
+@cache
+def _table(bits: int) -> _Table:
+    levels = trellis.levels(bits).astype(np.float64).reshape(-1, trellis.SUBSETS).T
+    numbers = np.arange(-FURTHEST * FINENESS, FURTHEST * FINENESS + 1) / FINENESS
+    squares = np.square(numbers[:, None] - levels[:, None, :])
+    least = squares.min(axis=2)
+    # Only differences between subsets count.
+    least = (least - least.min(axis=0)) * (UNIT / EXPECTED[bits])
+    costs = np.concatenate([least, 4 * least, np.zeros((trellis.SUBSETS, 1))], axis=1)
+    nearest = squares.argmin(axis=2) * trellis.SUBSETS + np.arange(trellis.SUBSETS)[:, None]
+    return _Table(np.minimum(np.rint(costs), MOST_COST).astype(np.uint16), nearest.astype(np.int16))
+
+
+def encode(weight: NDArray[np.floating], fmt: BlockFormat, workers: int = 1) -> BlockTensor:
+    """Return the codes of a finite float [k, n] weight in a format with a trellis.
+
+    Every column is encoded on its own: the column scale and the shifts with the least error to be expected, the path
+    with the least error for those, and the column scale with the least error for that path. The result depends on
+    nothing but the weight and the format, not on the number of workers. Codes lie in memory as the weight does.
+    """
+    k, n = weight.shape
+    blocks, rows = fmt.blocks(k)
+    peak = np.maximum(weight.max(axis=0, initial=0), -weight.min(axis=0, initial=0)).astype(np.float32)
+    largest: Floats = peak / np.float32(REACH * 2**fmt.max_exponent)
+    # In units of this power of two, squares of the tiniest and the hugest weights are within float32's range.
+    unit = np.exp2(np.floor(np.log2(largest.max(initial=TINY))))
+    largest = largest / np.float32(unit)
+    smallest = largest * np.float32(2.0 ** (-CANDIDATES / OCTAVE))
+    kind = kind_of(smallest, peak > 0)
+    transposed = weight.strides[0] < weight.strides[1]
+    codes = np.empty((n, blocks * rows) if transposed else (blocks * rows, n), np.int8)
+    codes = codes.T if transposed else codes
+    exponents = np.zeros((blocks, n), np.uint8)
+    column_scale: NDArray[np.floating] = np.zeros(n, kind)
+
+    def encode_columns(columns: slice) -> tuple[float, float]:
+        values = np.zeros((blocks * rows, columns.stop - columns.start), np.float32)
+        np.multiply(weight[:, columns], np.float32(1 / unit), out=values[:k], casting="same_kind")
+        exponents[:, columns], scale = _scales(values.reshape(blocks, rows, -1), largest[columns], fmt)
+        by = np.repeat(exponents[:, columns], rows, axis=0)
+        found, numbers = _codes(values, scale, by, fmt.bits, k)
+        codes[:, columns] = found
+        steps = (numbers << by).astype(np.float32)[:k]
+        scale = _best_scale(values[:k], steps, scale, kind)
+        scale[peak[columns] == 0] = 0
+        column_scale[columns] = scale
+        error = values[:k] - steps * scale.astype(np.float32)
+        return float(np.vdot(error, error)), float(np.vdot(values, values))
+
+    width = max(1, min(COLUMNS, ELEMENTS // max(blocks * rows, 1)))
+    energies = over_ranges(encode_columns, n, width, workers)
+    noise, signal = np.sum(energies, axis=0) * float(unit) ** 2 if energies else (0.0, 0.0)
+    blockwise = codes.T.reshape(n, blocks, rows).transpose(1, 2, 0) if transposed else codes.reshape(blocks, rows, n)
+    return BlockTensor(fmt, k, blockwise, exponents, column_scale, float(unit), float(noise), float(signal))
+
+
+def _scales(values: Floats, largest: Floats, fmt: BlockFormat) -> tuple[NDArray[np.uint8], Floats]:
+    """Return the shifts, [blocks, columns], and scales, [columns], with the least error to be expected of values.
+
+    `values` are [blocks, rows, columns]. What is expected is EXPECTED for each number, and what is beyond REACH.
+    """
+    sizes, rows = np.abs(values), values.shape[1]
+    least = np.full(largest.shape, np.inf, np.float32)
+    scale, shifts = largest.copy(), np.zeros((len(values), len(largest)), np.uint8)
+    known: dict[int, Floats] = {}
+
+    def expected(candidate: int) -> Floats:
+        """Return the error of each block with a scale so many steps below the largest."""
+        if candidate not in known:
+            each = largest * np.float32(2.0 ** (-candidate / OCTAVE))
+            beyond = np.maximum(sizes - each * np.float32(REACH), 0)
+            known[candidate] = np.einsum("brn,brn->bn", beyond, beyond) + rows * EXPECTED[fmt.bits] * np.square(each)
+        return known[candidate]
+
+    for candidate in range(CANDIDATES):
+        error, twice = expected(candidate), candidate - OCTAVE
+        shifted = expected(twice) if fmt.max_exponent else error
+        total = np.minimum(error, shifted).sum(axis=0)
+        better = total < least
+        least = np.where(better, total, least)
+        scale = np.where(better, largest * np.float32(2.0 ** (-candidate / OCTAVE)), scale)
+        shifts = np.where(better, shifted < error, shifts)
+        known.pop(twice, None)
+    return shifts.astype(np.uint8), scale
+
+
+def _codes(
+    values: Floats, scale: Floats, shifts: NDArray[np.uint8], bits: int, k: int
+) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
+    """Return codes and the numbers that they stand for, [rows, columns], of which only the first k rows count."""
+    table = _table(bits)
+    per_unit = np.float32(FINENESS) / np.maximum(scale, TINY)
+    scaled = np.ldexp(values * per_unit, -shifts.astype(np.int8))
+    places = np.clip(np.rint(scaled), -FURTHEST * FINENESS, FURTHEST * FINENESS).astype(np.int16)
+    places += np.int16(FURTHEST * FINENESS)
+    numbers = table.levels.shape[1]
+    kinds = places + shifts * np.int16(numbers)
+    kinds[k:] = 2 * numbers
+    path = least_paths(table.costs, trellis.in_steps(kinds))
+    subset = trellis.in_rows(trellis.subsets(path))
+    level = table.levels[subset, places]
+    quarter = level // trellis.SUBSETS - (1 << (bits - 2))
+    codes = (quarter << 1 | trellis.in_rows(path)).astype(np.int8)
+    codes[k:] = 0
+    return codes, np.take(trellis.levels(bits), level)
+
+
+def _best_scale(values: Floats, steps: Floats, scale: Floats, kind: type[np.floating]) -> NDArray[np.floating]:
+    """Return the scales with the least error for steps, [k, columns], or `scale` where there is none."""
+    size = np.einsum("kn,kn->n", steps, steps)
+    best = np.einsum("kn,kn->n", values, steps) / np.maximum(size, TINY)
+    found = np.where(best >= scale / 2, best, scale).astype(kind)
+    return found if np.isfinite(found).all() and found.all() else rounded(scale, kind)
