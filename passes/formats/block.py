@@ -100,7 +100,7 @@ class BlockTensor:
     Attributes:
         format: the format the arrays follow.
         k: rows of the weight, without padding.
-        codes: int8 [blocks, block rows, n]; rows past k are zero.
+        codes: int8 [blocks, block rows, n]; rows past k are zero, in a trellis but for their last bits.
         exponents: uint8 [blocks, n].
         column_scale: float16 [n], positive, or zero for zeros in a trellis, which has none; float32 where columns
             differ by more than float16 has bits for.

@@ -15,8 +15,8 @@ from .threads import over_ranges
 from .viterbi import MOST_COST, least_paths
 
 # Columns that a thread works on at a time, and their elements: what the search for a path keeps at hand of 256
-# columns is in a core's second-level cache, fewer leave numpy little to do at a call.
-COLUMNS, ELEMENTS = 256, 1 << 20
+# columns is in a core's second-level cache, fewer leave numpy little to do at a call. It takes 32 bytes an element.
+COLUMNS, ELEMENTS = 256, 1 << 19
 # Column scales tried, each a quarter of an octave below the one before.
 CANDIDATES, OCTAVE = 10, 4
 # Mean squared error of a number that is not clipped, by bits, in units of the levels, which reach to REACH.
@@ -24,6 +24,8 @@ EXPECTED = {2: 48.0, 3: 7.2, 4: 1.7, 5: 0.9, 6: 0.375}
 REACH = 63.0
 # A number is looked up as the nearest of so many in a unit of the levels, up to a half beyond them.
 FINENESS, FURTHEST = 16, 96
+# Smallest scale of a column beside the largest.
+SMALLEST = np.float32(2.0**-100)
 # Cost of EXPECTED in a block that is not shifted.
 UNIT = 24
 
@@ -66,7 +68,8 @@ def encode(weight: NDArray[np.floating], fmt: BlockFormat, workers: int = 1) -> 
     largest: Floats = peak / np.float32(REACH * 2**fmt.max_exponent)
     # In units of this power of two, squares of the tiniest and the hugest weights are within float32's range.
     unit = np.exp2(np.floor(np.log2(largest.max(initial=TINY))))
-    largest = largest / np.float32(unit)
+    # Columns of zeros, or that far below the others, have scales that can be divided by.
+    largest = np.maximum(largest / np.float32(unit), SMALLEST)
     smallest = largest * np.float32(2.0 ** (-CANDIDATES / OCTAVE))
     kind = kind_of(smallest, peak > 0)
     transposed = weight.strides[0] < weight.strides[1]
@@ -131,7 +134,7 @@ def _codes(
 ) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
     """Return codes and the numbers that they stand for, [rows, columns], of which only the first k rows count."""
     table = _table(bits)
-    per_unit = np.float32(FINENESS) / np.maximum(scale, TINY)
+    per_unit = np.float32(FINENESS) / scale
     scaled = np.ldexp(values * per_unit, -shifts.astype(np.int8))
     places = np.clip(np.rint(scaled), -FURTHEST * FINENESS, FURTHEST * FINENESS).astype(np.int16)
     places += np.int16(FURTHEST * FINENESS)
@@ -142,8 +145,9 @@ def _codes(
     subset = trellis.in_rows(trellis.subsets(path))
     level = table.levels[subset, places]
     quarter = level // trellis.SUBSETS - (1 << (bits - 2))
+    # What rows past k stand for nobody asks, but the path goes through them.
+    quarter[k:] = 0
     codes = (quarter << 1 | trellis.in_rows(path)).astype(np.int8)
-    codes[k:] = 0
     return codes, np.take(trellis.levels(bits), level)
 
 
@@ -151,5 +155,6 @@ def _best_scale(values: Floats, steps: Floats, scale: Floats, kind: type[np.floa
     """Return the scales with the least error for steps, [k, columns], or `scale` where there is none."""
     size = np.einsum("kn,kn->n", steps, steps)
     best = np.einsum("kn,kn->n", values, steps) / np.maximum(size, TINY)
-    found = np.where(best >= scale / 2, best, scale).astype(kind)
-    return found if np.isfinite(found).all() and found.all() else rounded(scale, kind)
+    with np.errstate(over="ignore"):
+        found = best.astype(kind)
+    return np.where((best >= scale / 2) & (found > 0) & np.isfinite(found), found, rounded(scale, kind))

@@ -18,8 +18,6 @@ PAIRS = STATES // 2
 MOST_COST, OFTEN = 3500, 8
 # Cost of starting elsewhere than behind zeros.
 ELSEWHERE = 30000
-# Steps that are decided at once, and further ones by which: so far back, the best paths to all states are one.
-DECIDED, AHEAD = 192, 64
 
 
 def _subset(taps: tuple[int, ...], state: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -42,15 +40,17 @@ def least_paths(costs: Costs, kinds: NDArray[np.int16]) -> Bytes:
 
     `costs` [4, kinds] are what a weight of each kind costs in each subset, at most MOST_COST; `kinds` [k, n].
     """
-    k, n = kinds.shape
+    k, wanted = kinds.shape
+    # What numpy packs to bits in one go is whole bytes of columns.
+    kinds = np.pad(kinds, [(0, 0), (0, -wanted % 8)])
+    n = kinds.shape[1]
     cost = np.full((STATES, n), ELSEWHERE, np.uint16)
     cost[0] = 0
     after = np.empty_like(cost)
     same, other, low, high = (np.empty((PAIRS, n), np.uint16) for _ in range(4))
-    # Whether the best way to a state comes from the upper one of its pair, [steps, step, pairs, columns].
-    upper = np.empty((min(DECIDED + AHEAD, k), 2, PAIRS, n), np.bool_)
-    path = np.empty((k, n), np.uint8)
-    first = 0
+    # Whether the best way to a state comes from the upper one of its pair: a bit a column.
+    upper = np.empty((2, PAIRS, n), np.bool_)
+    came = np.empty((k, 2 * PAIRS * n // 8), np.uint8)
     for step in range(k):
         found = costs[:, kinds[step]]
         np.take(found, _SUBSET, 0, out=same, mode="clip")
@@ -59,27 +59,24 @@ def least_paths(costs: Costs, kinds: NDArray[np.int16]) -> Bytes:
         for bit, (below, above) in enumerate(((same, other), (other, same))):
             np.add(cost[:PAIRS], below, out=low)
             np.add(cost[PAIRS:], above, out=high)
-            np.less(high, low, out=upper[step - first, bit])
+            np.less(high, low, out=upper[bit])
             np.minimum(low, high, out=ways[:, bit])
+        came[step] = np.packbits(upper, bitorder="little")
         cost, after = after, cost
         if step % OFTEN == OFTEN - 1:
             cost -= cost.min(axis=0)
-        if step - first == len(upper) - 1 and step < k - 1:
-            path[first : first + DECIDED] = _back(upper, cost)[:DECIDED]
-            upper[:AHEAD] = upper[DECIDED:]
-            first += DECIDED
-    path[first:] = _back(upper[: k - first], cost)
-    return path
+    return _back(came.reshape(k, 2, PAIRS, -1), cost)[:, :wanted]
 
 
-def _back(upper: NDArray[np.bool_], cost: Costs) -> Bytes:
-    """Return the steps that lead to the state with the least cost, [steps, columns]."""
-    steps, _, _, n = upper.shape
-    columns = np.arange(n)
+def _back(came: Bytes, cost: Costs) -> Bytes:
+    """Return the steps that lead to the state with the least cost, [k, n]."""
+    columns = np.arange(cost.shape[1])
+    byte, place = columns // 8, (columns % 8).astype(np.uint8)
     state = cost.argmin(axis=0)
-    path = np.empty((steps, n), np.uint8)
-    for step in range(steps - 1, -1, -1):
+    path = np.empty((len(came), len(columns)), np.uint8)
+    for step in range(len(came) - 1, -1, -1):
         bit, pair = state & 1, state >> 1
         path[step] = bit
-        state = pair | upper[step, bit, pair, columns].astype(np.int64) << (MEMORY - 1)
+        upper = came[step, bit, pair, byte] >> place & np.uint8(1)
+        state = pair | upper.astype(np.int64) << (MEMORY - 1)
     return path
