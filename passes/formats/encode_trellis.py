@@ -26,12 +26,14 @@ REACH = 63.0
 FINENESS, FURTHEST = 16, 96
 # Smallest scale of a column beside the largest.
 SMALLEST = np.float32(2.0**-100)
+# Levels that a code and its added bit leave to choose from are every fourth for each last bit of the code.
+SUBSETS = 4
 # Cost of EXPECTED in a block that is not shifted.
 UNIT = 24
 
 
 class _Table(NamedTuple):
-    """What numbers cost in each subset, and the level that they get there.
+    """What numbers cost at every fourth level, from each of the first four on, and the level that they get there.
 
     Attributes:
         costs: uint16 [4, kinds]: first of numbers in units of a block without a shift, then of one with, then of none.
@@ -44,14 +46,14 @@ class _Table(NamedTuple):
 
 @cache
 def _table(bits: int) -> _Table:
-    levels = trellis.levels(bits).astype(np.float64).reshape(-1, trellis.SUBSETS).T
+    levels = trellis.levels(bits).astype(np.float64).reshape(-1, SUBSETS).T
     numbers = np.arange(-FURTHEST * FINENESS, FURTHEST * FINENESS + 1) / FINENESS
     squares = np.square(numbers[:, None] - levels[:, None, :])
     least = squares.min(axis=2)
     # Only differences between subsets count.
     least = (least - least.min(axis=0)) * (UNIT / EXPECTED[bits])
-    costs = np.concatenate([least, 4 * least, np.zeros((trellis.SUBSETS, 1))], axis=1)
-    nearest = squares.argmin(axis=2) * trellis.SUBSETS + np.arange(trellis.SUBSETS)[:, None]
+    costs = np.concatenate([least, 4 * least, np.zeros((SUBSETS, 1))], axis=1)
+    nearest = squares.argmin(axis=2) * SUBSETS + np.arange(SUBSETS)[:, None]
     return _Table(np.minimum(np.rint(costs), MOST_COST).astype(np.uint16), nearest.astype(np.int16))
 
 
@@ -142,12 +144,11 @@ def _codes(
     kinds = places + shifts * np.int16(numbers)
     kinds[k:] = 2 * numbers
     path = least_paths(table.costs, trellis.in_steps(kinds))
-    subset = trellis.in_rows(trellis.subsets(path))
+    subset = trellis.in_rows(2 * path + trellis.added_bits(path))
     level = table.levels[subset, places]
-    quarter = level // trellis.SUBSETS - (1 << (bits - 2))
+    codes = (level // 2 - (1 << (bits - 1))).astype(np.int8)
     # What rows past k stand for nobody asks, but the path goes through them.
-    quarter[k:] = 0
-    codes = (quarter << 1 | trellis.in_rows(path)).astype(np.int8)
+    codes[k:] &= 1
     return codes, np.take(trellis.levels(bits), level)
 
 

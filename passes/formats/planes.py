@@ -1,4 +1,4 @@
-"""Codes of 1 to 8 bits as planes of 4, 2 and 1 bits, the widths that unpack with byte operators."""
+"""Codes of 2 to 8 bits as planes of 4, 2 and 1 bits, the widths that unpack with byte operators."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Bytes = NDArray[np.uint8]
 Pack = Callable[[Bytes], Bytes]
 
 # Widths of the planes of a code, most significant first. The first plane carries the sign.
-PLANES = {1: (1,), 2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 7: (4, 2, 1), 8: (8,)}
+PLANES = {2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 7: (4, 2, 1), 8: (8,)}
 
 
 class Plane(NamedTuple):

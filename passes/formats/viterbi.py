@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .trellis import HIGH_TAPS, LOW_TAPS, MEMORY, Bytes
+from .trellis import MEMORY, TAPS, Bytes
 
 Costs = NDArray[np.uint16]
 
-# A state is the last eight steps, the latest in its lowest bit. Two states lead to the same two: they differ in the
-# step that is forgotten, the highest bit.
+# A state is the last bits of eight codes, the latest lowest. Two states lead to the same two: they differ in the bit
+# that is forgotten, the highest.
 STATES = 1 << MEMORY
 PAIRS = STATES // 2
 # Largest cost of a step. The costs of states differ by less than eight of them, since eight steps lead from any state
@@ -20,25 +20,15 @@ MOST_COST, OFTEN = 3500, 8
 ELSEWHERE = 30000
 
 
-def _subset(taps: tuple[int, ...], state: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the sum modulo two of the steps before the next one, which is zero."""
-    total = np.zeros_like(state)
-    for ago in taps:
-        if ago:
-            total ^= state >> (ago - 1) & 1
-    return total
-
-
-# The subset of a step 0 from the lower state of each pair, [pairs]. A step 1, and the upper state, have the other one
-# with the same low bit, since the taps of the high bit end at 0 and 8 and those of the low bit lie between.
-_SUBSET = 2 * _subset(HIGH_TAPS, np.arange(PAIRS)) + _subset(LOW_TAPS, np.arange(PAIRS))
-_OTHER = _SUBSET ^ 2
+# The bit that the step after a pair's lower state adds, [pairs]; after the upper one it is the other: see TAPS.
+_ADDED = np.bitwise_xor.reduce([np.arange(PAIRS) >> (ago - 1) & 1 for ago in TAPS])
 
 
 def least_paths(costs: Costs, kinds: NDArray[np.int16]) -> Bytes:
-    """Return the steps, 0 or 1, [k, n], of the path with the least sum of costs for each of n columns.
+    """Return the last bits of codes, [k, n], of the path with the least sum of costs for each of n columns.
 
-    `costs` [4, kinds] are what a weight of each kind costs in each subset, at most MOST_COST; `kinds` [k, n].
+    `costs` [4, kinds] are what a weight of each kind costs at each of four levels in a row, at most MOST_COST: twice
+    the last bit and the added one say which; `kinds` [k, n].
     """
     k, wanted = kinds.shape
     # What numpy packs to bits in one go is whole bytes of columns.
@@ -47,18 +37,18 @@ def least_paths(costs: Costs, kinds: NDArray[np.int16]) -> Bytes:
     cost = np.full((STATES, n), ELSEWHERE, np.uint16)
     cost[0] = 0
     after = np.empty_like(cost)
-    same, other, low, high = (np.empty((PAIRS, n), np.uint16) for _ in range(4))
+    low, high = (np.empty((PAIRS, n), np.uint16) for _ in range(2))
     # Whether the best way to a state comes from the upper one of its pair: a bit a column.
     upper = np.empty((2, PAIRS, n), np.bool_)
     came = np.empty((k, 2 * PAIRS * n // 8), np.uint8)
     for step in range(k):
         found = costs[:, kinds[step]]
-        np.take(found, _SUBSET, 0, out=same, mode="clip")
-        np.take(found, _OTHER, 0, out=other, mode="clip")
         ways = after.reshape(PAIRS, 2, n)
-        for bit, (below, above) in enumerate(((same, other), (other, same))):
-            np.add(cost[:PAIRS], below, out=low)
-            np.add(cost[PAIRS:], above, out=high)
+        for bit in (0, 1):
+            np.take(found, 2 * bit + _ADDED, 0, out=low, mode="clip")
+            np.take(found, 2 * bit + (1 - _ADDED), 0, out=high, mode="clip")
+            low += cost[:PAIRS]
+            high += cost[PAIRS:]
             np.less(high, low, out=upper[bit])
             np.minimum(low, high, out=ways[:, bit])
         came[step] = np.packbits(upper, bitorder="little")

@@ -9,13 +9,12 @@ ShiftedScales: their scales, which a session computes once.
 
     shifts, a bit each, uint8 [1, bytes] -- scale * 2^shift -> float [rows, blocks, 1]
 
-In a trellis what the planes hold, those of the path's subsets with them, is the place of a level:
+In a trellis what the planes hold, with the bits that are added, is the place of a level:
 
-    Gather(path) -- BitShift, BitwiseXor ... -- as the other planes --+-- Sum -- Cast -- Gather(levels) -- Reshape ...
+    last bits -- BitShift, BitwiseXor -- as the other planes --+-- Sum -- Cast -- Gather(levels) -- Reshape ...
 
-Codes are stored without a sign: 2^(bits - 1) is added, in a trellis half of that to all but the path. Byte i of a row's
-plane holds pieces i, i + bytes, ... of the row, and its lanes are axes of two, so that planes of different widths
-broadcast to one shape.
+Codes are stored without a sign, 2^(bits - 1) added. Byte i of a row's plane holds pieces i, i + bytes, ... of the row,
+and its lanes are axes of two, so that planes of different widths broadcast to one shape.
 """
 
 from __future__ import annotations
@@ -24,10 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..formats import trellis
+from ..formats.planes import PLANES
 from .decode_blocks import SHIFTS
 from .function import Function
 from .lanes import byte
-from .subsets import subsets
+from .parity import added_bits
 from .unpack import WIDTHS, Packing
 
 
@@ -49,15 +49,9 @@ def shifted_scales(
     return y
 
 
-def lane_axes(packing: Packing, width: int) -> tuple[int, ...]:
-    """Return the axes that a plane of a code has between rows and bytes: two where narrower planes have more lanes."""
-    axes = {each: (8 // each).bit_length() - 1 for each in packing.widths}
-    return (1,) * axes[width] + (2,) * (max(axes.values()) - axes[width])
-
-
 def _plane(packing: Packing, which: str, packed: str, width: int, shift: int) -> str:
     """Return the body that makes float `plane{which}`, the pieces of bytes, so far left in what they belong to."""
-    shape = ", ".join(str(3 - axis) for axis in lane_axes(packing, width))
+    shape = ", ".join(map(str, packing.piece_axes(width)))
     places = range(0, 8, width)
     masks = ", ".join(str((1 << width) - 1 << place) for place in places)
     # A piece that is masked where it lies is 2^place times itself. Floats are faster than shifts of bytes.
@@ -72,27 +66,28 @@ def _plane(packing: Packing, which: str, packed: str, width: int, shift: int) ->
 
 def _body(packing: Packing) -> str:
     shift, planes, lines = packing.bits + packing.trellis, [], []
-    for width in packing.planes:
+    for width in PLANES[packing.bits]:
         shift -= width
         lines.append(f"bytes{width} = Gather <axis = 0> (rows{width}, indices)")
         lines.append(_plane(packing, f"{width}", f"bytes{width}", width, shift))
         planes.append(f"plane{width}")
     if packing.trellis:
-        lines += ["steps = Gather <axis = 0> (path, indices)", subsets("steps", -1, "high", "low")]
-        lines += [_plane(packing, "High", "high", 1, 1), _plane(packing, "Low", "low", 1, 0)]
-        table = ", ".join(map(str, trellis.levels(packing.bits).astype(float)))
+        last = PLANES[packing.bits][-1]
+        lines.append(added_bits(f"bytes{last}", last, 0, "added"))
+        lines.append(_plane(packing, "Added", "added", 1, 0))
+        table = trellis.levels(packing.bits).astype(float)
         lines.append(f"""
-        level = Sum ({", ".join(planes)}, planeHigh, planeLow)
-        number = Cast <to = 6> (level)
-        levels = Constant <value = float[{2 << packing.bits}] {{{table}}}> ()
-        numbers = Gather (levels, number)""")
+        level = Sum ({", ".join(planes)}, planeAdded)
+        place = Cast <to = 6> (level)
+        levels = Constant <value = float[{len(table)}] {{{", ".join(map(str, table))}}}> ()
+        steps = Gather (levels, place)""")
     else:
         lines.append(f"""
         middle = Constant <value = float {{{-float(1 << (packing.bits - 1))!r}}}> ()
-        numbers = Sum ({", ".join(planes)}, middle)""")
+        steps = Sum ({", ".join(planes)}, middle)""")
     lines.append("""
         block_shape = Constant <value_ints: ints = @blocks> ()
-        blocks = Reshape (numbers, block_shape)
+        blocks = Reshape (steps, block_shape)
         factor = Gather <axis = 0> (scales, indices)
         scaled = Mul (blocks, factor)
         row_shape = Constant <value_ints: ints = @row> ()
@@ -101,10 +96,9 @@ def _body(packing: Packing) -> str:
 
 
 def _function(packing: Packing) -> Function:
-    path = ["path"] if packing.trellis else []
     return Function(
         f"BlockGatherPacked{packing.bits}{'Trellis' if packing.trellis else ''}",
-        ", ".join([*(f"rows{width}" for width in packing.planes), *path, "scales", "indices"]),
+        ", ".join([*(f"rows{width}" for width in PLANES[packing.bits]), "scales", "indices"]),
         "y",
         _body(packing),
         f"Look up rows of a table of {packing.bits}-bit codes and decode them",

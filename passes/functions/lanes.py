@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 
-def lanes(packed: str, name: str, width: int, axes: int = 1) -> str:
+
+def lanes(packed: str, name: str, width: int, shape: Sequence[int] = ()) -> str:
     """Return the body that makes `name`, uint8 [pieces of a byte, bytes], of uint8 [1, bytes].
 
-    Byte i holds pieces i, i + bytes, i + 2 bytes, ..., or, with more `axes`, as many bytes at a time as these have. The
-    value `late` is zero.
+    Byte i holds pieces i, i + bytes, i + 2 bytes, ... Where bytes have more axes, `shape` says which of them become
+    pieces: it broadcasts with them. The value `late` is zero.
     """
     places = ", ".join(map(str, range(0, 8, width)))
-    shape = ", ".join(map(str, (8 // width, *[1] * axes)))
+    dims = ", ".join(map(str, shape or (8 // width, 1)))
     return f"""
-        {name}_places = Constant <value = uint8[{shape}] {{{places}}}> ()
+        {name}_places = Constant <value = uint8[{dims}] {{{places}}}> ()
         {name}_in_turn = BitwiseOr ({name}_places, late)
         {name}_right = BitShift <direction = "RIGHT"> ({packed}, {name}_in_turn)
         {name}_mask = {byte((1 << width) - 1)}
@@ -24,12 +26,12 @@ def byte(value: int) -> str:
     return f"Constant <value = uint8[1] {{{value}}}> ()"
 
 
-def plane(packed: str, which: str, width: int, signed: bool = False, axes: int = 1) -> str:
+def plane(packed: str, which: str, width: int, signed: bool) -> str:
     """Return the body that makes `plane{which}`, uint8 [*codes], of lanes."""
     pieces = f"pieces{which}"
     return "\n".join(
         [
-            lanes(packed, pieces, width, axes),
+            lanes(packed, pieces, width),
             _extend_sign(pieces, width) if signed else "",
             f"shape{which} = Constant <value_ints: ints = @codes> ()",
             f"plane{which} = Reshape ({'signed' if signed else pieces}, shape{which})",

@@ -7,11 +7,11 @@
 A plane of 4 bits is written like the narrower ones where int4 is not to be had (Unpack4Lanes). A sign is extended by
 shifts. Every operator is one byte wide, so that folding a weight takes a few times its int8 size and no more.
 
-In a trellis the last bit of every code is a plane of its own, the path, uint8 [n, 1, k / 8, m], which goes on along the
-third axis. Its subsets are found eight at a time, and with the other bits they are the place of a level:
+In a trellis planes of all widths have axes for lanes, [a, *lanes, k / 8, b] for [k, b] or, by rows, [a, k], so that
+they broadcast. The last bits of eight codes are a byte, and the bits to be added are found eight at a time:
 
-    path -- BitShift, BitwiseXor ... -- as codes1, the two lowest bits --+
-    the other bits, as above, by two bits to the left -- BitwiseOr ------+-- Cast -- Gather(levels) -> codes
+    planes -- BitShift -- BitwiseAnd --(BitShift)-------+
+    last bits -- BitShift, BitwiseXor -- as codes1 -----+-- BitwiseOr -- Cast -- Gather(levels) -- Reshape -> [*codes]
 
 `turn` is zero: see Turn. What is shifted by it, too, waits until the session has computed it.
 """
@@ -23,11 +23,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..formats import trellis
 from ..formats.planes import PLANES
+from ..formats.trellis import WIDTHS as TRELLIS_WIDTHS
+from ..formats.trellis import levels
 from .function import Function
 from .lanes import byte, lanes, plane
-from .subsets import levels, subsets
+from .parity import added_bits
 
 WIDTHS = range(2, 8)
 NIBBLE = 4
@@ -40,7 +41,7 @@ class Packing:
     Attributes:
         bits: the width of a code.
         lanes: whether planes of 4 bits, too, have a half of all codes apart.
-        trellis: whether codes stand for levels, which their path decides with them.
+        trellis: whether codes stand for levels, which codes before them decide with them; always in lanes.
     """
 
     bits: int
@@ -48,32 +49,35 @@ class Packing:
     trellis: bool = False
 
     @property
-    def planes(self) -> tuple[int, ...]:
-        """The widths of the planes, the highest first, without that of the path."""
-        return PLANES[self.bits - self.trellis]
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """The widths of all planes, with that of the path."""
-        return (*self.planes, 1) if self.trellis else self.planes
-
-    @property
     def suffix(self) -> str:
         """What the names of functions of such codes end in."""
-        kind = "Trellis" if self.trellis else ""
-        return f"{self.bits}{kind}{'Lanes' if self.lanes and NIBBLE in self.planes else ''}"
+        if self.trellis:
+            return f"{self.bits}Trellis"
+        return f"{self.bits}{'Lanes' if self.lanes and NIBBLE in PLANES[self.bits] else ''}"
 
     @property
     def inputs(self) -> str:
-        """The names of the inputs: planes, the highest first, the path, and a turn."""
-        path = ["path"] if self.trellis else []
-        return ", ".join([*(f"codes{width}" for width in self.planes), *path, "turn"])
+        """The names of the inputs: planes, the highest first, and a turn."""
+        return ", ".join([*(f"codes{width}" for width in PLANES[self.bits]), "turn"])
+
+    def lane_axes(self, width: int) -> tuple[int, ...]:
+        """Return the axes that a plane has for lanes: two where narrower planes have more, those in a byte first."""
+        narrowest = 1 if self.trellis else PLANES[self.bits][-1]
+        axes, most = ((8 // each).bit_length() - 1 for each in (width, narrowest))
+        return (1,) * axes + (2,) * (most - axes)
+
+    def piece_axes(self, width: int) -> tuple[int, ...]:
+        """Return the axes of what the pieces of a byte are: two where `lane_axes` are one."""
+        return tuple(3 - axis for axis in self.lane_axes(width))
 
     def body(self, name: str) -> str:
         """Return the body that makes uint8 `name`, [*codes], of the planes: two's complement of 8 bits."""
-        shift, lines = self.bits + self.trellis, ["late = Cast <to = 2> (turn)"]
+        return self._trellis_body(name) if self.trellis else self._plain_body(name)
+
+    def _plain_body(self, name: str) -> str:
+        shift, lines = self.bits, ["late = Cast <to = 2> (turn)"]
         places: dict[str, int] = {}
-        for width in self.planes:
+        for width in PLANES[self.bits]:
             shift -= width
             if width == NIBBLE and not self.lanes:
                 # Casting INT4 to uint8 extends the sign.
@@ -81,18 +85,27 @@ class Packing:
             else:
                 lines.append(plane(f"codes{width}", f"{width}", width, signed=not places))
             places[f"{width}"] = shift
-        if not self.trellis:
-            return _join(lines, places, name)
-        lines += ["steps = BitwiseOr (path, late)", subsets("steps", 2, "high", "low")]
-        lines += [plane("high", "High", 1, axes=2), plane("low", "Low", 1, axes=2)]
-        places |= {"High": 1, "Low": 0}
-        lines += [
-            _join([], places, "level"),
-            "signed_level = Cast <to = 3> (level) place = Cast <to = 6> (signed_level)",
-            f"levels = Constant <value = uint8[{2 << self.bits}] {{{levels(self.bits)}}}> ()",
-            f"{name} = Gather (levels, place)",
-        ]
-        return "\n".join(lines)
+        return _join(lines, places, name)
+
+    def _trellis_body(self, name: str) -> str:
+        shift, lines = self.bits + 1, ["late = Cast <to = 2> (turn)"]
+        places: dict[str, int] = {}
+        for width in PLANES[self.bits]:
+            shift -= width
+            lines.append(lanes(f"codes{width}", f"plane{width}", width, (*self.piece_axes(width), 1, 1)))
+            places[f"{width}"] = shift
+        last = PLANES[self.bits][-1]
+        lines += [f"in_turn = BitwiseOr (codes{last}, late)", added_bits("in_turn", last, 1, "added")]
+        lines.append(lanes("added", "planeAdded", 1, (*self.piece_axes(1), 1, 1)))
+        # Levels below zero are behind the others, as two's complement has them.
+        table = np.roll(levels(self.bits), 1 << self.bits).view(np.uint8)
+        return f"""
+        {_join(lines, places | {"Added": 0}, "level")}
+        place = Cast <to = 6> (level)
+        levels = Constant <value = uint8[{len(table)}] {{{", ".join(map(str, table))}}}> ()
+        numbers = Gather (levels, place)
+        codes_shape = Constant <value_ints: ints = @codes> ()
+        {name} = Reshape (numbers, codes_shape)"""
 
 
 def _join(lines: list[str], places: Mapping[str, int], name: str) -> str:
@@ -114,7 +127,7 @@ def _join(lines: list[str], places: Mapping[str, int], name: str) -> str:
 
 
 PLAIN = {p.suffix: p for p in (Packing(bits, lanes) for bits in WIDTHS for lanes in (False, True))}
-TRELLIS = {p.suffix: p for p in (Packing(bits, lanes, True) for bits in trellis.WIDTHS for lanes in (False, True))}
+TRELLIS = {p.suffix: p for p in (Packing(bits, True, True) for bits in TRELLIS_WIDTHS)}
 PACKINGS = PLAIN | TRELLIS
 BY_SUFFIX = {
     suffix: Function(

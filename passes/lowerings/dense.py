@@ -16,7 +16,6 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from ..formats.block import BlockFormat, BlockTensor, round_up
-from ..formats.trellis import pack_path
 from ..functions import block_gather, block_matmul
 from ..functions.quantize_rows import LONGEST_SUM
 from ..graph.editor import Emitter
@@ -26,7 +25,7 @@ from .base import Apart, StoredWeight
 from .operators import OPSET_QUANTIZE, slice_between, slice_first
 from .rowwise import RowQuantizer
 from .scales import scale_constant
-from .unpack import BYTE, decode_blocks, opset_for, unpack
+from .unpack import BYTE, decode_blocks, decode_codes, opset_for, planes, trellis_planes
 
 
 @dataclass
@@ -128,11 +127,16 @@ class Dense:
             matrix = matrix[:, : tensor.k] if by_rows else matrix[: tensor.k]
             return load.constant(np.ascontiguousarray(matrix), f"{name}.codes"), matrix.nbytes
         codes = np.ascontiguousarray(codes)
-        path = pack_path(codes.reshape(padded), by_rows) if tensor.format.trellis else None
-        if tensor.format.max_exponent:
-            values, size = decode_blocks(load, codes, exponents, bits, padded, name, path)
+        matrix = codes.reshape(padded)
+        shape = codes.shape if tensor.format.max_exponent else matrix.shape
+        if tensor.format.trellis:
+            stored = trellis_planes(load, matrix, bits, name, by_rows)
         else:
-            values, size = unpack(load, codes.reshape(padded), bits, name, path)
+            stored = planes(load, codes.reshape(shape), bits, name)
+        if tensor.format.max_exponent:
+            values, size = decode_blocks(load, stored, shape, exponents, padded, name)
+        else:
+            values, size = decode_codes(load, stored, shape, name)
         if codes.size != tensor.k * tensor.n:
             values = slice_first(load, values, axis, tensor.k, f"{name}.unpadded")
         return values, size

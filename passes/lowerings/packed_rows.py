@@ -6,9 +6,8 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from ..formats.block import BlockTensor
-from ..formats.planes import Plane, pack_rows, split
-from ..formats.trellis import pack_path
-from ..functions.block_gather_packed import BY_PACKING, SCALES, lane_axes
+from ..formats.planes import pack_rows, split
+from ..functions.block_gather_packed import BY_PACKING, SCALES
 from ..functions.unpack import Packing
 from ..graph.editor import Emitter
 from ..graph.shapes import rank
@@ -27,16 +26,10 @@ def store_rows(load: Emitter, tensor: BlockTensor, name: str) -> StoredWeight:
     fmt = tensor.format
     packing = Packing(fmt.bits, True, fmt.trellis)
     # Without a sign: the function takes off again what is added.
-    codes = np.ascontiguousarray((tensor.codes + np.int8(-fmt.low)).transpose(2, 0, 1))
-    if fmt.trellis:
-        path = pack_path(codes.reshape(tensor.n, -1), by_rows=True)
-        found = [*split(codes >> 1, fmt.bits - 1, pack_rows(tensor.n)), Plane(1, 0, path)]
-    else:
-        found = split(codes, fmt.bits, pack_rows(tensor.n))
-    names = [*(f"rows{width}" for width in packing.planes), "path"]
+    codes = (tensor.codes + np.int8(-fmt.low)).transpose(2, 0, 1)
     planes = [
-        load.constant(plane.packed.reshape(tensor.n, *lane_axes(packing, plane.bits), -1), f"{name}.{which}")
-        for plane, which in zip(found, names, strict=False)
+        load.constant(plane.packed.reshape(tensor.n, *packing.lane_axes(plane.bits), -1), f"{name}.rows{plane.bits}")
+        for plane in split(codes, fmt.bits, pack_rows(tensor.n))
     ]
     # A shift that all rows share where blocks are whole rows.
     shifts = tensor.exponents.T if fmt.max_exponent else np.zeros((1, 1), np.uint8)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from ..formats.planes import PACK, PACK_LANES, Bytes, split
+from ..formats.planes import PACK, PACK_LANES, pack_rows, split
 from ..functions import decode_blocks as decoding
 from ..functions import unpack as unpacking
 from ..functions.unpack import NIBBLE, Packing
@@ -17,6 +17,8 @@ from ..graph.features import Feature
 from .operators import INT4, OPSET_BITWISE, UINT4, reshape, slice_first
 
 BYTE = 8
+# What names of functions that unpack codes end in, their inputs, and bytes.
+Stored = tuple[str, list[gs.Constant], int]
 
 
 def opset_for(bits: int) -> int:
@@ -24,28 +26,32 @@ def opset_for(bits: int) -> int:
     return 1 if bits == BYTE else OPSET_BITWISE
 
 
-def planes(
-    load: Emitter, codes: NDArray[np.int8], bits: int, name: str, path: Bytes | None = None
-) -> tuple[str, list[gs.Constant], int]:
-    """Store codes below 8 bits; return (what names of functions that unpack them end in, their inputs, bytes).
-
-    `path` are the last bits of codes in a trellis, as they lie in the file.
-    """
+def planes(load: Emitter, codes: NDArray[np.int8], bits: int, name: str) -> Stored:
+    """Store codes below 8 bits; return (what names of functions that unpack them end in, their inputs, bytes)."""
     nibbles = load.has(Feature.INT4_CASTS)
-    packing = Packing(bits, not nibbles, path is not None)
-    pack = PACK if nibbles else PACK_LANES
-    found = split(codes, bits, pack) if path is None else split(codes >> 1, bits - 1, pack)
+    found = split(codes, bits, PACK if nibbles else PACK_LANES)
     stored = [
         load.packed(plane.packed, INT4, codes.shape, f"{name}.codes4")
         if plane.bits == NIBBLE and nibbles
         else load.constant(plane.packed[None, :], f"{name}.codes{plane.bits}")
         for plane in found
     ]
-    size = sum(plane.packed.nbytes for plane in found)
-    if path is not None:
-        stored.append(load.constant(path, f"{name}.path"))
-        size += path.nbytes
-    return packing.suffix, [*stored, now(load)], size
+    return Packing(bits, not nibbles).suffix, [*stored, now(load)], sum(plane.packed.nbytes for plane in found)
+
+
+def trellis_planes(load: Emitter, codes: NDArray[np.int8], bits: int, name: str, by_rows: bool) -> Stored:
+    """Store codes in a trellis, [k, n] or, by rows, [n, k], k a multiple of 8; return what `planes` does."""
+    packing = Packing(bits, True, True)
+    n, k = codes.shape if by_rows else codes.shape[::-1]
+    rows, columns = (n, 1) if by_rows else (1, n)
+    found = split(codes, bits, pack_rows(rows))
+    stored = [
+        load.constant(
+            plane.packed.reshape(rows, *packing.lane_axes(plane.bits), k // 8, columns), f"{name}.codes{plane.bits}"
+        )
+        for plane in found
+    ]
+    return packing.suffix, [*stored, now(load)], sum(plane.packed.nbytes for plane in found)
 
 
 def now(load: Emitter) -> gs.Constant:
@@ -53,33 +59,29 @@ def now(load: Emitter) -> gs.Constant:
     return load.constant(np.zeros(1, np.float32), "now")
 
 
-def unpack(
-    load: Emitter, codes: NDArray[np.int8], bits: int, name: str, path: Bytes | None = None
-) -> tuple[gs.Tensor, int]:
-    """Store codes, as many as a multiple of 8; return (the int8 numbers, shaped like them, bytes)."""
+def unpack(load: Emitter, codes: NDArray[np.int8], bits: int, name: str) -> tuple[gs.Tensor, int]:
+    """Store codes, as many as a multiple of 8; return (int8 tensor shaped like them, bytes)."""
     if bits == BYTE:
         return load.constant(codes, f"{name}.codes"), codes.nbytes
-    suffix, stored, size = planes(load, codes, bits, name, path)
-    attrs = {"codes": list(codes.shape)}
-    (values,) = load.call(unpacking.BY_SUFFIX[suffix], *stored, name=f"{name}.int8", attrs=attrs)
+    return decode_codes(load, planes(load, codes, bits, name), codes.shape, name)
+
+
+def decode_codes(load: Emitter, stored: Stored, shape: tuple[int, ...], name: str) -> tuple[gs.Tensor, int]:
+    """Return (the int8 numbers of stored codes, [*shape], bytes)."""
+    suffix, inputs, size = stored
+    (values,) = load.call(unpacking.BY_SUFFIX[suffix], *inputs, name=f"{name}.int8", attrs={"codes": list(shape)})
     return values, size
 
 
 def decode_blocks(
-    load: Emitter,
-    codes: NDArray[np.int8],
-    shifts: NDArray[np.uint8],
-    bits: int,
-    matrix: tuple[int, ...],
-    name: str,
-    path: Bytes | None = None,
+    load: Emitter, stored: Stored, shape: tuple[int, ...], shifts: NDArray[np.uint8], matrix: tuple[int, ...], name: str
 ) -> tuple[gs.Variable, int]:
-    """Store codes and a shift of 0 or 1 a block, which broadcasts; return (int8 numbers << shifts [*matrix], bytes)."""
-    suffix, stored, size = planes(load, codes, bits, name, path)
+    """Return (int8 `numbers << shifts` of stored codes, [*shape], and a shift of 0 or 1 a block, [*matrix], bytes)."""
+    suffix, inputs, size = stored
     packed, attrs = store_shifts(load, shifts, name)
-    attrs = {**attrs, "codes": list(codes.shape), "matrix": list(matrix)}
+    attrs = {**attrs, "codes": list(shape), "matrix": list(matrix)}
     function = decoding.BY_SUFFIX[suffix]
-    (values,) = load.call(function, packed, *stored, name=f"{name}.matrix", attrs=attrs)
+    (values,) = load.call(function, packed, *inputs, name=f"{name}.matrix", attrs=attrs)
     return values, size + int(packed.values.nbytes)
 
 

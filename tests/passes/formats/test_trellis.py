@@ -17,8 +17,8 @@ formats = st.builds(BlockFormat.best, st.sampled_from(trellis.WIDTHS), st.sample
 
 
 def paid(costs: np.ndarray, kinds: np.ndarray, path: np.ndarray) -> np.ndarray:
-    """Return what a path costs in each column, [n]."""
-    found = costs[trellis.subsets(path), kinds]
+    """Return what the last bits of codes cost in each column, [n]."""
+    found = costs[2 * path + trellis.added_bits(path), kinds]
     return found.sum(axis=0, dtype=np.int64)
 
 
@@ -44,18 +44,16 @@ def test_costs_of_the_most_and_of_nothing_stay_apart():
     wanted = rng.integers(0, 2, (1000, 7)).astype(np.uint8)
     costs = np.full((4, 4), viterbi.MOST_COST, np.uint16)
     np.fill_diagonal(costs, 0)
-    kinds = trellis.subsets(wanted).astype(np.int16)
+    kinds = (2 * wanted + trellis.added_bits(wanted)).astype(np.int16)
     np.testing.assert_array_equal(viterbi.least_paths(costs, kinds), wanted)
 
 
 @given(st.integers(0, 1000))
 @few
-def test_subsets_are_sums_of_earlier_steps(seed):
-    path = np.random.default_rng(seed).integers(0, 2, 30).astype(np.uint8)
-    for step, found in enumerate(trellis.subsets(path)):
-        past = [int(path[step - ago]) if step >= ago else 0 for ago in range(9)]
-        octal = int("".join(map(str, past[::-1])), 2)
-        assert found == 2 * ((octal & 0o515).bit_count() % 2) + (octal & 0o362).bit_count() % 2
+def test_bits_are_sums_of_those_before(seed):
+    last = np.random.default_rng(seed).integers(0, 2, 30).astype(np.uint8)
+    for step, found in enumerate(trellis.added_bits(last)):
+        assert found == sum(int(last[step - ago]) for ago in (2, 3, 7, 8) if step >= ago) % 2
 
 
 @pytest.mark.parametrize("bits", trellis.WIDTHS)
@@ -72,9 +70,9 @@ def test_numbers_are_levels(bits):
     codes = np.random.default_rng(bits).integers(-half, half, (24, 1)).astype(np.int8)
     found = trellis.values(codes, bits)
     order = [lane * 3 + byte for byte in range(3) for lane in range(8)]
-    subsets = trellis.subsets((codes[order] & 1).astype(np.uint8))
-    for row, subset in zip(order, subsets, strict=True):
-        assert found[row, 0] == levels[4 * (int(codes[row, 0]) >> 1) + int(subset[0]) + (1 << bits)]
+    added = trellis.added_bits((codes[order] & 1).astype(np.uint8))
+    for row, bit in zip(order, added, strict=True):
+        assert found[row, 0] == levels[2 * int(codes[row, 0]) + int(bit[0]) + (1 << bits)]
 
 
 @given(weights(), formats)
@@ -85,7 +83,7 @@ def test_arrays_have_the_shapes_and_ranges_of_the_format(weight, fmt):
     assert (tensor.codes.dtype, tensor.exponents.dtype, decode(tensor).dtype) == (np.int8, np.uint8, np.float32)
     assert fmt.low <= tensor.codes.min() <= tensor.codes.max() <= fmt.high
     assert tensor.exponents.max() <= fmt.max_exponent
-    assert not (tensor.codes.reshape(-1, n)[k:] >> 1).any(), "rows past k hold nothing but the path"
+    assert set(tensor.codes.reshape(-1, n)[k:].reshape(-1)) <= {0, 1}, "rows past k hold nothing but last bits"
     assert np.log2(tensor.tensor_scale) % 1 == 0
     np.testing.assert_array_equal(tensor.column_scale > 0, weight.any(axis=0))
     assert np.isfinite(tensor.column_scale).all()

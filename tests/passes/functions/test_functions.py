@@ -106,18 +106,19 @@ def numpy_value(name: str, value: Array) -> onnx.ValueInfoProto:
 
 
 def packed(codes: Array, packing: unpack.Packing) -> dict[str, Array | onnx.TensorProto]:
-    """Return codes, a multiple of 8, as planes by the names of inputs; in a trellis they are [..., n]."""
-    pack, bits, path = PACK_LANES if packing.lanes else PACK, packing.bits, {}
+    """Return codes, [..., n] and a multiple of 8, as planes by the names of inputs."""
+    planes = split(codes, packing.bits, PACK_LANES if packing.lanes else PACK)
     if packing.trellis:
-        path = {"path": trellis.pack_path(codes.reshape(-1, codes.shape[-1]), by_rows=False)}
-        codes, bits = codes >> 1, bits - 1
-    return {"turn": np.zeros(1, np.float32), **path} | {
+        shapes = {plane.bits: (1, *packing.lane_axes(plane.bits), -1, codes.shape[-1]) for plane in planes}
+    else:
+        shapes = {plane.bits: (1, -1) for plane in planes}
+    return {"turn": np.zeros(1, np.float32)} | {
         f"codes{plane.bits}": onnx.helper.make_tensor(
             "codes4", TensorProto.INT4, codes.shape, plane.packed.tobytes(), raw=True
         )
         if plane.bits == 4 and not packing.lanes
-        else plane.packed[None, :]
-        for plane in split(codes, bits, pack)
+        else plane.packed.reshape(shapes[plane.bits])
+        for plane in planes
     }
 
 
@@ -237,18 +238,10 @@ def test_packed_rows(packing, data):
     (scales,) = evaluate(block_gather_packed.SCALES, inputs, attrs, 18)
     np.testing.assert_array_equal(scales, block_gather_packed.shifted_scales(shifts, scale, 2.0**-9))
 
-    def laid_out(plane: Array, width: int) -> Array:
-        return plane.reshape(n, *block_gather_packed.lane_axes(packing, width), -1)
-
-    numbers, unsigned, width = codes, codes + np.int8(half), packing.bits
-    planes = {}
-    if packing.trellis:
-        numbers = numbers_of(codes.reshape(n, -1).T, packing).T.reshape(codes.shape)
-        planes["path"] = laid_out(trellis.pack_path(codes.reshape(n, -1), by_rows=True), 1)
-        unsigned, width = unsigned.view(np.uint8) >> 1, width - 1
-    planes |= {
-        f"rows{plane.bits}": laid_out(plane.packed, plane.bits)
-        for plane in split(unsigned.view(np.int8), width, pack_rows(n))
+    numbers = numbers_of(codes.reshape(n, -1).T, packing).T.reshape(codes.shape)
+    planes = {
+        f"rows{plane.bits}": plane.packed.reshape(n, *packing.lane_axes(plane.bits), -1)
+        for plane in split(codes + np.int8(half), packing.bits, pack_rows(n))
     }
     zeros = [0] * len(shape)
     attrs = {"blocks": [*zeros, blocks, size], "row": [*zeros, blocks * size]}
