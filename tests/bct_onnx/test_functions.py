@@ -83,7 +83,7 @@ def test_what_several_read_is_decoded_once(tmp_path):
     """A weight of two products is a node of its own; one of a single product is decoded in its call."""
     source = model(TWICE, w=random(K, K, seed=1), v=random(K, K, seed=2))
     kinds = sorted(node.op_type for node in calls(compress(source, tmp_path, preset="small")))
-    assert kinds == ["BlockMatMul4", "BlockMatMul8", "BlockMatMul8", "DecodeBlocks4", *kinds[4:]]
+    assert kinds == ["BlockMatMul4Trellis", "BlockMatMul8", "BlockMatMul8", "DecodeBlocks4Trellis", *kinds[4:]]
     assert set(kinds[4:]) <= {"QuantizeRows", "QuantizeRowsLike", "QuantizeRowsAbove", "QuantizeRowsAboveLike"}
 
 

@@ -120,7 +120,7 @@ def test_what_decodes_a_bodys_weight_runs_once(tmp_path):
     (loop,) = [node for node in result.proto.graph.node if node.op_type == "Loop"]
     inside = [node.op_type for node in nodes(loop.attribute[0].g)]
     assert {"QuantizeRows", "BlockMatMul8"} <= set(inside)
-    assert [node.op_type for node in result.proto.graph.node if node.domain] == ["DecodeBlocks4"]
+    assert [node.op_type for node in result.proto.graph.node if node.domain] == ["DecodeBlocks4Trellis"]
 
 
 def test_one_weight_in_two_branches_is_stored_once(tmp_path):
