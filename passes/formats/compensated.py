@@ -44,12 +44,12 @@ def compensate(weight: NDArray[np.floating], gram: Gram, fmt: BlockFormat, worke
     Exponents and column scales are searched first, rows weighed by the size of their channel. Then the rows are rounded
     one after the other, the largest channels first, and the error of each is made up for by those that follow. Last,
     every column scale becomes the best one for the codes. Where that leaves a larger error than the search did (float16
-    scales, few columns), the search's codes are returned.
+    scales, few columns), the search's codes are returned. Codes stand for themselves, where `fmt` has a trellis, too.
     """
     k = len(weight)
     damped = gram.matrix.astype(np.float64)
     damped[np.diag_indices(k)] += DAMPING * max(float(damped.trace()) / k, TINY)
-    start = encode(weight, fmt, workers, damped.diagonal())
+    start = encode(weight, fmt.uniform, workers, damped.diagonal())
     matrix = np.asarray(weight, np.float32)
     codes = _round_in_turn(matrix, damped, start)
     tensor = _rescale(replace(start, codes=codes), matrix, gram.matrix)

@@ -90,3 +90,12 @@ def test_is_never_worse_than_the_search_on_what_it_saw() -> None:
 def test_few_samples_do_not_suffice() -> None:
     assert not gram_of(correlated(63, 32)).suffices
     assert gram_of(correlated(64, 32)).suffices
+
+
+def test_codes_stand_for_themselves() -> None:
+    """Rounding row after row knows no path: where a trellis is asked for, the same codes as without come back."""
+    weight = np.random.default_rng(7).standard_normal((48, 6)).astype(np.float32)
+    gram = gram_of(correlated(500, 48))
+    tensor, plain = (compensate(weight, gram, fmt) for fmt in (BlockFormat.best(4, 8), BlockFormat.shifted(4, 8)))
+    assert tensor.format == plain.format
+    np.testing.assert_array_equal(decode(tensor), decode(plain))
