@@ -243,7 +243,7 @@ def _split(at: Emitter, products: list[Product], y: gs.Variable, name: str) -> N
     together = len(biases) == len(products)
     if together:
         bias = np.concatenate(biases).astype(np.float32)
-        y = at.op("Add", y, at.constant(bias, f"{name}.bias"), name=f"{name}.biased", dtype=np.float32)
+        y = at.op("Add", y, at.exact(bias, f"{name}.bias"), name=f"{name}.biased", dtype=np.float32)
     outputs = [at.take(product.last) for product in products]
     for product in products:
         product.linear.node.outputs.clear()
@@ -269,7 +269,8 @@ def _finish(at: Emitter, product: Product, y: gs.Variable, name: str) -> None:
     y, bias = at.as_type(y, dtype.name, name), linear.bias
     if product.add is not None and product.bias is not None and (rank(linear.x) or 0) >= MATRIX:
         # A row, not a vector: with a vector the session fuses Add and Gelu into BiasGelu, which is slower than the two.
-        row = at.constant(product.bias[None, :], f"{name}.bias")
+        # Exact: what is shifted into biases makes them large, and float16 would err for every row alike.
+        row = at.exact(product.bias[None, :], f"{name}.bias")
         at.deliver(at.op("Add", y, row, name=f"{name}.biased"), product.add)
         return
     if bias is not None:
