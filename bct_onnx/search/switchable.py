@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -143,7 +144,10 @@ class SwitchableModel:
     """The input model in one session; a run computes with its own weights but for those given."""
 
     def __init__(self, model: files.ModelFile, options: Options, path: Path) -> None:
-        """Write the model with its weights as optional inputs to the new file `path`, and load it."""
+        """Write the model with its weights as optional inputs to the new file `path`; the first run loads it.
+
+        The weights lie in `<path>.<hash>.data` beside it, as `files.write` has it.
+        """
         graph = model.graph()
         floats = FloatLowering()
         asked = replace(options, operators=STORING, bits_for={})
@@ -151,15 +155,20 @@ class SwitchableModel:
         tensors = [tensor for report in reports for tensor in report.tensors if tensor.lowering == floats.name]
         named = [replace(s, name=t.name) for s, t in zip(floats.switches, tensors, strict=True)]
         switches = [*named, *_constants(graph, options, {switch.tensor for switch in named})]
-        files.write(graph, model, path, external_data="never")
-        proto = onnx.load_model(path)
+        # ONNX Runtime maps weights that lie in a file of their own: neither it nor the model holds copies of them.
+        files.write(graph, model, path, external_data="always")
+        model.let_go()
+        proto = onnx.load_model(path, load_external_data=False)
         # What only the body of an If or a Loop reads is no initializer of the main graph, and no input can replace it.
         main = {tensor.name for tensor in proto.graph.initializer}
         self.switches = [switch for switch in switches if switch.tensor in main]
         _add_inputs(proto, [switch.tensor for switch in self.switches])
-        onnx.save_model(proto, path)
-        self._path = path
-        self._session = Session(path)
+        self._proto, self._path = proto, path
+
+    @cached_property
+    def _session(self) -> Session:
+        onnx.save_model(self._proto, self._path)
+        return Session(self._path)
 
     def run(self, feed: Feed, instead: Mapping[str, Array] | None = None) -> dict[str, Array]:
         """Return the outputs with the named tensors replaced."""
@@ -167,7 +176,7 @@ class SwitchableModel:
 
     def nominal_seconds(self, feeds: Sequence[Feed]) -> list[float]:
         """Return what a run of each feed takes at a nominal speed; the model's file is used for that."""
-        return nominal_seconds(onnx.load_model(self._path), self._path, feeds)
+        return nominal_seconds(self._proto, self._path, feeds)
 
 
 def formats(switch: Switch, options: Options) -> dict[int, BlockFormat]:

@@ -240,6 +240,18 @@ def test_the_switchable_model_answers_like_the_input_and_with_the_codes_like_the
     np.testing.assert_allclose(changed, hidden + 1e-3 * np.maximum(hidden, 0) @ random(K, K, seed=2), atol=1e-4)
 
 
+def test_the_switchable_model_keeps_its_weights_in_a_file_to_be_mapped(source, tmp_path) -> None:
+    x, path = random(5, K, seed=3), tmp_path / "s.onnx"
+    switchable = SwitchableModel(files.read(source), Options(), path)
+    (data,) = tmp_path.glob("s.onnx.*.data")
+    assert data.stat().st_size >= 2 * 4 * K * K > path.stat().st_size
+    before = switchable.run({"x": x})["y"]
+    # The file with sizes as outputs takes the place of the model's; the session that runs stays as it is.
+    assert switchable.nominal_seconds([{"x": x}])[0] > 0
+    np.testing.assert_array_equal(switchable.run({"x": x})["y"], before)
+    assert list(switchable.run({"x": x})) == ["y"]
+
+
 @pytest.mark.parametrize("lowering", ["dense", "packed", "qdq"])
 def test_bytes_are_those_of_the_report(source, tmp_path, lowering) -> None:
     options = Options(lowering=lowering, block_size=16)
