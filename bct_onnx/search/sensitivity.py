@@ -26,7 +26,7 @@ from passes.formats.encode import encode
 # Width at which a weight is run: its error stands out of float rounding and is not yet out of proportion.
 PROBE_BITS = 4
 # Columns that tell how the error of a weight goes with the width of its codes.
-SAMPLE_COLUMNS = 128
+SAMPLE_COLUMNS = 48
 # Times the given seconds after which the clock stops a search after all.
 PATIENCE = 4
 # Times that made feeds are drawn anew, and the part of the time that the answers to them may take.
@@ -107,12 +107,11 @@ def measure_sensitivity(
             None if skipped else _probe(switchable, switch, options, feeds[: planned.feeds], expected[: planned.feeds])
         )
     shapes = [_relative_errors(switch, options) for switch in switches]
-    pairs = [(error, shape[_probe_bits(shape)]) for error, shape in zip(probed, shapes, strict=True)]
-    known = [error / own for error, own in pairs if error is not None and own]
+    known = [sensitivity for sensitivity in probed if sensitivity]
     typical = statistics.median(known) if known else 1.0
     weights = [
-        _weight(switch, options, error, shape, typical)
-        for switch, error, shape in zip(switches, probed, shapes, strict=True)
+        _weight(switch, options, sensitivity, shape, typical)
+        for switch, sensitivity, shape in zip(switches, probed, shapes, strict=True)
     ]
     measured = sum(weight.measured for weight in weights)
     took = time.monotonic() - start
@@ -134,12 +133,14 @@ def _probe(
     feeds: Sequence[Feed],
     expected: Sequence[Outputs],
 ) -> float:
-    """Return the squared relative error of the outputs with this one weight coded."""
+    """Return the squared relative error of the outputs with this one weight coded, for each part of its own error."""
     available = formats(switch, options)
-    fmt = available[_probe_bits(available)]
-    coded = switch.laid_out(decode(encode(switch.matrix, fmt, options.workers)))
+    # Codes that are quickly made: an error of the same size does the same harm.
+    tensor = encode(switch.matrix, available[_probe_bits(available)].uniform, options.workers)
+    coded = switch.laid_out(decode(tensor))
     answered = [switchable.run(feed, {switch.tensor: coded}) for feed in feeds]
-    return round_error(overall_error(*output_errors(Answers(feeds, expected), answered), worst=False)) ** 2
+    error = round_error(overall_error(*output_errors(Answers(feeds, expected), answered), worst=False)) ** 2
+    return error * tensor.signal / tensor.noise if tensor.noise else 0.0
 
 
 def _probe_bits(widths: Mapping[int, object]) -> int:
@@ -158,8 +159,7 @@ def _relative_errors(switch: Switch, options: Options) -> dict[int, float]:
 def _weight(
     switch: Switch, options: Options, probed: float | None, shape: Mapping[int, float], typical: float
 ) -> Weight:
-    at_probe = shape[_probe_bits(shape)]
-    sensitivity = typical if probed is None or not at_probe else probed / at_probe
+    sensitivity = typical if probed is None else probed
     sizes = {bits: stored_bytes(fmt, switch.matrix.shape) for bits, fmt in formats(switch, options).items()}
     errors = {bits: sensitivity * error for bits, error in shape.items()}
     return Weight(switch.name, sizes, errors, measured=probed is not None)

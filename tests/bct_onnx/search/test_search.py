@@ -38,7 +38,7 @@ from tests.helpers import model, random, run
 # The second product sees a thousandth of the first one's output: its codes hardly matter.
 UNEVEN = """g (float[m, 64] x) => (float[m, 64] y) {
   a = MatMul(x, w) b = Relu(a) c = MatMul(b, v) d = Mul(c, small) y = Add(a, d) }"""
-K = 64
+K, WIDE = 64, 256
 
 
 @pytest.fixture
@@ -46,6 +46,15 @@ def source(tmp_path: Path) -> Path:
     path = tmp_path / "in.onnx"
     weights = {"w": random(K, K, seed=1), "v": random(K, K, seed=2), "small": np.array(1e-3, np.float32)}
     onnx.save(model(UNEVEN, opset=21, **weights), path)
+    return path
+
+
+@pytest.fixture
+def wide(tmp_path: Path) -> Path:
+    """Save the same with weights that outweigh the bodies of functions."""
+    path = tmp_path / "wide.onnx"
+    weights = {"w": random(WIDE, WIDE, seed=1), "v": random(WIDE, WIDE, seed=2), "small": np.array(1e-3, np.float32)}
+    onnx.save(model(UNEVEN.replace("64", str(WIDE)), opset=21, **weights), path)
     return path
 
 
@@ -147,26 +156,24 @@ def test_what_is_too_much_for_a_large_weight_is_left_to_others(limit: float) -> 
         assert all(choice.error**2 + each.error[b] - each.error[at] > limit - 1e-12 for b in lower)
 
 
-def test_small_is_the_least_error_in_the_bytes_of_four_bits_everywhere(tmp_path) -> None:
-    source, wide = tmp_path / "in.onnx", 256
-    weights = {"w": random(wide, wide, seed=1), "v": random(wide, wide, seed=2), "small": np.array(1e-3, np.float32)}
-    onnx.save(model(UNEVEN.replace("64", str(wide)), opset=21, **weights), source)
-    plain = compress(source, tmp_path / "plain.onnx", preset="small", bits=4)
-    report = compress(source, tmp_path / "small.onnx", preset="small")
+def test_small_is_the_least_error_in_the_bytes_of_four_bits_everywhere(wide, tmp_path) -> None:
+    plain = compress(wide, tmp_path / "plain.onnx", preset="small", bits=4)
+    report = compress(wide, tmp_path / "small.onnx", preset="small")
     assert plain.search is None
     assert report.search is not None
     assert report.search.goal.plain_bytes
     assert report.output.bytes <= plain.output.bytes
     bits = report.search.choice.bits
     assert bits["v"] < 4 < bits["w"]
-    x = random(100, wide, seed=6)
-    exact, best, same = (run(path, x=x)[0] for path in (source, tmp_path / "small.onnx", tmp_path / "plain.onnx"))
+    x = random(100, WIDE, seed=6)
+    exact, best, same = (run(path, x=x)[0] for path in (wide, tmp_path / "small.onnx", tmp_path / "plain.onnx"))
     assert np.linalg.norm(best - exact) < np.linalg.norm(same - exact)
 
 
 def test_where_no_bits_do_better_small_has_the_same_everywhere(tmp_path) -> None:
     path = tmp_path / "one.onnx"
-    onnx.save(model("g (float[m, 64] x) => (float[m, 64] y) { y = MatMul(x, w) }", w=random(K, K, seed=1)), path)
+    text = f"g (float[m, {WIDE}] x) => (float[m, {WIDE}] y) {{ y = MatMul(x, w) }}"
+    onnx.save(model(text, opset=21, w=random(WIDE, WIDE, seed=1)), path)
     report = compress(path, tmp_path / "small.onnx", preset="small")
     assert report.search is not None
     assert report.search.choice.bits == {"w": 4}
@@ -414,18 +421,18 @@ def test_codes_are_made_once() -> None:
     assert made == [4, 4, 5]
 
 
-def test_the_default_is_searched_and_gives_way(source, tmp_path) -> None:
-    report = compress(source, tmp_path / "default.onnx")
+def test_the_default_is_searched_and_gives_way(wide, tmp_path) -> None:
+    report = compress(wide, tmp_path / "default.onnx")
     assert report.search is not None
     assert not report.search.goal.asked
     assert report.search.error <= DEFAULT_DROP
-    six = compress(source, tmp_path / "six.onnx", bits=6)
+    six = compress(wide, tmp_path / "six.onnx", bits=6)
     assert six.search is None
     assert report.output.bytes < six.output.bytes
     for number, options in enumerate(
         ({"preset": "fast"}, {"preset": "small", "bits": 4}, {"lowering": "packed"}, {"verify": False})
     ):
-        assert compress(source, tmp_path / f"{number}.onnx", **options).search is None
+        assert compress(wide, tmp_path / f"{number}.onnx", **options).search is None
 
 
 LOOP = """g (float[m, 64] x) => (float[m, 64] y) {
