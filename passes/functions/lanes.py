@@ -11,14 +11,19 @@ def lanes(packed: str, name: str, width: int, shape: Sequence[int] = ()) -> str:
     Byte i holds pieces i, i + bytes, i + 2 bytes, ... Where bytes have more axes, `shape` says which of them become
     pieces: it broadcasts with them. The value `late` is zero.
     """
+    return f"""{pieces_right(packed, f"{name}_right", width, shape)}
+        {name}_mask = {byte((1 << width) - 1)}
+        {name} = BitwiseAnd ({name}_right, {name}_mask)"""
+
+
+def pieces_right(packed: str, name: str, width: int, shape: Sequence[int] = ()) -> str:
+    """Return the body that makes `name`: as `lanes` does, but pieces above are still there."""
     places = ", ".join(map(str, range(0, 8, width)))
     dims = ", ".join(map(str, shape or (8 // width, 1)))
     return f"""
         {name}_places = Constant <value = uint8[{dims}] {{{places}}}> ()
         {name}_in_turn = BitwiseOr ({name}_places, late)
-        {name}_right = BitShift <direction = "RIGHT"> ({packed}, {name}_in_turn)
-        {name}_mask = {byte((1 << width) - 1)}
-        {name} = BitwiseAnd ({name}_right, {name}_mask)"""
+        {name} = BitShift <direction = "RIGHT"> ({packed}, {name}_in_turn)"""
 
 
 def byte(value: int) -> str:

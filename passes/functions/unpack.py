@@ -13,6 +13,8 @@ they broadcast. The last bits of eight codes are a byte, and the bits to be adde
     planes -- BitShift -- BitwiseAnd --(BitShift)-------+
     last bits -- BitShift, BitwiseXor -- as codes1 -----+-- BitwiseOr -- Cast -- Gather(levels) -- Reshape -> [*codes]
 
+At 6 bits, where levels are all whole numbers, nothing is looked up.
+
 `turn` is zero: see Turn. What is shifted by it, too, waits until the session has computed it.
 """
 
@@ -24,10 +26,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..formats.planes import PLANES
+from ..formats.trellis import WHOLE, levels
 from ..formats.trellis import WIDTHS as TRELLIS_WIDTHS
-from ..formats.trellis import levels
 from .function import Function
-from .lanes import byte, lanes, plane
+from .lanes import byte, lanes, pieces_right, plane
 from .parity import added_bits
 
 WIDTHS = range(2, 8)
@@ -88,24 +90,47 @@ class Packing:
         return _join(lines, places, name)
 
     def _trellis_body(self, name: str) -> str:
-        shift, lines = self.bits + 1, ["late = Cast <to = 2> (turn)"]
-        places: dict[str, int] = {}
-        for width in PLANES[self.bits]:
+        highest, *others = PLANES[self.bits]
+        shift, lines = self.bits + 1 - highest, ["late = Cast <to = 2> (turn)"]
+        # At the top of a byte, where a shift takes away what else the byte had: that takes no mask.
+        lines.append(pieces_right(f"codes{highest}", f"plane{highest}", highest, (*self.piece_axes(highest), 1, 1)))
+        places = {f"{highest}": 8 - highest}
+        if self.bits == WHOLE:
+            lines.append(_signed_half(f"plane{highest}", 8 - highest))
+            places = {"Signed": 0}
+        for width in others:
             shift -= width
             lines.append(lanes(f"codes{width}", f"plane{width}", width, (*self.piece_axes(width), 1, 1)))
             places[f"{width}"] = shift
         last = PLANES[self.bits][-1]
         lines += [f"in_turn = BitwiseOr (codes{last}, late)", added_bits("in_turn", last, 1, "added")]
         lines.append(lanes("added", "planeAdded", 1, (*self.piece_axes(1), 1, 1)))
-        # Levels below zero are behind the others, as two's complement has them.
-        table = np.roll(levels(self.bits), 1 << self.bits).view(np.uint8)
         return f"""
         {_join(lines, places | {"Added": 0}, "level")}
-        place = Cast <to = 6> (level)
-        levels = Constant <value = uint8[{len(table)}] {{{", ".join(map(str, table))}}}> ()
-        numbers = Gather (levels, place)
+        {"" if self.bits == WHOLE else self._lookup()}
         codes_shape = Constant <value_ints: ints = @codes> ()
-        {name} = Reshape (numbers, codes_shape)"""
+        {name} = Reshape ({"level" if self.bits == WHOLE else "numbers"}, codes_shape)"""
+
+    def _lookup(self) -> str:
+        """Return the body that makes `numbers` of `level`, whose highest plane is at the top of the byte."""
+        highest = PLANES[self.bits][0]
+        below = self.bits + 1 - highest
+        place = np.arange(256)
+        place = place >> (8 - highest) << below | place & ((1 << below) - 1)
+        # Levels below zero are behind the others, as two's complement has them.
+        table = np.roll(levels(self.bits), 1 << self.bits).view(np.uint8)[place]
+        return f"""place = Cast <to = 6> (level)
+        levels = Constant <value = uint8[{len(table)}] {{{", ".join(map(str, table))}}}> ()
+        numbers = Gather (levels, place)"""
+
+
+def _signed_half(found: str, left: int) -> str:
+    """Return the body that makes `planeSigned`: `found` so far left, halved with its sign."""
+    return f"""
+        top_left = {byte(left)} top = BitShift <direction = "LEFT"> ({found}, top_left)
+        one_right = {byte(1)} half = BitShift <direction = "RIGHT"> (top, one_right)
+        sign_mask = {byte(128)} sign = BitwiseAnd (top, sign_mask)
+        planeSigned = BitwiseOr (half, sign)"""
 
 
 def _join(lines: list[str], places: Mapping[str, int], name: str) -> str:
