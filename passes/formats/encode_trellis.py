@@ -14,9 +14,9 @@ from .column_scale import TINY, kind_of, rounded
 from .threads import over_ranges
 from .viterbi import MOST_COST, least_paths
 
-# Columns that a thread works on at a time, and their elements: what the search for a path keeps at hand of 256
-# columns is in a core's second-level cache, fewer leave numpy little to do at a call. It takes 32 bytes an element.
-COLUMNS, ELEMENTS = 256, 1 << 19
+# Columns that a thread works on at a time, and their elements: fewer columns leave numpy little to do at a call. It
+# takes 32 bytes an element, and what the search for a path keeps at hand of 512 columns is in a second-level cache.
+COLUMNS, ELEMENTS = 512, 1 << 20
 # Column scales tried, each a quarter of an octave below the one before.
 CANDIDATES, OCTAVE = 10, 4
 # Mean squared error of a number that is not clipped, by bits, in units of the levels, which reach to REACH.
