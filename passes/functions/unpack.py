@@ -103,7 +103,7 @@ class Packing:
             lines.append(lanes(f"codes{width}", f"plane{width}", width, (*self.piece_axes(width), 1, 1)))
             places[f"{width}"] = shift
         last = PLANES[self.bits][-1]
-        lines += [f"in_turn = BitwiseOr (codes{last}, late)", added_bits("in_turn", last, 1, "added")]
+        lines.append(added_bits(f"codes{last}", last, 1, "added", "late"))
         lines.append(lanes("added", "planeAdded", 1, (*self.piece_axes(1), 1, 1)))
         return f"""
         {_join(lines, places | {"Added": 0}, "level")}
