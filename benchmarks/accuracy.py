@@ -4,7 +4,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,66 +18,15 @@ from bct_onnx import BctError, Report, compress, files
 from bct_onnx.bench.peers import quantize_dynamic, quantize_nbits
 from bct_onnx.compression import Coverage
 from bct_onnx.errors import first_line
-from bct_onnx.evaluate import Evaluation, Preprocess, evaluate_glue, evaluate_images, evaluate_perplexity
+from bct_onnx.evaluate import Evaluation
 from bct_onnx.evaluate.table import change, value
 
+from .cases import CASES
 from .common import DATA, quiet
 
 PRESETS = ("fast", "balanced", "small", "portable")
-CIFAR = Preprocess((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
-STORIES = "text/tinystories_valid_head.txt"
-
 Step = Callable[[Path, Path], object]
 """Makes the model at the second path of the one at the first."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """A model and the data it is scored on, both relative to the data folder."""
-
-    model: str
-    evaluate: Callable[..., Evaluation]
-    data: str
-    tokenizer: str | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-
-    def score(self, models: Sequence[Path]) -> Evaluation:
-        """Return the evaluation of models; the first is the reference."""
-        options = self.options | ({"tokenizer": DATA / self.tokenizer} if self.tokenizer else {})
-        return self.evaluate(DATA / self.data, models, **options)
-
-
-# Perplexity: each line is a story; its first 128 tokens are predicted.
-HEADS = {"lines": True, "window": 128, "limit": 128}
-CASES = {
-    "vit_tiny": Case(
-        "vit_tiny/model.onnx",
-        evaluate_images,
-        "imagenet_sample",
-        options={"preprocess": Preprocess((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))},
-    ),
-    "cct_cifar10": Case(
-        "cct_cifar10/model.onnx", evaluate_images, "cct_cifar10/test_images.npz", options={"preprocess": CIFAR}
-    ),
-    "bert_mini sst2": Case(
-        "bert_mini/sst2/model.onnx",
-        partial(evaluate_glue, "SST-2"),
-        "glue/SST-2/dev.jsonl",
-        "bert_mini/sst2",
-        {"limit": 64},
-    ),
-    "bert_mini imdb": Case(
-        "bert_mini/imdb/model.onnx",
-        partial(evaluate_glue, "classification"),
-        "bert_mini/imdb/test.jsonl",
-        "bert_mini/imdb",
-        {"limit": 192},
-    ),
-    "stories260k": Case("stories260k/model.onnx", evaluate_perplexity, STORIES, "stories260k/tok512.bin", HEADS),
-    "babyllama105": Case(
-        "babyllama105/model.onnx", evaluate_perplexity, STORIES, "babyllama105/tokenizer.model", HEADS
-    ),
-}
 
 
 PEERS: dict[str, Step] = {
@@ -87,7 +36,12 @@ PEERS: dict[str, Step] = {
 
 
 def ours(variant: str) -> Step:
-    """Return what compresses at a preset, with other bits and code type where `PRESET/BITS/CODES` names them."""
+    """Return what compresses at a preset, with other bits and code type where `PRESET/BITS/CODES` names them.
+
+    A number instead is how many times smaller the file is to be.
+    """
+    if re.fullmatch(r"[\d.]+", variant):
+        return partial(compress, target_ratio=float(variant))
     preset, bits, activations = (*variant.split("/"), "", "")[:3]
     return partial(compress, preset=preset, bits=int(bits) if bits else None, activations=activations or None)
 
@@ -111,23 +65,8 @@ def make(
     return made, covered, failed
 
 
-def score(case: Case, made: dict[str, Path]) -> tuple[Evaluation, dict[str, str]]:
-    """Return the evaluation of the reference and of every model that runs, and why others do not."""
-    source, running = DATA / case.model, dict(made)
-    failed: dict[str, str] = {}
-    while True:
-        try:
-            return case.score([source, *running.values()]), failed
-        except BctError as error:
-            broken = next((name for name, path in running.items() if str(error).startswith(str(path))), None)
-            if broken is None:
-                raise
-            failed[broken] = first_line(error)
-            del running[broken]
-
-
 def rows(name: str, labels: Sequence[str], evaluation: Evaluation) -> Iterator[dict[str, Any]]:
-    """Yield one line of the result for each model, by its first metric."""
+    """Yield one line of the result for each model: its first metric by name, all of them as cells."""
     for label, model in zip(labels, evaluation.models, strict=True):
         first = model.scores[0]
         yield {
@@ -139,7 +78,8 @@ def rows(name: str, labels: Sequence[str], evaluation: Evaluation) -> Iterator[d
             "score": first.value,
             "change": first.difference,
             "same_decisions": model.same_decisions,
-            "cells": (value(first), change(first)),
+            "scores": [asdict(score) for score in model.scores],
+            "cells": [(score.metric, value(score), change(score)) for score in model.scores],
         }
 
 
@@ -158,10 +98,10 @@ def run(name: str, steps: dict[str, Step], candidates: Path | None, folder: Path
     """Return the lines of one case: made models, given candidates, and failures."""
     case = CASES[name]
     folder.mkdir()
-    made, covered, failed = make(DATA / case.model, steps, folder)
+    made, covered, failed = make(case.model, steps, folder)
     if candidates is not None:
         made |= {path.stem: path for path in sorted((candidates / name.replace(" ", "_")).glob("*.onnx"))}
-    evaluation, broken = score(case, made)
+    evaluation, broken = case.score_running(made)
     failed |= broken
     labels = ["float", *(label for label in made if label not in broken)]
     lines = [line | shares(covered.get(line["preset"])) for line in rows(name, labels, evaluation)]
@@ -185,17 +125,19 @@ def table(lines: Sequence[dict[str, Any]]) -> Table:
         if "failed" in line:
             result.add_row(*head, "", "", "", f"failed: {line['failed']}", "")
             continue
-        shown, difference = line["cells"]
+        (metric, shown, difference), *others = line["cells"]
         changed = line["preset"] != "float"
         result.add_row(
             *head,
             f"{line['bytes']:,}",
             f"{line['ratio']:.2f}",
-            f"{shown} {line['metric']}",
+            f"{shown} {metric}",
             difference if changed else "",
             f"{100 * line['same_decisions']:.1f} %" if changed else "",
             *([f"{line['weights']:.1%}, {line['results']:.1%}" if "weights" in line else ""] if coverage else []),
         )
+        for metric, shown, difference in others:
+            result.add_row("", "", "", "", f"{shown} {metric}", difference if changed else "")
     return result
 
 
@@ -207,7 +149,7 @@ def table(lines: Sequence[dict[str, Any]]) -> Table:
     multiple=True,
     default=PRESETS,
     show_default=True,
-    help="PRESET[/BITS[/CODES]]; may be repeated.",
+    help="PRESET[/BITS[/CODES]], or how many times smaller; may be repeated.",
 )
 @click.option("--peers", is_flag=True, help="Score what onnxruntime's own quantizers make, too.")
 @click.option(
@@ -227,7 +169,7 @@ def main(
     console = Console(width=None if os.isatty(1) else 140)
     lines: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder, Console(stderr=True).status("") as status:
-        for name in only or CASES:
+        for name in only or [name for name, case in CASES.items() if case.model.exists()]:
             status.update(name)
             try:
                 lines += run(name, steps, candidates, Path(folder, name.replace(" ", "_")))

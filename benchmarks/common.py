@@ -1,4 +1,4 @@
-"""What several benchmarks need: where data is, silence of other tools."""
+"""What several benchmarks need: where data and models are, silence of other tools."""
 
 import contextlib
 import io
@@ -10,6 +10,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("BCT_DATA", ROOT.parent / "shared" / "data"))
+# Pretrained models as optimum exports them, tokenizer beside model.onnx: minilm/ (all-MiniLM-L6-v2), smollm2/
+# (SmolLM2-135M), glue/TASK/ (MiniLM fine-tuned).
+MODELS = Path(os.environ.get("BCT_MODELS", ROOT.parent / "shared" / "models"))
 FIXTURES = ROOT / "models" / "fixtures"
 
 

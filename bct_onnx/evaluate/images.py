@@ -9,14 +9,16 @@ import numpy as np
 
 from bct_onnx.errors import BctError
 from bct_onnx.extras import extra
+from bct_onnx.fidelity import class_errors
 from bct_onnx.samples.processors import load_processor
 
 from .compare import Outcome, compare
 from .folders import bytes_on_disk, check_models, find_beside
-from .metrics import Array, top
+from .metrics import ERROR, Array, top
 from .model import Input, Model
 from .records import DEFAULTS, Evaluation, Settings
 
+_TOPS = (top(1), top(5))
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 
@@ -161,9 +163,10 @@ def logits(
     return np.concatenate(answers)
 
 
-def _outcome(path: Path, pictures: Pictures, feed: Feeder, settings: Settings) -> Outcome:
-    answers = logits(path, pictures, feed, settings)
-    return Outcome(path, bytes_on_disk(path), ranks(answers, pictures.labels), answers.argmax(axis=1))
+def _outcome(path: Path, found: Array, exact: Array, labels: Array) -> Outcome:
+    places = ranks(found, labels)
+    answers = {metric.name: places for metric in _TOPS} | {ERROR.name: class_errors(exact, found)}
+    return Outcome(path, bytes_on_disk(path), answers, found.argmax(axis=1))
 
 
 def evaluate_images(
@@ -177,12 +180,19 @@ def evaluate_images(
 ) -> Evaluation:
     """Return top-1 and top-5 of models, files or folders, on a folder or an .npz file of labelled pictures.
 
-    The first model is the reference. Pictures are fed as `preprocess` says; without it as the processor of transformers
-    beside the model, or the reference, does; without that by the mean and deviation of ImageNet. `samples` takes the
-    first pictures only, `left_out` are the numbers of pictures that are not for this: feeds, say. Raises BctError for
-    what cannot be read or run.
+    The first model is the reference. `error` is how far its logits are, relative to how much they spread over classes
+    or, where there are few, over pictures: the figure that verification bounds, on real pictures. Pictures are fed as
+    `preprocess` says; without it as the processor of transformers beside the model, or the reference, does; without
+    that by the mean and deviation of ImageNet. `samples` takes the first pictures only, `left_out` are the numbers of
+    pictures that are not for this: feeds, say. Raises BctError for what cannot be read or run.
     """
     paths = check_models(models)
     pictures = read_pictures(data, samples).without(np.array(left_out, np.int64))
-    outcomes = [_outcome(path, pictures, feeder(path, paths[0], preprocess), settings) for path in paths]
-    return compare("images", data, outcomes, (top(1), top(5)), settings, labels=pictures.labels)
+    outcomes, exact = [], None
+    for path in paths:
+        found = logits(path, pictures, feeder(path, paths[0], preprocess), settings)
+        exact = found if exact is None else exact
+        if found.shape != exact.shape:
+            raise BctError(f"{path}: knows {found.shape[1]} classes, the first model {exact.shape[1]}")
+        outcomes.append(_outcome(path, found, exact, pictures.labels))
+    return compare("images", data, outcomes, (*_TOPS, ERROR), settings, labels=pictures.labels)

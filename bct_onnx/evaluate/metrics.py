@@ -143,3 +143,5 @@ NATS = Metric("nats per token", "nats", _single(_nats), _nats)
 PERPLEXITY = Metric("perplexity", "", _single(_perplexities), _perplexities)
 # Answers are squares of distances.
 DISTANCE = Metric("distance", "", _single(_root_means), _root_means)
+# Answers are squares of errors that are relative to the spread of the reference's logits.
+ERROR = Metric("error", "", _single(_root_means), _root_means)

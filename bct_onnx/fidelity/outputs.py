@@ -119,6 +119,14 @@ def output_error(name: str, expected: Sequence[Array], answered: Sequence[Array]
     )
 
 
+def class_errors(expected: Array, answered: Array) -> Array:
+    """Return the squared error of every sample, [n], of two models' logits [n, classes] on the same samples.
+
+    The root of their mean is the error over a feed of all of them: `OutputError.mean`.
+    """
+    return _squares(Kind.CLASSES, rows_of(Kind.CLASSES, [expected], [answered], [{}]))[0]
+
+
 def _squares(kind: Kind, rows: Rows) -> tuple[Array, bool]:
     """Return the squared error of every row, [rows], and whether it is relative to the spread over inputs."""
     expected, difference = rows.expected, rows.answered - rows.expected

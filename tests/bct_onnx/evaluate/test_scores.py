@@ -14,9 +14,10 @@ from bct_onnx.errors import BctError
 from bct_onnx.evaluate import Preprocess, Settings, evaluate_glue, evaluate_images, evaluate_perplexity
 from bct_onnx.evaluate.__main__ import main
 from bct_onnx.evaluate.folders import bytes_on_disk
-from bct_onnx.evaluate.images import ranks
+from bct_onnx.evaluate.images import logits, ranks, read_pictures
 from bct_onnx.evaluate.model import Model, batches
 from bct_onnx.evaluate.perplexity import windows
+from bct_onnx.fidelity import Answers, output_errors
 
 RAW = Preprocess((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "film", "plot"]
@@ -35,7 +36,7 @@ def channel_model(path: Path, order: tuple[int, ...] = (0, 1, 2), batch: str = "
     """Write a model that answers with the mean of each channel, in this order."""
     return write(
         path,
-        f"""g (float[{batch}, 3, 4, 4] pixels) => (float[{batch}, 3] logits) {{
+        f"""g (float[{batch}, 3, 4, 4] pixels) => (float[{batch}, {len(order)}] logits) {{
             means = ReduceMean<axes = [2, 3], keepdims = 0>(pixels)
             logits = Gather<axis = 1>(means, order)
         }}""",
@@ -113,7 +114,7 @@ def test_pictures_are_scored_and_compared(tmp_path: Path, pictures: Path) -> Non
     result = evaluate_images(pictures, [right, right, wrong], preprocess=RAW)
     reference, same, other = result.models
     assert result.samples == 60
-    assert [score.metric for score in reference.scores] == ["top-1", "top-5"]
+    assert [score.metric for score in reference.scores] == ["top-1", "top-5", "error"]
     assert reference.scores[0].value == pytest.approx(90)
     assert same.same_decisions == 1
     assert (same.scores[0].difference, same.scores[0].low, same.scores[0].high) == (0, 0, 0)
@@ -121,6 +122,22 @@ def test_pictures_are_scored_and_compared(tmp_path: Path, pictures: Path) -> Non
     assert other.scores[0].difference == pytest.approx(other.scores[0].value - 90)
     assert other.scores[0].low < other.scores[0].difference < other.scores[0].high < 0
     assert other.ratio == reference.bytes / other.bytes
+    assert [model.scores[2].value for model in (reference, same)] == [0, 0]
+
+
+def test_the_error_of_logits_is_that_of_verification(tmp_path: Path, pictures: Path) -> None:
+    models = [channel_model(tmp_path / "a.onnx"), channel_model(tmp_path / "b.onnx", (0, 2, 1))]
+    exact, other = (logits(model, read_pictures(pictures), RAW) for model in models)
+    expected = output_errors(Answers([{}], [{"logits": exact}]), [{"logits": other}])[0]["logits"]
+    scored = evaluate_images(pictures, models, preprocess=RAW).models[1].scores[2]
+    assert scored.value == pytest.approx(expected.mean)
+    assert 0 < scored.low < scored.difference < scored.high
+
+
+def test_models_of_other_classes_are_no_peers(tmp_path: Path, pictures: Path) -> None:
+    models = [channel_model(tmp_path / "a.onnx"), channel_model(tmp_path / "b.onnx", (0, 1, 2, 0))]
+    with pytest.raises(BctError, match=r"b.onnx: knows 4 classes, the first model 3"):
+        evaluate_images(pictures, models, preprocess=RAW)
 
 
 def test_mean_and_std_are_applied_per_channel(tmp_path: Path, pictures: Path) -> None:
