@@ -18,6 +18,7 @@ from bct_onnx.evaluate import (
     evaluate_images,
     evaluate_perplexity,
 )
+from bct_onnx.sessions import open_session
 
 from .common import DATA, MODELS
 
@@ -43,6 +44,12 @@ class Case:
     def score_running(self, models: dict[str, Path]) -> tuple[Evaluation, dict[str, str]]:
         """Return the evaluation of the float model and of every named one that runs, and why others do not."""
         running, failed = dict(models), dict[str, str]()
+        for name, path in models.items():  # before the long work
+            try:
+                open_session(path)
+            except Exception as error:  # ONNX Runtime's have no common base
+                failed[name] = first_line(error)
+                del running[name]
         while True:
             try:
                 return self.score([self.model, *running.values()]), failed

@@ -1,7 +1,8 @@
 """Size against error on real data: our files at several goals, and 4-bit files of other tools, a figure a model.
 
 Every point is made by a command in a process of its own, and kept in docs/curves.json: a run renews the points that it
-makes, and draws all. Other tools run in the environment of --peers; without it their points stay as they are.
+makes, and docs/curves.md and its figures of all. Other tools run in the environment of --peers; without it their points
+stay as they are.
 """
 
 from __future__ import annotations
@@ -16,67 +17,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from bct_onnx import BctError, files
-from bct_onnx.evaluate import ModelResult
+from bct_onnx.evaluate import Score
 
 from .cases import CASES
 from .common import ROOT
+from .curve_page import FIGURES, GOALS, PRESETS, SAME, Point, draw, page, picture
 
 PEER = Path(__file__).with_name("run_peer.py")
-GOALS, PRESETS = "bct_onnx, goals", "bct_onnx, presets"
 RATIOS = (5.0, 6.0, 7.0, 7.6, 8.0, 8.5)
 OURS = {
     GOALS: [f"--target-ratio {ratio:g}" for ratio in RATIOS],
     PRESETS: [f"--preset {name}" for name in ("fast", "balanced", "small", "portable")],
 }
-
-
-@dataclass(frozen=True)
-class Axis:
-    """What is drawn of a score: its metric ("same decisions" is one), how it is called, whether it is logarithmic."""
-
-    metric: str
-    title: str
-    scale: str = "linear"
-
-
-SAME = "same decisions"
-FIGURES = {
-    "vit_tiny": (Axis("error", "error of the logits", "log"), Axis(SAME, "same decisions (%)")),
-    "minilm sts-b": (
-        Axis("distance", "distance to float's", "log"),
-        Axis("Spearman", "Spearman lost (%)"),
-    ),
-    "smollm2": (Axis("perplexity", "perplexity gained (%)", "log"), Axis(SAME, "same next tokens (%)")),
-}
-
-
-@dataclass(frozen=True)
-class Point:
-    """One file: who made it and how, its size, and what it loses.
-
-    Attributes:
-        seconds: of processor time, for making it.
-        values: by metric: percent of same decisions, the distance or error, or how much the float model's score is lost
-            (points for scores in percent, else percent of the float model's).
-    """
-
-    model: str
-    tool: str
-    setting: str
-    bytes: int
-    ratio: float
-    seconds: float
-    values: dict[str, float]
-
-    @property
-    def key(self) -> tuple[str, str, str]:
-        """What tells points apart."""
-        return self.model, self.tool, self.setting
 
 
 @dataclass(frozen=True)
@@ -109,16 +64,12 @@ def jobs(peers: Path | None) -> Iterator[Job]:
             yield Job(tool, setting, (str(peers), str(PEER), tool, setting))
 
 
-def values(result: ModelResult) -> dict[str, float]:
-    """Return what a file loses, by metric, as `Point` has it."""
-    lost = {SAME: 100 * result.same_decisions}
-    for score in result.scores:
-        exact = score.value - score.difference
-        of_exact = score.metric == "perplexity"
-        lost[score.metric] = 100 * score.difference / exact if of_exact else score.difference
-        if score.unit == "%":
-            lost[score.metric] = -score.difference
-    return lost
+def loss(score: Score) -> float:
+    """Return what a file loses by a score, as `Point` has it."""
+    if score.unit == "%":
+        return -score.difference
+    exact = score.value - score.difference
+    return 100 * score.difference / exact if score.metric == "perplexity" else score.difference
 
 
 def measure(model: str, wanted: Sequence[Job], console: Console) -> Iterator[Point]:
@@ -131,12 +82,11 @@ def measure(model: str, wanted: Sequence[Job], console: Console) -> Iterator[Poi
         for number, (name, job) in enumerate(named.items()):
             target = Path(folder, f"{number}.onnx")
             try:
-                seconds[name] = job.run(case.model, target)
+                seconds[name], made[name] = job.run(case.model, target), target
             except BctError as error:
                 console.print(f"{model}: {name}: not made: {error}", markup=False)
             else:
                 console.print(f"{model}: {name}: {seconds[name]:.1f} s", markup=False)
-                made[name] = target
         evaluation, failed = case.score_running(made)
         for name, reason in failed.items():
             console.print(f"{model}: {name}: does not run: {reason}", markup=False)
@@ -144,51 +94,14 @@ def measure(model: str, wanted: Sequence[Job], console: Console) -> Iterator[Poi
         for name, result in zip(running, evaluation.models[1:], strict=True):
             job = named[name]
             spent = round(seconds[name], 1)
-            yield Point(model, job.tool, job.setting, result.bytes, result.ratio, spent, values(result))
-
-
-def table(points: Sequence[Point]) -> Table:
-    """Return the points of one model as a table."""
-    metrics = list(points[0].values)
-    result = Table(title=points[0].model, box=SIMPLE_HEAD)
-    for heading in ("made by", "with"):
-        result.add_column(heading)
-    for heading in ("MB", "smaller", "processor s", *metrics):
-        result.add_column(heading, justify="right")
-    for p in points:
-        figures = (f"{p.values[metric]:.4g}" for metric in metrics)
-        result.add_row(p.tool, p.setting, f"{p.bytes / 1e6:.2f}", f"{p.ratio:.2f}", f"{p.seconds:.1f}", *figures)
-    return result
-
-
-def draw(model: str, points: Sequence[Point], path: Path) -> None:
-    """Draw the figure of a model: each axis over how many times smaller a file is."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    figure.suptitle(f"{model}: whole files, no data")
-    plots = figure.subplots(1, 2)
-    tools = list(dict.fromkeys(point.tool for point in points))
-    for axes, axis in zip(plots, FIGURES[model], strict=True):
-        for number, tool in enumerate(tools):
-            own = sorted((p for p in points if p.tool == tool), key=lambda p: p.ratio)
-            style = {GOALS: "o-", PRESETS: "*"}.get(tool, "^sDvP<>X"[number % 8])
-            axes.plot(
-                [p.ratio for p in own],
-                [p.values[axis.metric] for p in own],
-                style,
-                color=f"C{number % 10}",
-                markersize=10 if tool == PRESETS else 6,
-                label=tool,
-            )
-        axes.set(xlabel="times smaller than the float file", ylabel=axis.title, yscale=axis.scale)
-        axes.grid(visible=True, which="both", alpha=0.25)
-    plots[0].legend(fontsize=8)
-    figure.savefig(path, dpi=90)
+            values = {SAME: 100 * result.same_decisions} | {score.metric: loss(score) for score in result.scores}
+            yield Point(model, job.tool, job.setting, result.bytes, result.ratio, spent, values)
 
 
 @click.command()
-@click.option("--only", multiple=True, type=click.Choice(list(FIGURES)), help="This model only; may be repeated.")
+@click.option(
+    "--only", "models", multiple=True, type=click.Choice(list(FIGURES)), help="This model only; may be repeated."
+)
 @click.option("--tool", "tools", multiple=True, help="Files of this tool only; may be repeated.")
 @click.option("--peers", type=click.Path(path_type=Path, exists=True), help="The python of an environment with peers.")
 @click.option("--draw-only", is_flag=True, help="Draw what was measured before.")
@@ -200,20 +113,19 @@ def draw(model: str, points: Sequence[Point], path: Path) -> None:
     show_default=True,
     help="Where points are kept; figures lie beside it.",
 )
-def main(*, only: Sequence[str], tools: Sequence[str], peers: Path | None, draw_only: bool, file: Path) -> None:
-    """Measure files of every size, keep them as data, print and draw them."""
-    console = Console(width=150)
+def main(*, models: Sequence[str], tools: Sequence[str], peers: Path | None, draw_only: bool, file: Path) -> None:
+    """Measure files of every size, keep them as data, and write and draw them."""
+    console, order = Console(width=150), list(FIGURES)
     known = {p.key: p for p in (Point(**each) for each in json.loads(file.read_text()))} if file.exists() else {}
     wanted = [] if draw_only else [job for job in jobs(peers) if not tools or job.tool in tools]
-    for model in only or FIGURES:
-        if wanted:
-            known |= {point.key: point for point in measure(model, wanted, console)}
-            order = list(FIGURES)
-            files.write_json(file, [asdict(p) for p in sorted(known.values(), key=lambda p: order.index(p.model))])
-        points = [point for point in known.values() if point.model == model]
-        if points:
-            console.print(table(points))
-            draw(model, points, file.with_name(f"curve_{model.replace(' ', '_')}.png"))
+    for model in [] if draw_only else models or FIGURES:
+        known |= {point.key: point for point in measure(model, wanted, console)}
+        points = sorted(known.values(), key=lambda p: order.index(p.model))
+        files.write_json(file, [asdict(point) for point in points])
+    file.with_suffix(".md").write_text(page(list(known.values())))
+    for model in FIGURES:
+        if own := [point for point in known.values() if point.model == model]:
+            draw(model, own, file.with_name(picture(model)))
 
 
 if __name__ == "__main__":

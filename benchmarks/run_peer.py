@@ -47,33 +47,45 @@ def olive(source: Path, target: Path, *, kind: str, block: int) -> None:
         target.write_bytes(Path(made.model_path).read_bytes())
 
 
-def nncf(source: Path, target: Path, *, mode: str, block: int) -> None:
-    """Compress every weight NNCF can to 4 bits, embedding and last layer, too."""
+def nncf(source: Path, target: Path, *, mode: str, every: bool) -> None:
+    """Compress products to 4 bits, at opset 21; tables and the last product to 8 bits, or `every` one to 4.
+
+    Its blocks of a Conv or a Gemm, and what it writes with zero points below opset 21, do not run.
+    """
     import nncf
-    import onnx
+    import onnx.version_converter
 
     modes = nncf.CompressWeightsMode
-    model = nncf.compress_weights(onnx.load(source), mode=getattr(modes, mode), group_size=block, all_layers=True)
+    model = nncf.compress_weights(
+        onnx.version_converter.convert_version(onnx.load(source), 21),
+        mode=getattr(modes, mode),
+        group_size=32,
+        all_layers=every,
+        ignored_scope=nncf.IgnoredScope(types=["Conv", "Gemm"], validate=False),
+    )
     onnx.save(model, target)
 
 
 Step = Callable[[Path, Path], None]
 
 
-def _steps(step: Callable[..., None], blocks: tuple[int, int] = (32, 128), **options: Any) -> dict[str, Step]:
-    return {f"block {block}": partial(step, block=block, **options) for block in blocks}
+def _blocks(step: Callable[..., None], **options: Any) -> dict[str, Step]:
+    return {f"block {block}": partial(step, block=block, **options) for block in (32, 128)}
+
+
+def _layers(mode: str) -> dict[str, Step]:
+    return {name: partial(nncf, mode=mode, every=name != "defaults") for name in ("defaults", "all layers")}
 
 
 TOOLS: dict[str, dict[str, Step]] = {
-    "onnxruntime RTN": _steps(onnxruntime, config="DefaultWeightOnlyQuantConfig", is_symmetric=True),
-    "onnxruntime k-quant": _steps(onnxruntime, config="KQuantWeightOnlyQuantConfig"),
-    "onnxruntime HQQ": _steps(onnxruntime, config="HQQWeightOnlyQuantConfig"),
+    "onnxruntime RTN": _blocks(onnxruntime, config="DefaultWeightOnlyQuantConfig", is_symmetric=True),
+    "onnxruntime k-quant": _blocks(onnxruntime, config="KQuantWeightOnlyQuantConfig"),
+    "onnxruntime HQQ": _blocks(onnxruntime, config="HQQWeightOnlyQuantConfig"),
     # Its HQQ leaves the float weights in the file.
-    "Olive RTN": _steps(olive, kind="rtn_quantization.OnnxBlockWiseRtnQuantization"),
-    "Olive k-quant": _steps(olive, kind="kquant_quantization.OnnxKQuantQuantization"),
-    # Its blocks have to divide every weight's rows.
-    "NNCF symmetric": _steps(nncf, (32, 64), mode="INT4_SYM"),
-    "NNCF asymmetric": _steps(nncf, (32, 64), mode="INT4_ASYM"),
+    "Olive RTN": _blocks(olive, kind="rtn_quantization.OnnxBlockWiseRtnQuantization"),
+    "Olive k-quant": _blocks(olive, kind="kquant_quantization.OnnxKQuantQuantization"),
+    "NNCF symmetric": _layers("INT4_SYM"),
+    "NNCF asymmetric": _layers("INT4_ASYM"),
 }
 
 
