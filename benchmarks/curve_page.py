@@ -128,7 +128,8 @@ def _section(model: str, points: Sequence[Point]) -> Iterator[str]:
     yield "|---|---|" + "---|" * (3 + len(titles))
     before = ""
     for point in own:
-        values = [f"{point.values[metric] + 0.0:{'.3g' if metric == figure.error else '.2f'}}" for metric in figure.columns]
+        forms = {metric: ".3g" if metric == figure.error else ".2f" for metric in figure.columns}
+        values = [f"{point.values[metric] + 0.0:{form}}" for metric, form in forms.items()]
         tool, before = "" if point.tool == before else point.tool, point.tool
         size = [f"{point.bytes / 1e6:.2f}", f"{point.ratio:.2f}x"]
         yield f"| {' | '.join([tool, point.shown, *size, *values, f'{point.seconds:.0f}'])} |"
