@@ -69,7 +69,7 @@ def test_the_manifest(package, tmp_path):
     assert manifest["bytes"] == made.bytes == sum(entry["bytes"] for entry in models.values())
     assert manifest["min_onnxruntime"] == max(entry["min_onnxruntime"] for entry in models.values())
     assert manifest["left_out"] == {"decoder_model.onnx": "decoder_model_merged.onnx holds it too"}
-    assert {"float", "int8", "uint8"} <= set(manifest["types"])
+    assert {"float", "int8"} <= set(manifest["types"])
 
 
 def test_the_operators_are_those_of_the_sessions(package, tmp_path):
@@ -112,12 +112,17 @@ def test_transformers_js(write, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("preset", "target", "said"),
-    [("small", "onnxruntime", 1), ("small", "web", 0), ("small", None, 0), ("fast", "onnxruntime", 0)],
+    ("preset", "target", "options", "said"),
+    [
+        ("small", "onnxruntime", {"lowering": "dense7"}, 1),
+        ("small", "web", {}, 0),
+        ("small", None, {}, 0),
+        ("fast", "onnxruntime", {}, 0),
+    ],
 )
-def test_what_a_browser_does_not_load_is_said(write, tmp_path, preset, target, said):
+def test_what_a_browser_does_not_load_is_said(write, tmp_path, preset, target, options, said):
     made = compress_folder(
-        write("model.onnx"), tmp_path / "out", preset=preset, target_runtime=target, layout="transformers.js"
+        write("model.onnx"), tmp_path / "out", preset=preset, target_runtime=target, layout="transformers.js", **options
     )
     assert sum("--target web" in note for note in made.notes) == said
     assert {record.report.target for record in made.models.values()} == {target or "web"}
