@@ -36,7 +36,7 @@ def test_fixtures(tmp_path, path, preset):
 def test_presets_trade_size_for_error(source, tmp_path, preset, least, largest_error):
     report = compress(source, tmp_path / "out.onnx", preset=preset)
     assert report.preset == preset
-    assert report.input.bytes / report.output.bytes > least / 1.5  # the nodes that decode weigh on two small weights
+    assert report.input.bytes / report.output.bytes > least / 2  # the bodies of functions weigh on two small weights
     matmul = next(entry for entry in report.passes if entry.name == "matmul")
     assert matmul.bytes_before / matmul.bytes_after > least
     (exact,), (answer,) = run(source, x=X), run(tmp_path / "out.onnx", x=X)
