@@ -81,7 +81,7 @@ TOOLS: dict[str, dict[str, Step]] = {
     "onnxruntime RTN": _blocks(onnxruntime, config="DefaultWeightOnlyQuantConfig", is_symmetric=True),
     "onnxruntime k-quant": _blocks(onnxruntime, config="KQuantWeightOnlyQuantConfig"),
     "onnxruntime HQQ": _blocks(onnxruntime, config="HQQWeightOnlyQuantConfig"),
-    # Its HQQ leaves the float weights in the file.
+    # Its HQQ wrote more bytes than the float file of ViT-Tiny has.
     "Olive RTN": _blocks(olive, kind="rtn_quantization.OnnxBlockWiseRtnQuantization"),
     "Olive k-quant": _blocks(olive, kind="kquant_quantization.OnnxKQuantQuantization"),
     "NNCF symmetric": _layers("INT4_SYM"),

@@ -82,9 +82,10 @@ def _search(
     limit = goal.limit_bytes(model.bytes, plain_bytes)
     if limit is not None:
         choice, met = search.within_bytes(measured.curve, limit, lambda bits: put(bits).bytes)
-        same = measured.curve.everywhere(options.bits)
-        if goal.plain_bytes and not (met and error_of(choice.bits) < error_of(same.bits)):
-            choice, met = same, True
+        if goal.plain_bytes:
+            plain = measured.curve.everywhere(options.bits)
+            better = met and error_of(choice.bits) < error_of(plain.bits)
+            choice, met = choice if better else plain, True
     else:
         assert goal.max_drop is not None
         choice, met = search.within_error(measured.curve, goal.max_drop, error_of)

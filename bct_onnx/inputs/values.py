@@ -106,10 +106,10 @@ def _text(draw: Draw | None, rows: int, shape: tuple[int, ...], rng: np.random.G
     Every row of the batch has its own few, the n-th of them drawn as often as 1 / n (Zipf). With all words different,
     rows that are averaged over their tokens would hardly differ in their answers.
     """
-    if draw and shape and shape[-1] >= _SHORTEST_TEXT:
-        return draw(shape, rng)
     if not shape or shape[-1] < _SHORTEST_TEXT:
         return rng.integers(0, rows, shape)
+    if draw:
+        return draw(shape, rng)
     known = shape[-1] // 2
     own = rng.integers(0, rows, (*shape[:-1], known))
     often = 1 / np.arange(1, known + 1)

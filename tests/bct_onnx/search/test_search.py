@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from bct_onnx import BctError, compress, files
-from bct_onnx.fidelity.outputs import output_error
+from bct_onnx.fidelity.outputs import OutputError, output_error
 from bct_onnx.presets import PRESETS
 from bct_onnx.search import (
     DEFAULT_DROP,
@@ -26,6 +26,7 @@ from bct_onnx.search import (
 )
 from bct_onnx.search.choice import Choice, Curve, Weight
 from bct_onnx.search.grams import product_inputs
+from bct_onnx.search.sensitivity import _by_kind
 from bct_onnx.search.switchable import SwitchableModel, formats, stored_bytes
 from bct_onnx.search.work import NODE_SECONDS, RATE, SHARE, Affordable, affordable, nominal_seconds
 from passes import Options
@@ -280,6 +281,14 @@ def test_what_matters_less_gets_fewer_bits(source, tmp_path) -> None:
     bits = smallest(found.curve, 0.05).bits
     assert bits["v"] == 2
     assert bits["w"] >= 5
+
+
+def test_draws_of_one_kind_are_judged_together() -> None:
+    """Four feeds of two kinds: the worst draw is not the error, the worse kind is."""
+    error = OutputError("values", error=0.5, worst=1, by_feed=(0.3, 0.5, 0.3, 0.1))
+    assert _by_kind(error, 2).error == pytest.approx(math.sqrt((0.5**2 + 0.1**2) / 2))
+    assert _by_kind(error, 4).error == 0.5
+    assert _by_kind(OutputError("exact", same=1.0), 2).error is None
 
 
 def test_without_time_weights_are_taken_to_be_like_the_first(source, tmp_path, monkeypatch) -> None:
