@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from bct_onnx import BctError, compress, files
+from bct_onnx import BctError, compress, files, search
 from bct_onnx.fidelity.outputs import OutputError, output_error
 from bct_onnx.presets import PRESETS
 from bct_onnx.search import (
@@ -178,6 +178,15 @@ def test_where_no_bits_do_better_small_has_the_same_everywhere(tmp_path) -> None
     report = compress(path, tmp_path / "small.onnx", preset="small")
     assert report.search is not None
     assert report.search.choice.bits == {"w": 4}
+
+
+@pytest.mark.parametrize("met", [True, False])
+def test_a_choice_that_errs_more_than_four_bits_everywhere_gives_way_to_them(wide, tmp_path, monkeypatch, met) -> None:
+    monkeypatch.setattr(search, "within_bytes", lambda curve, *_: (curve.point(len(curve.bytes) - 1), met))
+    report = compress(wide, tmp_path / "small.onnx", preset="small")
+    assert report.search is not None
+    assert report.search.met
+    assert report.search.choice.bits == {"w": 4, "v": 4}
 
 
 def test_goals_are_one_and_positive() -> None:
