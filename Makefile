@@ -32,7 +32,8 @@ accuracy: $(VENV)/.installed  ## accuracy of every preset on the models in BCT_D
 
 glue: $(VENV)/.installed  ## MiniLM on GLUE at every size, the paper's chain included; models in BCT_MODELS
 	$(PYTHON) -m benchmarks.accuracy --only 'minilm sst-2' --only 'minilm mrpc' --only 'minilm sts-b' \
-	  --preset paper --preset paper/4 --preset balanced --preset 6 --preset 7 --preset 8 --preset 8.5
+	  --preset paper --preset 'paper --bits 4' --preset 'paper --lowering dense --target-ratio 8' \
+	  --preset balanced --preset 6 --preset 7 --preset 8 --preset 8.5
 
 curves: $(VENV)/.installed  ## figures of size against error, beside other tools where PEERS names the python that has them
 	$(PYTHON) -m benchmarks.curve $(if $(PEERS),--peers $(PEERS))

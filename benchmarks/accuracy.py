@@ -2,10 +2,12 @@
 
 import os
 import re
+import shlex
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from rich.table import Table
 
 from bct_onnx import BctError, Report, compress, files
 from bct_onnx.bench.peers import quantize_dynamic, quantize_nbits
+from bct_onnx.command import command
 from bct_onnx.compression import Coverage
 from bct_onnx.errors import first_line
 from bct_onnx.evaluate import Evaluation
@@ -36,14 +39,15 @@ PEERS: dict[str, Step] = {
 
 
 def ours(variant: str) -> Step:
-    """Return what compresses at a preset, with other bits and code type where `PRESET/BITS/CODES` names them.
+    """Return what compresses at a preset, with the options of the command that follow its name.
 
     A number instead is how many times smaller the file is to be.
     """
-    if re.fullmatch(r"[\d.]+", variant):
-        return partial(compress, target_ratio=float(variant))
-    preset, bits, activations = (*variant.split("/"), "", "")[:3]
-    return partial(compress, preset=preset, bits=int(bits) if bits else None, activations=activations or None)
+    first, *rest = shlex.split(variant)
+    asked = ["--target-ratio" if re.fullmatch(r"[\d.]+", first) else "--preset", first, *rest]
+    parsed = command.make_context(variant, ["IN", "OUT", *asked]).params
+    options = {name: parsed[name] for name in signature(compress).parameters if name in parsed}
+    return lambda source, target: compress(**options | {"source": source, "target": target})
 
 
 def make(
@@ -149,7 +153,7 @@ def table(lines: Sequence[dict[str, Any]]) -> Table:
     multiple=True,
     default=PRESETS,
     show_default=True,
-    help="PRESET[/BITS[/CODES]], or how many times smaller; may be repeated.",
+    help="A preset and other options of the command, or how many times smaller; may be repeated.",
 )
 @click.option("--peers", is_flag=True, help="Score what onnxruntime's own quantizers make, too.")
 @click.option(
