@@ -36,7 +36,7 @@ from .graph.constants import resolve
 from .graph.editor import Editor, Move
 from .graph.features import FIRST_OPSET, NOTHING, Feature, Lacks
 from .graph.follow import find_shapes
-from .graph.tidy import lift_constant_nodes, merge_equal, shorten_names
+from .graph.tidy import lift_constant_nodes, merge_equal, name_constants, shorten_names
 from .graph.turns import take_turns
 from .graph.walk import walk
 from .layer_normalization import rewrite as layer_normalization
@@ -205,6 +205,7 @@ def _begin(graph: gs.Graph, options: Options, move: Move = lambda array: array) 
     """Return the context of a run over a graph, whose constants are constants and whose equal nodes are one."""
     lift_constant_nodes(graph)
     merge_equal(graph)
+    name_constants(graph)
     editor = Editor(graph, move, options.workers, options.lacks)
     return Context(editor, options, options.form, PassReport(""))
 

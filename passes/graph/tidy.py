@@ -60,6 +60,22 @@ def merge_equal(graph: gs.Graph) -> None:
             node.outputs.clear()
 
 
+def name_constants(graph: gs.Graph) -> None:
+    """Give constants names that no other tensor has: the branches of an If may call different things the same.
+
+    A constant is written once for all that read it, where the other branch sees its name, too.
+    """
+    used = [tensor for _, node in walk(graph) for tensor in (*node.inputs, *node.outputs) if tensor.name]
+    tensors = {id(tensor): tensor for tensor in used}
+    constants = [tensor for tensor in tensors.values() if isinstance(tensor, gs.Constant)]
+    taken = {tensor.name for scope in scopes(graph) for tensor in (*scope.inputs, *scope.outputs)}
+    taken |= {tensor.name for tensor in tensors.values() if not isinstance(tensor, gs.Constant)}
+    outputs = output_names(graph)
+    for constant in constants:
+        if constant.name not in outputs:
+            constant.name = fresh_name(constant.name, taken)
+
+
 def shorten_names(graph: gs.Graph) -> None:
     """Give inner tensors with long names short ones, and nodes that are new, or have no name, that of their result."""
     fixed = output_names(graph) | {tensor.name for scope in scopes(graph) for tensor in scope.inputs}

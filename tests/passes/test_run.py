@@ -152,6 +152,22 @@ def test_an_inner_name_that_hides_an_outer_one(tmp_path):
     assert relative_error(run(result.proto, x=X, c=np.array(False))[0], np.abs(X) @ weight) < ACTIVATION
 
 
+def test_a_name_that_two_branches_give_to_different_things(tmp_path):
+    """What both read is written once, in front of them, where it must not hide what one of them makes."""
+    text = """g (float[3, 40] x, bool c) => (float[3, 40] y) {
+        y = If (c) <then_branch = t () => (float[3, 40] a) {
+                i = Constant <value_int = 1> () s = Shape(x) d = Gather(s, i) f = Cast <to = 1> (d) a = Mul(x, f) },
+                    else_branch = e () => (float[3, 40] b) {
+                k = Constant <value_int = 1> () i = Shape(x) d = Gather(i, k) f = Cast <to = 1> (d) b = Div(x, f) }>
+    }"""
+    source = model(text)
+    result = rewrite(source, tmp_path, operators=frozenset())
+    assert len(result.proto.graph.initializer) == 1
+    for condition in (True, False):
+        feeds = {"x": X, "c": np.array(condition)}
+        np.testing.assert_array_equal(run(result.proto, **feeds)[0], run(source, **feeds)[0])
+
+
 def test_a_large_constant_in_a_branch(tmp_path):
     """The table of one branch is stored for the main graph and read from the branch."""
     text = IF.replace("MatMul(x, v)", "Add(x, bias)")
