@@ -58,7 +58,7 @@ class Attention:
     Attributes:
         node: the product with the value.
         output: its result, transposed to [batch, tokens, heads, width], where that is all that is made of it.
-        query, key, value: what is multiplied.
+        query, key, value: what is multiplied; heads of the query, side by side, may share one of key and value.
         scale: factor of the scores.
         masks: in the order in which they are applied.
         zero_nan: rows of NaN count as zeros.
@@ -77,7 +77,7 @@ class Attention:
     def in_rows(self) -> bool:
         """Tell whether all of it can be done on rows, [batch, tokens, heads * width], as layers give and take them."""
         split = self.query.split and self.key.split and self.value.split
-        return split and self.query.heads is not None and self.output is not None
+        return split and None not in (self.query.heads, self.key.heads) and self.output is not None
 
 
 def match_attention(node: gs.Node, shapes: Shapes, opset: int, is_output: IsOutput) -> Attention | Skip | None:
@@ -92,8 +92,8 @@ def match_attention(node: gs.Node, shapes: Shapes, opset: int, is_output: IsOutp
     parts = (
         _part(left, shapes),
         _heads(_transposed(right, 0, 2, 3, 1), shapes, split=True)
-        or (_part(_scaled(key, scores, shapes), shapes) if key is not None else None),
-        _part(plain(node.inputs[1]), shapes),
+        or (_part(_unrepeated(_scaled(key, scores, shapes), shapes), shapes) if key is not None else None),
+        _part(_unrepeated(plain(node.inputs[1]), shapes), shapes),
     )
     query, keys, value = parts
     if query is None or keys is None or value is None:
@@ -127,6 +127,24 @@ def _scaled(tensor: gs.Tensor, scores: Scores, shapes: Shapes) -> gs.Tensor:
             return tensor
         tensor, number = scalar
         scores.scale *= number
+
+
+def _unrepeated(tensor: gs.Tensor, shapes: Shapes) -> gs.Tensor:
+    """Return [b, heads, t, d] of what has each head several times side by side, [b, heads * times, t, d]."""
+    nodes: list[gs.Node] = []
+    for op in ("Reshape", "Expand", "Unsqueeze"):
+        maker = nodes[-1].inputs[0] if nodes else tensor
+        if not maker.inputs or maker.inputs[0].op != op:
+            return tensor
+        nodes.append(maker.inputs[0])
+    apart, once = nodes[-1].outputs[0], nodes[-1].inputs[0]
+    known = [shapes.shape(each) for each in (once, apart, nodes[1].outputs[0], tensor)]
+    if None in known or [len(each or ()) for each in known] != [4, 5, 5, 4]:
+        return tensor
+    (b, heads, t, d), one, wide, whole = (each or () for each in known)
+    times = wide[2]
+    fits = one == (b, heads, ONE, t, d) and wide == (b, heads, times, t, d) and whole == (b, heads * times, t, d)
+    return plain(once) if fits else tensor
 
 
 def _transposed(tensor: gs.Tensor | None, *perm: int) -> gs.Tensor | None:
@@ -169,10 +187,12 @@ def _last_two_swapped(tensor: gs.Tensor, shapes: Shapes) -> gs.Tensor | None:
 
 def _misfit(*parts: Heads) -> Skip | None:
     """Return why query, key and value do not fit together, or None."""
-    heads, batches = {part.shape[2 if part.split else 1] for part in parts}, {part.batch for part in parts}
-    if len(heads) > 1:
+    query, key, value = (part.shape[2 if part.split else 1] for part in parts)
+    grouped = query.static and key.static and query.static % key.static == 0
+    if key != value or not (query == key or grouped):
         known = (str(part.heads or "?") for part in parts)
         return Skip(f"query, key and value have {', '.join(known)} heads")
+    batches = {part.batch for part in parts}
     if ONE in batches and len(batches) > 1:
         return Skip("its query, key and value have batches of different sizes")
     return None

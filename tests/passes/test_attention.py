@@ -35,6 +35,7 @@ TAIL = f"""
  o = MatMul(p, vt) ot = Transpose <perm = [0, 2, 1, 3]> (o)
  rows = Constant <value_ints = [0, 0, {ROWS}]> () y = Reshape(ot, rows)
 """
+SAME = "x = Identity(scores)"
 TWO = "two = Constant <value = float {2}> ()"
 LOW = "zero = Constant <value = float {0}> () low = Constant <value = float {-3.4028235e38}> ()"
 
@@ -172,6 +173,83 @@ def test_a_cache_goes_in_as_it_is(tmp_path):
     agree(source, result.proto, **projections(), **cache)
 
 
+GROUPS, SHARED = 2, HEADS // 2
+# Each head of keys and values serves two of the query, side by side, as exporters of transformers write it.
+REPEATS = f"""
+ two = Constant <value_ints = [2]> () none = Constant <value_ints = [0]> () rest = Constant <value_ints = [{WIDTH}]> ()
+ one = Constant <value_ints = [1]> () three = Constant <value_ints = [3]> ()
+ times = Constant <value_ints = [{GROUPS}]> () few = Constant <value_ints = [{SHARED}]> ()
+ all = Constant <value_ints = [{HEADS}]> ()
+ kd = Shape(kc) batch = Slice(kd, none, one) length = Slice(kd, two, three)
+ wide = Concat <axis = 0> (batch, few, times, length, rest) flat = Concat <axis = 0> (batch, all, length, rest)
+ ku = Unsqueeze(kc, two) ke = Expand(ku, wide) kr = Reshape(ke, flat)
+ vu = Unsqueeze(vc, two) ve = Expand(vu, wide) vr = Reshape(ve, flat)
+ kt = Transpose <perm = [0, 1, 3, 2]> (kr)
+"""
+GROUPED_HEAD = f"""
+ shape = Constant <value_ints = [0, 0, {HEADS}, {WIDTH}]> ()
+ small = Constant <value_ints = [0, 0, {SHARED}, {WIDTH}]> ()
+ q4 = Reshape(q, shape) k4 = Reshape(k, small) v4 = Reshape(v, small) qt = Transpose <perm = [0, 2, 1, 3]> (q4)
+ kh = Transpose <perm = [0, 2, 1, 3]> (k4) vh = Transpose <perm = [0, 2, 1, 3]> (v4)
+"""
+GROUPED_INPUTS = f"float[b, s, {ROWS}] q, float[b, t, {SHARED * WIDTH}] k, float[b, t, {SHARED * WIDTH}] v"
+CACHED = "kc = Concat <axis = 2> (pk, kh) vc = Concat <axis = 2> (pv, vh)"
+UNCACHED = "kc = Identity(kh) vc = Identity(vh)"
+
+
+def grouped(joined, repeats=REPEATS, **more):
+    return model(graph(SAME, head=GROUPED_HEAD + joined, key=repeats, tail=TAIL.replace("p, vt", "p, vr"), **more))
+
+
+def narrow(names, tokens, seed=3):
+    return {name: draw(BATCH, tokens, SHARED * WIDTH, seed=seed + n) for n, name in enumerate(names)}
+
+
+def test_heads_of_keys_that_several_of_the_query_share(tmp_path):
+    source = grouped(UNCACHED.replace("Identity(kh)", "Neg(kh)"), inputs=GROUPED_INPUTS)
+    result = rewrite(source, tmp_path, **OPERATORS)
+    assert result.replaced == {NAME: 1}
+    assert not {"Expand", "Softmax"} & set(operators(result.proto))
+    agree(source, result.proto, q=draw(BATCH, TOKENS, ROWS, seed=1), **narrow("kv", TOKENS))
+
+
+def test_shared_heads_in_rows_say_how_many_there_are(tmp_path):
+    source = grouped(UNCACHED, inputs=GROUPED_INPUTS)
+    result = rewrite(source, tmp_path, **OPERATORS)
+    assert operators(result.proto) == ["Attention"]
+    assert {**attributes(result.proto), "scale": 1} == {"q_num_heads": HEADS, "kv_num_heads": SHARED, "scale": 1}
+    agree(source, result.proto, q=draw(BATCH, TOKENS, ROWS, seed=1), **narrow("kv", TOKENS))
+
+
+def test_a_cache_of_shared_heads_stays_as_small_as_it_is(tmp_path):
+    cache = f", float[b, {SHARED}, p, {WIDTH}] pk, float[b, {SHARED}, p, {WIDTH}] pv"
+    present = f", float[b, {SHARED}, pt, {WIDTH}] kc, float[b, {SHARED}, pt, {WIDTH}] vc"
+    source = grouped(CACHED, inputs=GROUPED_INPUTS, more=cache, outputs=present)
+    result = rewrite(source, tmp_path, **OPERATORS)
+    assert result.replaced == {NAME: 1}
+    (attention,) = [node for node in result.proto.graph.node if node.op_type == "Attention"]
+    assert list(attention.input[1:3]) == ["kc", "vc"]
+    past = {name: draw(BATCH, SHARED, PAST, WIDTH, seed=9 + n) for n, name in enumerate(("pk", "pv"))}
+    agree(source, result.proto, q=draw(BATCH, TOKENS, ROWS, seed=1), **narrow("kv", TOKENS), **past)
+
+
+@pytest.mark.parametrize(
+    "repeats",
+    [
+        REPEATS.replace("ku = Unsqueeze(kc, two)", "ku = Unsqueeze(kc, one)").replace(
+            "ke = Expand(ku, wide)", "kx = Concat <axis = 0> (batch, times, few, length, rest) ke = Expand(ku, kx)"
+        ),
+        REPEATS.replace("ve = Expand(vu, wide)", "vw = Expand(vu, wide) ve = Abs(vw)"),
+    ],
+    ids=["side by side in another order", "not only repeated"],
+)
+def test_heads_that_are_repeated_otherwise_go_in_as_they_are(tmp_path, repeats):
+    source = grouped(UNCACHED, repeats=repeats, inputs=GROUPED_INPUTS)
+    result = rewrite(source, tmp_path, **OPERATORS)
+    assert "Expand" in operators(result.proto)
+    agree(source, result.proto, q=draw(BATCH, TOKENS, ROWS, seed=1), **narrow("kv", TOKENS))
+
+
 PADDING, FULL = ", float[b, 1, 1, t] m", ", float[b, 1, s, t] m"
 CONDITION = ", bool[1, 1, s, t] c"
 CAUSAL = np.tri(TOKENS, dtype=bool)[None, None]
@@ -253,7 +331,6 @@ def test_readers_of_the_transposed_product_keep_it(tmp_path):
 SIXTEEN = INPUTS.replace("float[", "float16[")
 LATE = "a = Add(scores, m) two = Constant <value = float {2}> () x = Mul(a, two)"
 HIGH = "high = Constant <value = float {-10000}> () x = Where(c, scores, high)"
-SAME = "x = Identity(scores)"
 
 
 @pytest.mark.parametrize(
