@@ -21,6 +21,7 @@ from . import (
     open_attention,
     quantized_weights,
     relu_squared,
+    sizes,
     sparse,
     tied,
     unfuse,
@@ -100,6 +101,7 @@ CHAIN: tuple[Pass, ...] = (
     relu_squared,  # behind the multiplications, for the same reason
     layer_normalization,  # before the pass for constants, which would take scales and biases
     intermediates,  # behind all operators: what they read as codes needs no others
+    sizes,  # behind all that knows forms by the shapes that they compute
     constant,  # last: what is left
 )
 

@@ -27,6 +27,7 @@ DEFAULT_OPERATORS = frozenset(
             "absorb",
             "unread_rows",
             "fuse_gelu",
+            "sizes",
         ),
         *("quantized_weights", "matmul", "constant"),
     }

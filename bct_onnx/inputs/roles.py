@@ -9,7 +9,7 @@ import numpy as np
 from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto
 
 from bct_onnx.arrays import Array
-from bct_onnx.inputs.flow import Flow, Use
+from bct_onnx.inputs.flow import FlatNode, Flow, Use
 
 Dim = int | str
 # Returns numbers of a shape.
@@ -186,28 +186,35 @@ def _axis_sizes(uses: Sequence[Use], flow: Flow) -> dict[int, int]:
 
 def _head_size(use: Use, flow: Flow) -> int | None:
     """Return the width of a head where the input is a cache of an operator that knows how many heads there are."""
-    if (use.node.op, use.index) not in _CACHE_USES:
+    node = use.node
+    if (node.op, use.index) not in _CACHE_USES:
         return None
-    heads, kv_heads = (use.node.integers(name) for name in ("num_heads", "kv_num_heads"))
-    parts = (*heads, *kv_heads, *kv_heads) if len(use.node.inputs) < 2 or not use.node.inputs[1] else heads
-    width = _width(use.node.inputs[0], flow)
+    heads, kv_heads = (node.integers(name) for name in ("num_heads", "kv_num_heads"))
+    query, *others = (_product(name, flow) for name in (*node.inputs, "", "")[:3])
+    packed = len(node.inputs) < 2 or not node.inputs[1]
+    # Columns of keys and values lie beside those of the query where one product makes them all.
+    parts = (*heads, *(count for other in others if packed or other is query for count in kv_heads))
+    width = _columns(query, flow) if query else None
     return width // sum(parts) if width and parts else None
 
 
-def _width(name: str, flow: Flow) -> int | None:
-    """Return the columns of the product behind a value, seen through additions, rotations and reshapes."""
+def _product(name: str, flow: Flow) -> FlatNode | None:
+    """Return the product behind a value, seen through additions, normalizations, rotations, splits and reshapes."""
     for _ in range(_MOST_STEPS):
         node = flow.producers.get(name)
-        if node is None:
-            return None
-        if node.op == "com.microsoft.MatMulNBits":
-            return node.integers("N")[0]
-        shape = flow.shape(node.inputs[1]) if node.op in ("MatMul", "Gemm") else None
-        if shape:
-            return shape[-2 if node.integers("transB") == (1,) else -1]
+        if node is None or _columns(node, flow):
+            return node
         behind_bias = node.op == "Add" and flow.shape(node.inputs[0]) is not None
         name = node.inputs[1 if behind_bias else 0]
     return None
+
+
+def _columns(node: FlatNode, flow: Flow) -> int | None:
+    """Return the columns of a product with a weight, or None for another node."""
+    if node.op == "com.microsoft.MatMulNBits":
+        return node.integers("N")[0]
+    shape = flow.shape(node.inputs[1]) if node.op in ("MatMul", "Gemm") else None
+    return shape[-2 if node.integers("transB") == (1,) else -1] if shape else None
 
 
 def _role(  # noqa: C901, PLR0911, PLR0912 - an ordered list of rules, one a line

@@ -10,7 +10,7 @@ from benchmarks.fuzz import generate
 from tests.helpers import SERIAL, optimized, run
 
 PLAIN = {"sparse", "fold", "unfuse"}
-EXACT = frozenset({*PLAIN, "tied", "attention", "biases", "absorb", "unread_rows", "fuse_gelu"})
+EXACT = frozenset({*PLAIN, "tied", "attention", "biases", "absorb", "unread_rows", "fuse_gelu", "sizes"})
 OPSET = 23
 # Sums in another order, relative to the largest value: of float32 and of half precision.
 TOLERANCE = {np.dtype(np.float32): 1e-4, np.dtype(np.float16): 2e-2}

@@ -174,6 +174,7 @@ _TABLE = (
     Operator("com.microsoft.MatMulNBits", rules.with_last_attribute("N"), PRODUCT | CODED_ROWS | Trait.QUANTIZES),
     Operator("com.microsoft.QAttention", shape.merged_attention, PRODUCT | Trait.CODES),
     Operator("com.microsoft.QGemm", rules.multiplied(0, 3), PRODUCT | Trait.CODES, typed_by=8, types=(FLOAT,)),
+    Operator("com.microsoft.QMoE", rules.first, Trait.MULTIPLIES | Trait.CODES),
     Operator("com.microsoft.QLinearAdd", rules.joined(0, 3), Trait.CODES, typed_by=0),
     Operator("com.microsoft.QLinearAveragePool", shape.pooled, Trait.CODES, typed_by=0),
     Operator("com.microsoft.QLinearConcat", None, Trait.CODES, typed_by=1),

@@ -146,6 +146,35 @@ def test_roles(declared: str, node: str, role: Role) -> None:
     assert inputs(proto)[name].role is role
 
 
+GROUPED = "y, pk, pv = com.microsoft.GroupQueryAttention<num_heads = 4, kv_num_heads = 2>({}, key, val, one, one)"
+
+
+@pytest.mark.parametrize(
+    ("made", "attention", "columns"),
+    [
+        ("q = MatMul(h, w) k = MatMul(h, v)", "q, k, k", 24),
+        ("p = MatMul(h, w)", "p, , ", 48),
+        (
+            "p = MatMul(h, w) qs, k, vs = Split<axis = -1>(p, n) r = Reshape(qs, n)"
+            " m = SimplifiedLayerNormalization<axis = -1>(r, n) q = Reshape(m, n)",
+            "q, k, vs",
+            48,
+        ),
+    ],
+    ids=["products apart", "packed", "one product, split and normalized"],
+)
+def test_a_cache_has_heads_as_wide_as_their_product_makes_them(made: str, attention: str, columns: int) -> None:
+    proto = model(
+        f"""g (float[b, s, 8] h, float[b, 2, past, d] key, float[b, 2, past, d] val) => (float[A] y)
+            {{ {made} {GROUPED.format(attention)} }}""",
+        w=(8, columns),
+        v=(8, 12),
+        n=(3,),
+        one=(1,),
+    )
+    assert inputs(proto)["key"].axis_sizes == inputs(proto)["val"].axis_sizes == {-1: 6}
+
+
 def test_an_input_with_an_initializer_is_not_fed() -> None:
     assert inputs(model("g (float[2] x, float[2] w) => (float[2] y) { y = Add(x, w) }", w=(2,))).keys() == {"x"}
 

@@ -164,6 +164,10 @@ CASES = {
         "float[s, 12] x, float[s, 2] p, float[2, 8, 12] w, float[2, 8] g, float[2, 12, 8] v, float[2, 12] h",
         'y = com.microsoft.MoE<k = 1, activation_type = "relu">(x, p, w, g, v, h)',
     ),
+    "com.microsoft.QMoE": (
+        "float[s, 32] x, float[s, 2] p, uint8[2, 32, 16] w, float[2, 32] o, uint8[2, 32, 16] v",
+        'y = com.microsoft.QMoE<k = 1, activation_type = "relu", expert_weight_bits = 4>(x, p, w, o, , v, o)',
+    ),
     "com.microsoft.MultiHeadAttention": (
         "float[b, s, 8] x, float[b, m, 8] k, float[b, m, 6] v",
         "y = com.microsoft.MultiHeadAttention<num_heads = 2>(x, k, v)",

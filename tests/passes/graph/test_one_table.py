@@ -24,6 +24,7 @@ OTHERS = {
     "work.PRODUCTS": "a choice: products whose work is counted",
     "activation_matmul.FLOAT_KERNELS": "a choice: what is reported, not rewritten",
     "attention.FOLLOWED": "what a runtime follows",
+    "attention._unrepeated": "a form",
     "attention._has_finite": "a choice: between a mask and what makes it",
     "channels.AFTER_STATISTICS": "a form",
     "channels.BETWEEN": "a choice: what leaves channels about as large as they were",
