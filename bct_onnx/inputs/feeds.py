@@ -19,6 +19,8 @@ from bct_onnx.inputs.sentences import with_sentences
 from bct_onnx.inputs.sizes import PLANS, axis_kinds, complete, concrete_shape, fallbacks
 from bct_onnx.inputs.values import make_value, numpy_type
 
+# Behind the last token of a row, the caches that these leave hold whatever was in memory.
+UNPADDED_OPS = frozenset({"com.microsoft.GroupQueryAttention"})
 # Elements of an input beyond which numpy cannot even count bytes.
 _MOST_ELEMENTS = 1 << 48
 
@@ -70,6 +72,8 @@ def candidate_plans(
     flow = flatten(model)
     inputs = with_sentences(with_scales(find_inputs(model, flow), flow, values), folder)
     tried: set[object] = set()
+    unpadded = any(node.op in UNPADDED_OPS for node in flow.nodes)
+    whole = frozenset({Role.MASK, Role.LENGTHS}) if unpadded else frozenset[Role]()
 
     def group(change: Mapping[str, int], plain: frozenset[Role]) -> Iterator[InputPlan]:
         seen_before = frozenset(tried)
@@ -82,7 +86,7 @@ def candidate_plans(
                 yield plan
 
     for change in fallbacks(inputs, flow):
-        for plain in (frozenset[Role](), frozenset(Role)):
+        for plain in (whole, frozenset(Role)):
             yield group(change, plain)
 
 

@@ -14,6 +14,9 @@ from passes.graph.operators.rules import first
 BOUNDS = {"Clip": slice(1), "Max": slice(None), "Min": slice(None)}
 
 
+Attributes = Mapping[str, AttributeProto]
+
+
 @dataclass(frozen=True)
 class FlatNode:
     """One operator: its type (with the domain unless standard), unique value names in and out ("" absent)."""
@@ -21,7 +24,7 @@ class FlatNode:
     op: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    attributes: Mapping[str, AttributeProto] = field(default_factory=dict)
+    attributes: Attributes = field(default_factory=dict)
 
     def integers(self, name: str) -> tuple[int, ...]:
         """Return an integer or integer-list attribute, empty when absent."""
@@ -90,7 +93,7 @@ def flatten(model: ModelProto) -> Flow:
         tensor = info.type.tensor_type
         if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
             flow.shapes[info.name] = tuple(d.dim_value for d in tensor.shape.dim)
-    _Layer(flow, functions).lay(model.graph, ChainMap(), "")
+    _Layer(flow, functions).lay(model.graph, ChainMap(), "", {})
     return flow
 
 
@@ -99,8 +102,11 @@ class _Layer:
     flow: Flow
     functions: Mapping[tuple[str, str], FunctionProto]
 
-    def lay(self, graph: GraphProto | FunctionProto, names: ChainMap[str, str], prefix: str) -> None:
-        """Add a graph or function; `names` maps names visible inside to unique ones and is extended."""
+    def lay(self, graph: GraphProto | FunctionProto, names: ChainMap[str, str], prefix: str, given: Attributes) -> None:
+        """Add a graph or function; `names` maps names visible inside to unique ones and is extended.
+
+        `given` are the attributes of a function's call, which its nodes refer to.
+        """
         if isinstance(graph, GraphProto):
             names.update({i.name: prefix + i.name for i in graph.input if i.name not in names.maps[0]})
             for tensor in graph.initializer:
@@ -111,26 +117,28 @@ class _Layer:
         for node in graph.node:
             names.update({out: prefix + out for out in node.output if out})
         for node in graph.node:
-            self.add(node, names, prefix)
+            self.add(node, names, prefix, given)
 
     def define(self, tensor: TensorProto, name: str, names: ChainMap[str, str], prefix: str) -> None:
         """Note the shape of a constant."""
         names[name] = prefix + name
         self.flow.shapes[prefix + name] = tuple(tensor.dims)
 
-    def add(self, node: NodeProto, names: ChainMap[str, str], prefix: str) -> None:
+    def add(self, node: NodeProto, names: ChainMap[str, str], prefix: str, given: Attributes) -> None:
         """Add one node with what it calls or holds."""
         inputs = tuple(names.get(name, prefix + name) if name else "" for name in node.input)
         outputs = tuple(names[name] if name else "" for name in node.output)
         inside = f"{prefix}{next((out for out in node.output if out), node.name)}/"
+        named = ((each.name, given.get(each.ref_attr_name) if each.ref_attr_name else each) for each in node.attribute)
+        attributes = {name: attribute for name, attribute in named if attribute is not None}
         function = self.functions.get((node.domain, node.op_type))
         if function is not None:
             inner = ChainMap(dict(zip(function.input, inputs, strict=False)))
-            self.lay(function, inner, inside)
+            defaults = {attribute.name: attribute for attribute in function.attribute_proto}
+            self.lay(function, inner, inside, defaults | attributes)
             self.link([inner.get(out, "") for out in function.output], outputs)
             return
         op = qualified(node.op_type, node.domain)
-        attributes = {attribute.name: attribute for attribute in node.attribute}
         if op == "Constant" and "value" in attributes:
             self.define(attributes["value"].t, node.output[0], names, prefix)
         self.append(FlatNode(op, inputs, outputs, attributes))
@@ -138,7 +146,7 @@ class _Layer:
             for number, body in enumerate([attribute.g] if attribute.HasField("g") else attribute.graphs):
                 formals = dict(_bind(op, body, inputs))
                 scope = ChainMap(formals, names)  # the body sees the outer names, its own stay inside
-                self.lay(body, scope, f"{inside}{attribute.name}{number}/")
+                self.lay(body, scope, f"{inside}{attribute.name}{number}/", given)
                 self.link([scope.get(name, "") for name in _results(op, body)], outputs)
 
     def append(self, node: FlatNode) -> None:

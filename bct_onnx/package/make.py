@@ -172,7 +172,7 @@ def _compress(
     memory = load_costs(source, target) if report.verification else None
     if report.verification:
         progress("keeping a probe", 0, 0)
-        write_probe(target, folder / probe_path(str(step.target)))
+        write_probe(target, source, folder / probe_path(str(step.target)))
     types = frozenset(element_types(files.read(target).proto))
     # Both paths end with this run: those that stay are told.
     before = replace(report.input, path=Path(plan.source) / step.source)

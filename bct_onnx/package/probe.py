@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import zipfile
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +34,15 @@ def probe_path(model: str) -> str:
     return f"{PROBES}/{model.removesuffix('.onnx')}.npz"
 
 
-def write_probe(model: Path, probe: Path) -> None:
-    """Keep the largest input made for a model that is not too large, and the answer; nothing where there is none."""
-    reference = run_reference(model, files.read(model).proto, partial(made_inputs, budget_seconds=5.0))
+def write_probe(model: Path, source: Path, probe: Path) -> None:
+    """Keep the largest input made for a model that is not too large, and the answer; nothing where there is none.
+
+    What inputs are for is read off the float model `source`.
+    """
+    read = files.read(source).proto
+    reference = run_reference(
+        model, files.read(model).proto, lambda run, *_: made_inputs(run, source, read, budget_seconds=5.0)
+    )
     sizes = [_bytes(feed) for feed in reference.feeds]
     best = max((size for size in sizes if size <= _MOST_BYTES), default=None)
     if best is None:

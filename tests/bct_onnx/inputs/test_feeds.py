@@ -175,6 +175,27 @@ def test_a_cache_has_heads_as_wide_as_their_product_makes_them(made: str, attent
     assert inputs(proto)["key"].axis_sizes == inputs(proto)["val"].axis_sizes == {-1: 6}
 
 
+def test_a_cache_has_heads_as_wide_as_a_product_in_a_function_makes_them() -> None:
+    """The columns of the product are an attribute of the call."""
+    codes, name = "com.microsoft.MatMulNBits <K = 8, N: int = @columns, bits = 4, block_size = 16>", "Product"
+    text = f"""<ir_version: 10, opset_import: ["": 21, "com.microsoft": 1, "own": 1]>
+        g (float[b, s, 8] h, uint8[n] w, float[n] e, float[b, 2, past, d] key, float[b, 2, past, d] val)
+        => (float[A] y) {{
+            q = own.{name} <columns = 24> (h, w, e) {GROUPED.format("q, k, k").replace("one", "e")}
+        }}
+        <domain: "own", opset_import: ["": 21, "com.microsoft": 1]>
+        {name} <columns> (x, codes, scale) => (y) {{ y = {codes} (x, codes, scale) }}"""
+    assert inputs(onnx.parser.parse_model(text))["key"].axis_sizes == {-1: 6}
+
+
+def test_nothing_is_padded_where_caches_are_not_defined_behind_a_rows_end() -> None:
+    attention = GROUPED.format("h, h, h").replace("one, one", "last, one")
+    text = f"""g (float[b, s, 8] h, int64[b, total] attention_mask, float[b, 2, past, 2] key, float[b, 2, past, 2] val)
+        => (float[A] y) {{ last = ReduceSum(attention_mask) {attention} }}"""
+    for group in candidate_plans(model(text, one=(1,)), seed=0):
+        assert all(np.all(plan.feed()["attention_mask"] == 1) for plan in group)
+
+
 def test_an_input_with_an_initializer_is_not_fed() -> None:
     assert inputs(model("g (float[2] x, float[2] w) => (float[2] y) { y = Add(x, w) }", w=(2,))).keys() == {"x"}
 
