@@ -167,7 +167,9 @@ def _axis_sizes(uses: Sequence[Use], flow: Flow) -> dict[int, int]:
     """Return the axis sizes that the first weight that meets the input demands."""
     for use in uses:
         if (size := _head_size(use, flow)) is not None:
-            return {-1: size}
+            # A cache of a window has its length from the first token on: places are used in turns.
+            in_turns = use.node.integers("sliding_window_cache") == (1,)
+            return {-1: size, -2: use.node.integers("local_window_size")[0]} if in_turns else {-1: size}
         if use.index != 0 or len(use.node.inputs) < 2:
             continue
         shape = flow.shape(use.node.inputs[1])

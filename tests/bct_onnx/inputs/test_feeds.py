@@ -175,6 +175,17 @@ def test_a_cache_has_heads_as_wide_as_their_product_makes_them(made: str, attent
     assert inputs(proto)["key"].axis_sizes == inputs(proto)["val"].axis_sizes == {-1: 6}
 
 
+def test_a_cache_of_a_window_is_as_long_as_the_window() -> None:
+    attention = GROUPED.format("h, h, h").replace("= 2>", "= 2, local_window_size = 7, sliding_window_cache = 1>")
+    proto = model(
+        f"""g (float[b, s, 8] x, float[b, 2, past, d] key, float[b, 2, past, d] val) => (float[A] y)
+            {{ h = MatMul(x, w) {attention} }}""",
+        w=(8, 24),
+        one=(1,),
+    )
+    assert inputs(proto)["key"].axis_sizes == {-1: 3, -2: 7}
+
+
 def test_a_cache_has_heads_as_wide_as_a_product_in_a_function_makes_them() -> None:
     """The columns of the product are an attribute of the call."""
     codes, name = "com.microsoft.MatMulNBits <K = 8, N: int = @columns, bits = 4, block_size = 16>", "Product"
