@@ -80,6 +80,8 @@ FORMS = (
     Form("1.24.4", (NBITS,), when=lambda a: a.get("bits", 4) == 2, feature=Feature.NBITS_2),
     # Codes in bytes; codes in int4 run from 1.20.1.
     Form("1.23.2", (GATHER_BLOCKS,), feature=Feature.GATHER_BLOCKS),
+    # 1.23 multiplies with codes where the activation is SwiGLU only.
+    Form("1.24.4", ("com.microsoft.QMoE",), feature=Feature.EXPERTS),
     # Masks of all heads are refused until 1.19; 1.20 adds them up wrongly.
     Form("1.21.1", ("com.microsoft.MultiHeadAttention",)),
     Form("1.28.0", (GATHER_BLOCKS,), when=lambda a: a.get("bits", 4) == 2, feature=Feature.GATHER_BLOCKS_2),

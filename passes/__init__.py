@@ -13,6 +13,7 @@ from . import (
     biases,
     constant,
     even_channels,
+    experts,
     fold,
     fuse_gelu,
     gather,
@@ -95,6 +96,7 @@ CHAIN: tuple[Pass, ...] = (
     fuse_gelu,  # behind absorb, which takes away what the session knows a Gelu by
     quantized_weights,  # before the pass for products of activations, which such weights look like
     matmul,
+    experts,
     activation_matmul,
     softmax,
     gelu,  # behind the multiplications, which quantize what they see a Gelu compute with a finer scale

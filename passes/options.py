@@ -29,7 +29,7 @@ DEFAULT_OPERATORS = frozenset(
             "fuse_gelu",
             "sizes",
         ),
-        *("quantized_weights", "matmul", "constant"),
+        *("quantized_weights", "matmul", "experts", "constant"),
     }
 )
 ACTIVATIONS = ("int8", "int4", "float8e4m3")

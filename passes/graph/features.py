@@ -12,6 +12,7 @@ class Feature(StrEnum):
     """What a form is made of, in the words of reports."""
 
     BLOCKWISE = "blockwise QuantizeLinear and DequantizeLinear"
+    EXPERTS = "QMoE"
     INT4_CASTS = "Cast of int4"
     GATHER_BLOCKS = "GatherBlockQuantized"
     GATHER_BLOCKS_2 = "GatherBlockQuantized of 2 bits"
