@@ -59,7 +59,7 @@ def compress(
             least error in the bytes that 4 bits for every weight take, where nothing of the request is against it.
         bits: width of a weight's codes, 2 to 8, instead of the preset's.
         block_size: neighbours that share a scale, a multiple of 8, or 0 for a whole column, instead of the preset's.
-        lowering: auto, dense, dense7, packed, qdq or shifts.
+        lowering: auto, dense, dense7, packed, both, qdq or shifts.
         keep: regular expressions; nodes and weights whose name one of them finds are left alone.
         operators: names of passes to run besides those for weights, instead of the preset's; or, each with a minus,
             names of those to leave out of the preset's.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,6 +19,7 @@ from passes import (
     make_lowering,
     pass_name,
 )
+from passes.graph.phases import CACHE_INPUT, CACHE_RANK
 
 from .errors import BctError
 from .files.order import nodes_of
@@ -51,9 +51,6 @@ STANDARD_BITS = 8
 DOMAINS = {"portable": STANDARD}
 # Rows of a weight that no block size is too large for.
 WIDE = 256
-# Inputs that hold what earlier tokens left: their models multiply one row at a time.
-CACHE_INPUT = re.compile(r"past|cache", re.IGNORECASE)
-CACHE_RANK = 3
 
 
 @dataclass(frozen=True)

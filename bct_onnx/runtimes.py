@@ -191,18 +191,20 @@ def _demands(model: onnx.ModelProto) -> Iterator[Demand]:
     yield Demand(_first(OPSETS, opset), f"opset {opset}")
     yield Demand(_first(IR_VERSIONS, model.ir_version), f"IR version {model.ir_version}")
     functions = {(function.domain, function.name): function for function in model.functions}
-    yield from _of_graph(model.graph, {}, opset, functions)
+    yield from _of_graph(model.graph, {}, opset, functions, {})
 
 
 def _first(releases: Mapping[int, str], version: int) -> str:
     return OLDEST if version < min(releases) else releases.get(version, NEWEST)
 
 
-def _of_graph(graph: onnx.GraphProto, outer: Mapping[str, int], opset: int, functions: Functions) -> Iterator[Demand]:
+def _of_graph(
+    graph: onnx.GraphProto, outer: Mapping[str, int], opset: int, functions: Functions, given: Mapping[str, int]
+) -> Iterator[Demand]:
     types = dict(outer)
     types |= {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info)}
     types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
-    yield from _of_nodes(graph.node, types, opset, functions, {})
+    yield from _of_nodes(graph.node, types, opset, functions, given)
 
 
 def _of_nodes(
@@ -212,7 +214,7 @@ def _of_nodes(
     functions: Functions,
     given: Mapping[str, int],
 ) -> Iterator[Demand]:
-    """Yield what nodes ask for; `given` are the integer attributes of the call, where they are a function's body."""
+    """Yield what nodes ask for; `given` are the integer attributes of the call, where they are in a function's body."""
     for node in nodes:
         integers = {a.name: given.get(a.ref_attr_name, a.i) for a in node.attribute if a.type == AttributeProto.INT}
         function = functions.get((node.domain, node.op_type))
@@ -236,7 +238,7 @@ def _of_nodes(
                 yield Demand(form.first, f"node {node.name or node.output[0]!r} ({form.feature or op})")
         for attribute in node.attribute:
             for body in (attribute.g, *attribute.graphs):
-                yield from _of_graph(body, types, opset, functions)
+                yield from _of_graph(body, types, opset, functions, given)
 
 
 def _made(node: onnx.NodeProto, op: str, integers: Mapping[str, int], types: Mapping[str, int]) -> int:

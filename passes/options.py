@@ -42,7 +42,7 @@ class Options:
     Attributes:
         bits: width of a weight's codes, 2 to 8.
         block_size: neighbours along the summed axis that share a scale, a multiple of 8; 0 for the whole column.
-        lowering: dense, dense7, packed, qdq or shifts.
+        lowering: dense, dense7, packed, both, qdq or shifts.
         keep: regular expressions; a node or weight whose name one of them finds is left alone.
         workers: threads that encode.
         operators: names of the passes that run, of those in the chain.

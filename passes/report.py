@@ -41,7 +41,7 @@ class TensorReport:
         shape: its shape, [k, n] of all that is stored together.
         bits: width of a code.
         block_size: neighbours that share a scale; 0 for a whole column.
-        lowering: dense, packed, qdq, shifts, stored (codes), table, whole (int16) or half.
+        lowering: dense, packed, both, qdq, shifts, stored (codes), table, whole (int16) or half.
         bytes_before: bytes in the input model.
         bytes_after: bytes of codes and scales.
         sqnr_db: signal to quantization noise ratio of the weight, in decibels.

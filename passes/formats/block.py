@@ -12,6 +12,9 @@ from . import trellis
 
 # Shifts that a scale carries: half a byte each. Blocks down to 2^-15 of a column's largest value keep all their bits.
 LARGEST_SHIFT = 15
+# Multiples of a column's scale that a block's is, half a byte each. At 4 bits, -8 * 15 still fits an int8.
+LARGEST_MULTIPLE = 15
+WIDEST_MULTIPLIED = 4
 
 Codes = NDArray[np.int8]
 Floats = NDArray[np.float32]
@@ -26,6 +29,7 @@ class BlockFormat:
         block_size: neighbours along k that share an exponent, a multiple of 8; 0 for the whole column.
         steps: exponents per octave: 1 for shifts (powers of two), 4 for fine scales, 2^(i/4).
         max_exponent: the largest exponent; exponents are 0 to max_exponent.
+        whole: True where an exponent e stands for the whole number e + 1 instead of a power of two.
         powers: True where column scales are powers of two as well, so that the scale of every block is a shift.
         trellis: True where what a code stands for depends on the codes before it, see `trellis`.
     """
@@ -36,6 +40,7 @@ class BlockFormat:
     max_exponent: int = 0
     powers: bool = False
     trellis: bool = False
+    whole: bool = False
 
     @classmethod
     def shifted(cls, bits: int, block_size: int) -> BlockFormat:
@@ -61,6 +66,16 @@ class BlockFormat:
         return cls(bits, block_size, steps=4, max_exponent=31 if block_size else 0)
 
     @classmethod
+    def multiples(cls, bits: int, block_size: int) -> BlockFormat:
+        """Return the format whose block scales are 1 to 15 times the column's: codes times that are int8.
+
+        So the same numbers are blocks of few bits with float scales, and int8 with a scale a column. Wider codes have
+        the column's scale alone.
+        """
+        most = LARGEST_MULTIPLE if block_size and bits <= WIDEST_MULTIPLIED else 1
+        return cls(bits, block_size if most > 1 else 0, max_exponent=most - 1, whole=True)
+
+    @classmethod
     def shifts_only(cls, bits: int, block_size: int) -> BlockFormat:
         """Return the format in which every block's scale is a power of two, over 15 octaves a column."""
         return cls(bits, block_size, steps=1, max_exponent=LARGEST_SHIFT, powers=True)
@@ -69,6 +84,12 @@ class BlockFormat:
     def uniform(self) -> BlockFormat:
         """The same format with codes that stand for themselves."""
         return replace(self, trellis=False)
+
+    @cached_property
+    def factors(self) -> Floats:
+        """What exponents stand for, by exponent: float32 [max_exponent + 1]."""
+        exponents = np.arange(self.max_exponent + 1, dtype=np.float64)
+        return (exponents + 1 if self.whole else np.exp2(exponents / self.steps)).astype(np.float32)
 
     @property
     def low(self) -> int:
@@ -93,9 +114,9 @@ def round_up(k: int) -> int:
 
 @dataclass(frozen=True)
 class BlockTensor:
-    """A [k, n] weight as codes: value[i, j] = number * 2^(exponent / steps) * column_scale[j] * tensor_scale.
+    """A [k, n] weight as codes: value[i, j] = number * factors[exponent] * column_scale[j] * tensor_scale.
 
-    The number is the code itself, or what it stands for in a trellis.
+    The number is the code itself, or what it stands for in a trellis; factors are 2^(exponent / steps) or whole.
 
     Attributes:
         format: the format the arrays follow.
@@ -150,9 +171,8 @@ class BlockTensor:
 
 
 def exponent_scale(exponents: NDArray[np.uint8], fmt: BlockFormat) -> Floats:
-    """Return 2^(exponent / steps) as float32, from a table so that equal exponents give equal bits."""
-    table: Floats = np.exp2(np.arange(fmt.max_exponent + 1, dtype=np.float64) / fmt.steps).astype(np.float32)
-    return np.take(table, exponents)
+    """Return the factors that exponents stand for as float32, from a table so that equal exponents give equal bits."""
+    return np.take(fmt.factors, exponents)
 
 
 def decode(tensor: BlockTensor) -> Floats:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -85,12 +85,19 @@ def _proto(function: Function, opset: int) -> onnx.FunctionProto:
     nodes = [each for node in proto.node for each in _inlined(node, called, taken)]
     del proto.node[:]
     proto.node.extend(nodes)
-    used = {node.domain for node in nodes}
+    used = {node.domain for node in _with_branches(nodes)}
     imports = [entry for entry in proto.opset_import if entry.domain in used]
     del proto.opset_import[:]
     proto.opset_import.extend(imports)
     proto.doc_string = function.summary
     return proto
+
+
+def _with_branches(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            yield from _with_branches(attribute.g.node)
 
 
 def _inlined(node: onnx.NodeProto, called: Mapping[str, onnx.FunctionProto], taken: set[str]) -> list[onnx.NodeProto]:

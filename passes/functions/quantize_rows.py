@@ -94,6 +94,15 @@ def _body(opset: int, floor: bool, quantize: str) -> str:
     return "\n".join([*lines, "scale = Mul (peak, step)", quantize])
 
 
+def inside(opset: int, floor: bool, blockwise: bool, length: str) -> str:
+    """Return the body that makes `q` and `scale` of `x`, for functions that quantize rows themselves.
+
+    `length` is the name of their attribute for k.
+    """
+    quantize = _ZEROS + _BLOCKS.replace("@block_size", f"@{length}") if blockwise else _DIVISION
+    return _body(opset, floor, quantize)
+
+
 def _functions(name: str, floor: bool) -> tuple[Function, Function, Function]:
     def function(ending: str, inputs: str, outputs: str, quantize: str) -> Function:
         body = partial(_body, floor=floor, quantize=quantize)

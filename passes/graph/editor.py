@@ -17,6 +17,7 @@ from ..functions.function import DOMAIN, Function
 from .features import FIRST_OPSET, NOTHING, Feature, Lacks
 from .follow import find_shapes, follow
 from .new import NewConstant, NewNode, PackedValues, fresh_name, in_order
+from .phases import Phase, find_phases
 from .shapes import Shape
 from .walk import scopes, walk
 
@@ -59,6 +60,12 @@ class Emitter:
         shape = self.shape(tensor)
         names = {name for size in shape or () for product, _ in size.terms for name in product}
         return None if names & self._editor.shared_names else shape
+
+    @property
+    def phase(self) -> Phase | None:
+        """What the branch is for that nodes are written into, where the model's own branches part the phases."""
+        graph = self._editor.graph
+        return self._editor.once(find_phases, lambda: find_phases(graph)).get(self.scope)
 
     def at_load(self) -> Emitter:
         """Return the emitter for nodes with constant inputs only, which a session computes once."""

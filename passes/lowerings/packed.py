@@ -60,11 +60,7 @@ class Packed:
         """
         widths = [width for width, feature in WIDTHS.items() if feature not in self.lacks]
         width = next((w for w in widths if w >= bits), widths[-1])
-        block = min(max(block_size or WHOLE_COLUMN_BLOCK, SMALLEST_BLOCK), LARGEST_BLOCK)
-        block = 1 << (block - 1).bit_length()
-        while block > SMALLEST_BLOCK and block // 2 >= k:
-            block //= 2
-        return BlockFormat.fine(width, block)
+        return BlockFormat.fine(width, kernel_block(block_size, k))
 
     def opset(self, bits: int) -> int:
         """Return the lowest opset: its operators are the runtime's own, and Pow and Cast as they always were."""
@@ -74,7 +70,7 @@ class Packed:
         self, load: Emitter, tensor: BlockTensor, name: str, by_rows: bool, only_rows: bool = False
     ) -> StoredWeight:
         """Write packed codes [n, blocks, block bytes] and the scales' expansion."""
-        packed = _pack(tensor, load.workers)
+        packed = pack(tensor.codes, tensor.format, load.workers)
         scale, scale_bytes = expand_scales(
             load,
             np.ascontiguousarray(tensor.exponents.T),
@@ -118,16 +114,24 @@ class Packed:
         return slice_first(at, rows, -1, table.k, f"{name}.unpadded") if table.k % fmt.block_size else rows
 
 
-def _pack(tensor: BlockTensor, workers: int) -> NDArray[np.uint8]:
-    """Return codes [n, blocks, block bytes] around 2^(bits-1), neighbours in one byte, the first one lowest."""
-    blocks, rows, n = tensor.codes.shape
-    packed = np.empty((n, blocks, rows * tensor.format.bits // 8), np.uint8)
+def kernel_block(block_size: int, k: int) -> int:
+    """Return the next block size that the kernel takes for a weight of k rows; 0 asks for a whole column."""
+    block = min(max(block_size or WHOLE_COLUMN_BLOCK, SMALLEST_BLOCK), LARGEST_BLOCK)
+    block = 1 << (block - 1).bit_length()
+    while block > SMALLEST_BLOCK and block // 2 >= k:
+        block //= 2
+    return block
 
-    def pack(columns: slice) -> None:
-        codes = np.ascontiguousarray(tensor.codes[:, :, columns].transpose(2, 0, 1))
-        packed[columns] = _pack_columns(codes, tensor.format)
 
-    over_ranges(pack, n, COLUMNS, workers)
+def pack(codes: NDArray[np.int8], fmt: BlockFormat, workers: int) -> NDArray[np.uint8]:
+    """Return codes [blocks, rows, n] as [n, blocks, block bytes], around 2^(bits-1), the first of a byte lowest."""
+    blocks, rows, n = codes.shape
+    packed = np.empty((n, blocks, rows * fmt.bits // 8), np.uint8)
+
+    def pack_range(columns: slice) -> None:
+        packed[columns] = _pack_columns(np.ascontiguousarray(codes[:, :, columns].transpose(2, 0, 1)), fmt)
+
+    over_ranges(pack_range, n, COLUMNS, workers)
     return packed
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from ..graph.features import NOTHING, Lacks
 from .base import Lowering
+from .both import Both
 from .dense import Dense
 from .packed import Packed
 from .qdq import Qdq
@@ -16,6 +17,7 @@ LOWERINGS: dict[str, Callable[[Lacks], Lowering]] = {
     "dense": lambda _: Dense(),
     "dense7": lambda _: Dense(most_bits=7),
     "packed": lambda lacks: Packed(lacks=lacks),
+    "both": lambda lacks: Both(lacks=lacks),
     "qdq": lambda _: Qdq(),
     "shifts": lambda lacks: Shifts(lacks=lacks),
 }

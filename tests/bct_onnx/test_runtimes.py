@@ -4,6 +4,7 @@ import onnx
 import pytest
 
 from bct_onnx.runtimes import FORMS, NEWEST, RELEASES, min_onnxruntime
+from passes.functions.function import FUNCTIONS
 
 
 def model(body: str, opset: int = 21, ir: int = 8, value_info: str = "") -> onnx.ModelProto:
@@ -138,6 +139,18 @@ def test_attributes_of_a_call_count_in_the_body() -> None:
             outer.functions.append(
                 onnx.helper.make_function("local", name, ["x", "w", "s"], ["y"], [node, again], imports, [given])
             )
+        assert min_onnxruntime(outer) == first
+
+
+def test_attributes_of_a_call_count_in_branches_of_the_body() -> None:
+    for bits, first in ((4, "1.18.1"), (8, "1.22.1")):
+        outer = model("{ y = Relu(x) }")
+        outer.graph.node.append(
+            onnx.helper.make_node(
+                "BothMatMulByDivision", ["x", "many", "w", "c", "q", "s"], ["z"], domain="bct_onnx", bits=bits
+            )
+        )
+        outer.functions.append(FUNCTIONS["BothMatMulByDivision"].proto(21))
         assert min_onnxruntime(outer) == first
 
 

@@ -15,11 +15,14 @@ ROUNDING = 4 * np.finfo(np.float32).eps
 
 formats = st.builds(
     lambda make, bits, block: make(bits, block),
-    st.sampled_from([BlockFormat.shifted, BlockFormat.fine]),
+    st.sampled_from([BlockFormat.shifted, BlockFormat.fine, BlockFormat.multiples]),
     st.integers(2, 8),
     st.sampled_from([0, 8, 16, 32, 128]),
 )
-every_format = pytest.mark.parametrize("bits", range(2, 9)), pytest.mark.parametrize("steps", [1, 4])
+every_format = (
+    pytest.mark.parametrize("bits", range(2, 9)),
+    pytest.mark.parametrize("make", [BlockFormat.shifted, BlockFormat.fine, BlockFormat.multiples]),
+)
 
 
 @st.composite
@@ -59,16 +62,17 @@ def simple(weight: np.ndarray, fmt: BlockFormat) -> np.ndarray:
     padded[:k] = weight
     padded = padded.reshape(blocks, rows, n)
     peak = np.abs(padded).max(axis=1)
-    scale = np.maximum(peak.max(axis=0) / (fmt.high * 2.0 ** (fmt.max_exponent / fmt.steps)), 1e-30)
+    scale = np.maximum(peak.max(axis=0) / (fmt.high * float(fmt.factors[-1])), 1e-30)
     # The exponent that float16 column scales of any size leave room for.
     unit = 2.0 ** np.floor(np.log2(scale.max()))
     scale16 = (scale / unit).astype(np.float16)
     short = scale16 < scale / unit * (1 - 2**-10)
     if not is_wide(weight, scale / unit):
         scale = np.where(short, np.nextafter(scale16, np.float16(np.inf)), scale16).astype(np.float64) * unit
-    octaves = np.log2(np.maximum(peak, 1e-30) / (scale * fmt.high))
-    exponents = np.clip(np.ceil(octaves * fmt.steps - 1e-6), 0, fmt.max_exponent)
-    block_scale = (scale * 2.0 ** (exponents / fmt.steps))[:, None, :]
+    needed = np.maximum(peak, 1e-30) / (scale * fmt.high)
+    steps = needed - 1 if fmt.whole else np.log2(needed) * fmt.steps
+    exponents = np.clip(np.ceil(steps - 1e-6), 0, fmt.max_exponent)
+    block_scale = (scale * (exponents + 1 if fmt.whole else 2.0 ** (exponents / fmt.steps)))[:, None, :]
     return (np.clip(np.rint(padded / block_scale), fmt.low, fmt.high) * block_scale).reshape(-1, n)[:k]
 
 
@@ -178,8 +182,8 @@ def test_columns_are_encoded_on_their_own(weight, fmt):
 @every_format[0]
 @every_format[1]
 @pytest.mark.parametrize("block", [0, 8, 32])
-def test_representable_values_come_back_bit_for_bit(bits, steps, block):
-    fmt = BlockFormat.shifted(bits, block) if steps == 1 else BlockFormat.fine(bits, block)
+def test_representable_values_come_back_bit_for_bit(bits, make, block):
+    fmt = make(bits, block)
     rng = np.random.default_rng(bits)
     blocks, rows = fmt.blocks(96)
     codes = rng.integers(-fmt.high, fmt.high + 1, (blocks, rows, 5)).astype(np.float32)
@@ -276,7 +280,23 @@ def test_shifted_codes_fit_an_int8(bits):
     assert (fmt.high << fmt.max_exponent) <= 127
 
 
-@pytest.mark.parametrize("make", [BlockFormat.shifted, BlockFormat.fine])
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_multiplied_codes_fit_an_int8(bits):
+    fmt = BlockFormat.multiples(bits, 32)
+    assert list(fmt.factors) == (list(range(1, 16)) if bits <= 4 else [1])
+    assert fmt.low * fmt.factors[-1] >= -128
+    assert fmt.high * fmt.factors[-1] <= 127
+    assert fmt.block_size == (32 if bits <= 4 else 0)
+
+
+def test_multiples_are_nearer_than_quarter_octaves():
+    """And take half the bytes: the largest block of a column has 15 of its scales, most have 8 to 15."""
+    weight = np.random.default_rng(0).standard_normal((1024, 64)).astype(np.float32)
+    multiples, fine = (encode(weight, make(4, 32)) for make in (BlockFormat.multiples, BlockFormat.fine))
+    assert multiples.sqnr_db > fine.sqnr_db + 0.1
+
+
+@pytest.mark.parametrize("make", [BlockFormat.shifted, BlockFormat.fine, BlockFormat.multiples])
 def test_importance_moves_the_error_to_rows_that_matter_less(make) -> None:
     rng = np.random.default_rng(7)
     weight, importance = rng.standard_normal((100, 16)).astype(np.float32), np.exp(2 * rng.standard_normal(100))

@@ -1,6 +1,6 @@
 """Every compressed operator by itself: its body in ONNX Runtime against its numpy reference, special values first."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from onnx import TensorProto, numpy_helper
 
 from passes.activation_matmul import function as integer_matmul
 from passes.formats import trellis
+from passes.formats.block import BlockFormat
 from passes.formats.planes import PACK, PACK_LANES, pack_rows, split
 from passes.functions import (
     block_gather,
@@ -21,6 +22,7 @@ from passes.functions import (
     block_matmul,
     block_scales,
     decode_blocks,
+    decode_multiples,
     dequantize_blocks,
     quantize_blocks,
     quantize_rows,
@@ -31,6 +33,7 @@ from passes.functions.function import DOMAIN, FUNCTIONS, Function, protos
 from passes.gelu import function as gelu
 from passes.graph.follow import find_shapes
 from passes.layer_normalization import function as layer_normalization
+from passes.lowerings.packed import pack
 from passes.softmax import function as softmax
 from tests.helpers import Array, run
 
@@ -132,18 +135,32 @@ def numbers_of(codes: Array, packing: unpack.Packing) -> Array:
 def test_bodies_are_well_formed(name, opset):
     """Every value is made once, from inputs and values before it; domains are imported; there is a line on it."""
     proto = FUNCTIONS[name].proto(opset)
-    known = set(proto.input)
-    for node in proto.node:
+    hold_order(proto.node, set(proto.input), proto.output)
+    assert {entry.domain: entry.version for entry in proto.opset_import}.get("", opset) == opset
+    nodes = list(with_branches(proto.node))
+    assert {node.domain for node in nodes} == {entry.domain for entry in proto.opset_import} <= {"", "com.microsoft"}
+    assert {a.ref_attr_name for node in nodes for a in node.attribute} - {""} == set(proto.attribute)
+    assert proto.doc_string
+
+
+def hold_order(nodes: Iterable[onnx.NodeProto], known: set[str], outputs: Iterable[str]) -> None:
+    """Hold nodes, and those of their branches, to an order that runs; `known` is what is there before."""
+    known = set(known)
+    for node in nodes:
         assert known.issuperset(filter(None, node.input))
         assert not known.intersection(node.output)
+        for branch in (a.g for a in node.attribute if a.HasField("g")):
+            hold_order(branch.node, known, [value.name for value in branch.output])
         known.update(node.output)
-    assert known.issuperset(proto.output)
-    assert {entry.domain: entry.version for entry in proto.opset_import}.get("", opset) == opset
-    assert (
-        {node.domain for node in proto.node} == {entry.domain for entry in proto.opset_import} <= {"", "com.microsoft"}
-    )
-    assert {a.ref_attr_name for node in proto.node for a in node.attribute} - {""} == set(proto.attribute)
-    assert proto.doc_string
+    assert known.issuperset(outputs)
+
+
+def with_branches(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Yield nodes and those of their branches."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            yield from with_branches(attribute.g.node)
 
 
 def test_calls_of_parts_have_their_attributes():
@@ -262,6 +279,42 @@ def test_dequantized_blocks(codes, exponents):
     inputs = {"codes": codes, "exponents": exponents, "column_scale": scale}
     (y,) = evaluate(dequantize_blocks.WHOLE, inputs, {**steps, "matrix": [4, 24]})
     np.testing.assert_array_equal(y, dequantize_blocks.reference(codes, found, (4, 24)))
+
+
+@pytest.mark.parametrize("bits", decode_multiples.MULTIPLIED)
+@given(data=st.data())
+@few
+def test_codes_times_multiples(bits, data):
+    """Every code times every multiple is an int8, decoded bit for bit; scales are the multiples of a column's."""
+    half, (n, blocks) = 1 << (bits - 1), data.draw(st.tuples(st.integers(1, 5), st.integers(1, 4)))
+    codes = data.draw(hnp.arrays(np.int8, (n, blocks, 16), elements=st.integers(-half, half - 1)))
+    multiples = data.draw(hnp.arrays(np.uint8, (n, blocks), elements=st.integers(1, 15)))
+    packed_codes = pack(codes.transpose(1, 2, 0), BlockFormat.multiples(bits, 16), 1)
+    factors, attrs = np.arange(decode_multiples.FACTORS, dtype=np.int32), {"table": [4096, 8 // bits]}
+    (table,) = evaluate(decode_multiples.TABLES[bits], {"factors": factors}, attrs)
+    inputs = {"codes": packed_codes, "multiples": multiples, "table": table, "turn": np.zeros(1, np.float32)}
+    (y,) = evaluate(decode_multiples.MULTIPLES, inputs, {"matrix": [blocks * 16, n]}, 18)
+    np.testing.assert_array_equal(y, decode_multiples.reference(codes, multiples))
+    np.testing.assert_array_equal(y, (codes.astype(int) * multiples[..., None]).reshape(n, -1).T)
+    column = np.linspace(0.1, 2, n).astype(np.float16)
+    inputs = {"multiples": multiples, "column_scale": column}
+    (scale,) = evaluate(decode_multiples.MULTIPLE_SCALES, inputs, {"tensor_scale": 0.3})
+    np.testing.assert_array_equal(scale, decode_multiples.scales(multiples, column, 0.3))
+
+
+@few
+@given(codes=hnp.arrays(np.int8, (3, 2, 16)))
+def test_codes_of_a_byte(codes):
+    packed_codes = pack(codes.transpose(1, 2, 0), BlockFormat.multiples(8, 16), 1)
+    inputs = {"codes": packed_codes, "turn": np.zeros(1, np.float32)}
+    (y,) = evaluate(decode_multiples.BYTES, inputs, {"matrix": [32, 3]}, 18)
+    np.testing.assert_array_equal(y, codes.reshape(3, -1).T)
+    column = np.linspace(0.1, 2, 3).astype(np.float16)
+    (scale,) = evaluate(
+        decode_multiples.COLUMN_SCALES, {"column_scale": column}, {"tensor_scale": 0.3, "blocks": [3, 2]}
+    )
+    ones = np.ones((3, 2), np.uint8)
+    np.testing.assert_array_equal(scale, decode_multiples.scales(ones, column, 0.3))
 
 
 @few

@@ -54,7 +54,9 @@ def test_block_sizes(name):
 
 
 def test_a_lowering_that_does_not_exist():
-    with pytest.raises(ValueError, match="lowering must be one of dense, dense7, packed, qdq, shifts, not 'sparse'"):
+    with pytest.raises(
+        ValueError, match="lowering must be one of dense, dense7, packed, both, qdq, shifts, not 'sparse'"
+    ):
         Options(lowering="sparse")
 
 

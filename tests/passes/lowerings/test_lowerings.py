@@ -25,9 +25,15 @@ POWERS = 3 * np.finfo(np.float32).eps
 SHAPES = [(64, 24), (172, 5), (10, 3), (33, 1), (2, 7)]
 FORMATS = [
     (lowering, bits, 32)
-    for lowering, widths in (("dense", range(2, 9)), ("dense7", (2, 6, 7, 8)), ("packed", (2, 4, 8)), ("qdq", (4, 8)))
+    for lowering, widths in (
+        ("dense", range(2, 9)),
+        ("dense7", (2, 6, 7, 8)),
+        ("packed", (2, 4, 8)),
+        ("both", (2, 4, 8)),
+        ("qdq", (4, 8)),
+    )
     for bits in widths
-] + [("dense", 4, 0), ("dense", 4, 8), ("dense", 6, 128), ("packed", 4, 16), ("qdq", 4, 8)]
+] + [("dense", 4, 0), ("dense", 4, 8), ("dense", 6, 128), ("packed", 4, 16), ("both", 4, 16), ("qdq", 4, 8)]
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: f"{shape[0]}x{shape[1]}")
 every_format = pytest.mark.parametrize(("name", "bits", "block"), FORMATS)
 
@@ -103,13 +109,15 @@ def test_products(tmp_path, name, bits, block, shape):
     """Without optimizations and with them, within the bound of int8 activations of the decoded product."""
     lowering = make_lowering(name)
     tensor = encoded(lowering, bits, block, shape)
-    weight, x = decode(tensor), random(3, 4, shape[0], seed=5)
+    weight = decode(tensor)
     proto = product(tmp_path, lowering, tensor)
-    for optimize in (False, True):
-        (y,) = run(proto, optimize, x=x)
-        bound = activation_bound(x, weight) + 1e-5 * np.abs(x @ weight).max()
-        assert y.shape == (3, 4, shape[1])
-        assert np.all(np.abs(y - x @ weight) <= bound)
+    for rows in ((3, 4), (1, 1)):
+        x = random(*rows, shape[0], seed=5)
+        for optimize in (False, True):
+            (y,) = run(proto, optimize, x=x)
+            bound = activation_bound(x, weight) + 1e-5 * np.abs(x @ weight).max()
+            assert y.shape == (*rows, shape[1])
+            assert np.all(np.abs(y - x @ weight) <= bound)
 
 
 @every_shape
@@ -303,7 +311,16 @@ def test_dense_products_at_every_opset(tmp_path, opset):
 
 @pytest.mark.parametrize(
     ("name", "bits", "expected"),
-    [("dense", 8, 10), ("dense", 6, 18), ("packed", 4, 7), ("packed", 8, 7), ("qdq", 4, 18), ("qdq", 8, 7)],
+    [
+        ("dense", 8, 10),
+        ("dense", 6, 18),
+        ("packed", 4, 7),
+        ("packed", 8, 7),
+        ("both", 4, 18),
+        ("both", 8, 18),
+        ("qdq", 4, 18),
+        ("qdq", 8, 7),
+    ],
 )
 def test_lowest_opsets(name, bits, expected):
     assert make_lowering(name).opset(bits) == expected
@@ -319,6 +336,9 @@ def test_lowest_opsets(name, bits, expected):
         ("packed", (5, 0, 768), (8, 128, 31)),
         ("packed", (4, 256, 100), (4, 128, 31)),
         ("packed", (4, 32, 10), (4, 16, 31)),
+        ("both", (3, 32, 768), (4, 32, 14)),
+        ("both", (2, 0, 768), (2, 128, 14)),
+        ("both", (5, 32, 768), (8, 0, 0)),
         ("qdq", (6, 32, 768), (8, 32, 31)),
         ("qdq", (2, 0, 60), (4, 64, 31)),
         ("qdq", (8, 32, 48), (8, 16, 31)),

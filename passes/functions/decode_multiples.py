@@ -1,0 +1,141 @@
+"""DecodeMultiples: codes as MatMulNBits has them, and the multiple of a block, to int8 columns; and to float scales.
+
+    codes uint8 [n, blocks, block bytes] -- BitwiseOr(turn) -- Cast --+
+    multiples uint4 or uint8 [n, blocks] -- Cast -- Mul(256) ---------+-- Add -> places int32 [n, blocks, block bytes]
+    table int8 [16 * 256, pieces] -- Gather(places) -- Transpose -- Reshape -> y int8 [blocks * block size, n]
+
+A place says what a byte's pieces are times a multiple; MultipliedBytes makes the table, once for a width.
+Codes of a byte are int8 as they are: DecodeBytes. A session computes all that once, when it is made; what codes are
+combined with waits for a turn, see Turn. MultipleScales and ColumnScales make the scales of the same blocks.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .function import Function
+from .lanes import byte
+
+# Widths whose codes are multiplied, see BlockFormat.multiples; codes of a byte are int8 as they are.
+MULTIPLIED = (2, 4)
+# What half a byte says: 0, of which there is none, to 15.
+FACTORS = 16
+
+
+def reference(codes: NDArray[np.int8], multiples: NDArray[np.uint8]) -> NDArray[np.int8]:
+    """Return the int8 weight [blocks * rows, n] of codes [n, blocks, rows] times multiples [n, blocks]: exact."""
+    products = (codes.astype(np.int16) * multiples[..., None]).astype(np.int8)
+    return np.ascontiguousarray(products.reshape(len(codes), -1).T)
+
+
+def scales(
+    multiples: NDArray[np.uint8], column_scale: NDArray[np.floating], tensor_scale: float = 1.0
+) -> NDArray[np.float32]:
+    """Return the scales [n, blocks] of blocks with multiples [n, blocks]: two products, which round once each."""
+    column = column_scale.astype(np.float32) * np.float32(tensor_scale)
+    y: NDArray[np.float32] = multiples.astype(np.float32) * column[:, None]
+    return y
+
+
+def _table(bits: int) -> str:
+    """Return the body that makes the table: axes for factors, for pieces of a byte, highest first, and for which."""
+    pieces, codes = 8 // bits, 1 << bits
+    steps = ", ".join(str(code - codes // 2) for code in range(codes))
+    lines, apart = [f"bytes_shape = Constant <value_ints = [{', '.join([str(codes)] * pieces)}, 1]> ()"], []
+    for piece in range(pieces):
+        axes = [1] * pieces
+        axes[pieces - 1 - piece] = codes
+        dims = ", ".join(map(str, (*axes, 1)))
+        lines.append(f"steps{piece} = Constant <value = int32[{dims}] {{{steps}}}> ()")
+        lines.append(f"piece{piece} = Expand (steps{piece}, bytes_shape)")
+        apart.append(f"piece{piece}")
+    return f"""
+        {" ".join(lines)}
+        bytes = Concat <axis = -1> ({", ".join(apart)})
+        apart = Constant <value_ints = [-1{", 1" * (pieces + 1)}]> ()
+        apart_factors = Reshape (factors, apart)
+        products = Mul (apart_factors, bytes)
+        int8 = Cast <to = 3> (products)
+        table_shape = Constant <value_ints: ints = @table> ()
+        y = Reshape (int8, table_shape)"""
+
+
+TABLES = {
+    bits: Function(
+        f"MultipliedBytes{bits}",
+        "factors",
+        "y",
+        _table(bits),
+        f"Make the table of all that {bits}-bit codes in a byte are times each factor",
+        dtypes=(np.int8,),
+        axes="table",
+    )
+    for bits in MULTIPLIED
+}
+MULTIPLES = Function(
+    "DecodeMultiples",
+    "codes, multiples, table, turn",
+    "y",
+    """
+        late = Cast <to = 2> (turn)
+        in_turn = BitwiseOr (codes, late)
+        bytes = Cast <to = 6> (in_turn)
+        factors = Cast <to = 6> (multiples)
+        rows = Constant <value = int32 {256}> ()
+        first = Mul (factors, rows)
+        apart = Constant <value_ints = [0, 0, 1]> ()
+        block_first = Reshape (first, apart)
+        places = Add (bytes, block_first)
+        numbers = Gather (table, places)
+        turned = Transpose <perm = [1, 2, 3, 0]> (numbers)
+        matrix_shape = Constant <value_ints: ints = @matrix> ()
+        y = Reshape (turned, matrix_shape)""",
+    "Decode codes times a multiple a block to int8 columns",
+    dtypes=(np.int8,),
+    axes="matrix",
+)
+BYTES = Function(
+    "DecodeBytes",
+    "codes, turn",
+    "y",
+    f"""
+        late = Cast <to = 2> (turn)
+        signs = {byte(128)}
+        in_turn = BitwiseOr (signs, late)
+        signed = BitwiseXor (codes, in_turn)
+        blocks = Cast <to = 3> (signed)
+        turned = Transpose <perm = [1, 2, 0]> (blocks)
+        matrix_shape = Constant <value_ints: ints = @matrix> ()
+        y = Reshape (turned, matrix_shape)""",
+    "Decode codes of a byte to int8 columns",
+    dtypes=(np.int8,),
+    axes="matrix",
+)
+
+_COLUMN = """
+        floats = Cast <to = 1> (column_scale)
+        unit = Constant <value_float: float = @tensor_scale> ()
+        scales = Mul (floats, unit)
+        column_shape = Constant <value_ints = [-1, 1]> ()
+        column = Reshape (scales, column_shape)"""
+MULTIPLE_SCALES = Function(
+    "MultipleScales",
+    "multiples, column_scale",
+    "y",
+    f"""{_COLUMN}
+        factors = Cast <to = 1> (multiples)
+        y = Mul (factors, column)""",
+    "Expand multiples of a column's scale to the float scales of blocks",
+    axes="first",
+)
+COLUMN_SCALES = Function(
+    "ColumnScales",
+    "column_scale",
+    "y",
+    f"""{_COLUMN}
+        blocks_shape = Constant <value_ints: ints = @blocks> ()
+        y = Expand (column, blocks_shape)""",
+    "Repeat the scale of a column for all of its blocks",
+    axes="blocks",
+)
