@@ -4,6 +4,7 @@ from .api import compress
 from .errors import BctError, VerificationError
 from .package import compress_folder, export_folder, verify_folder
 from .report import Report
+from .sessions.native import session
 from .version import __version__
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "compress",
     "compress_folder",
     "export_folder",
+    "session",
     "verify_folder",
 ]

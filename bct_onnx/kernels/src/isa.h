@@ -1,0 +1,70 @@
+// What is written once a kind of processor: plain functions on plain data, in a table each, chosen at load.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace bct {
+
+// Columns that are decoded and multiplied together.
+constexpr int64_t PANEL = 64;
+// Rows of a weight that the widest products take at a time: k is padded to a multiple in panels.
+constexpr int64_t DEPTH = 64;
+
+// How a weight [k, n] lies in the file: see docs/format.md.
+struct Weight {
+  int bits;                  // 2 to 8
+  bool trellis;              // what codes stand for depends on those before them
+  bool nibbles;              // a plane of 4 bits has neighbours in a byte
+  const uint8_t* planes[3];  // highest first; int8 [k, n] at 8 bits
+  int widths[3];
+  int count;
+  const uint8_t* shifts;  // a bit a block, in lanes of shift_bytes, [k / block, n]; null where there are none
+  int64_t shift_bytes;
+  int64_t block;
+  int64_t k;
+  int64_t n;
+};
+
+// Rows of uint8 codes q [rows, k] times columns of a panel, to floats:
+// y = float(sum of (q - zero_point) * weight) * column_scale * row_scale, rounded in this order.
+struct Block {
+  const uint8_t* q;
+  const float* row_scale;
+  int64_t rows;
+  int64_t k;
+  const uint8_t* panel;  // [PANEL / 16, padded k / 4, 16, 4]
+  const int32_t* sums;   // of the panel's columns, [PANEL]
+  const float* column_scale;
+  int64_t columns;  // of the panel that there are
+  int32_t zero_point;
+  float* y;  // [rows, stride]
+  int64_t stride;
+};
+
+struct RowCodes {
+  bool above;  // rows are never far below zero: only what is above counts for the scale
+  int32_t zero_point;
+  float least;
+  float step;
+};
+
+struct Isa {
+  const char* name;
+  // Decode columns first to first + PANEL (those beyond n are zero) to a panel and the sums of its columns.
+  void (*unpack)(const Weight& weight, int64_t first, uint8_t* panel, int32_t* sums);
+  void (*multiply)(const Block& block);
+  void (*quantize)(const float* x, int64_t k, const RowCodes& codes, uint8_t* q, float* scale);
+};
+
+extern const Isa PORTABLE, AVX2, AVXVNNI, AVX512, AMX;
+// The best for this processor, or the one that the environment's BCT_ONNX_KERNELS names, if it can run here. Kernels
+// ask when they are made.
+const Isa& isa();
+
+inline int64_t padded(int64_t k) { return (k + DEPTH - 1) / DEPTH * DEPTH; }
+
+// Memory of this thread, aligned to 64 bytes, for one use at a time of each number.
+enum Scratch { PANELS, DECODED, SHIFTS, ROWS, SCRATCHES };
+void* scratch(Scratch which, size_t bytes);
+}  // namespace bct

@@ -1,0 +1,8 @@
+#if defined(__x86_64__)
+#define LEVEL 4
+#include "core.inc"
+
+namespace bct {
+extern const Isa AMX = {"amx", unpack, multiply, quantize};
+}
+#endif

@@ -1,0 +1,8 @@
+#if defined(__x86_64__)
+#define LEVEL 1
+#include "core.inc"
+
+namespace bct {
+extern const Isa AVX2 = {"avx2", unpack, multiply, quantize};
+}
+#endif

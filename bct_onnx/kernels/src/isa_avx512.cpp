@@ -1,0 +1,8 @@
+#if defined(__x86_64__)
+#define LEVEL 3
+#include "core.inc"
+
+namespace bct {
+extern const Isa AVX512 = {"avx512", unpack, multiply, quantize};
+}
+#endif

@@ -1,0 +1,8 @@
+#if defined(__x86_64__)
+#define LEVEL 2
+#include "core.inc"
+
+namespace bct {
+extern const Isa AVXVNNI = {"avxvnni", unpack, multiply, quantize};
+}
+#endif

@@ -1,0 +1,6 @@
+#define LEVEL 0
+#include "core.inc"
+
+namespace bct {
+extern const Isa PORTABLE = {"portable", unpack, multiply, quantize};
+}

@@ -1,0 +1,234 @@
+// BlockMatMul: passes/functions/block_matmul.py.
+
+#include <algorithm>
+#include <cstring>
+
+#include "weights.h"
+
+namespace bct {
+namespace {
+
+// Panels that a task decodes once: what stays in a core's own cache, and few enough for all threads to have some.
+constexpr int64_t MOST_PANEL_BYTES = 1 << 19, MOST_PANELS = 4, LEAST_TASKS = 6;
+// Codes of rows that all panels of a task are multiplied with before the next.
+constexpr int64_t ROW_BYTES = 3 << 16, LEAST_ROWS = 64, MOST_ROWS = 256;
+// Where there are few panels, rows are shared out, too: enough to make up for decoding.
+constexpr int64_t SHARED_ROWS = 512;
+
+struct Rows {
+  const uint8_t* q;
+  const float* scale;
+  float* y;
+  int64_t rows;
+};
+
+// One matrix of a product.
+struct Matrix {
+  Weight weight;
+  const float* column_scale;
+  int32_t zero_point;
+};
+
+void multiply(const Isa& isa, const Call& call, const Matrix& matrix, const Rows& rows) {
+  const Weight& weight = matrix.weight;
+  const int64_t panels = (weight.n + PANEL - 1) / PANEL, bytes = padded(weight.k) * PANEL;
+  const int64_t wide = std::clamp<int64_t>(std::min(MOST_PANEL_BYTES / std::max<int64_t>(bytes, 1), panels / LEAST_TASKS),
+                                           1, MOST_PANELS);
+  const int64_t together = std::clamp(ROW_BYTES / std::max<int64_t>(weight.k, 1) / 32 * 32, LEAST_ROWS, MOST_ROWS);
+  const int64_t groups = (panels + wide - 1) / wide;
+  const int64_t share = groups < LEAST_TASKS ? std::min(rows.rows, SHARED_ROWS) : rows.rows;
+  const int64_t shares = (rows.rows + share - 1) / share;
+  call.parallel(static_cast<size_t>(groups * shares), [&](size_t task) {
+    const int64_t group = static_cast<int64_t>(task) / shares * wide, count = std::min(wide, panels - group);
+    const int64_t begin = static_cast<int64_t>(task) % shares * share, end = std::min(rows.rows, begin + share);
+    auto* codes = static_cast<uint8_t*>(scratch(PANELS, static_cast<size_t>(bytes * count)));
+    alignas(64) int32_t sums[MOST_PANELS][PANEL];
+    for (int64_t i = 0; i < count; ++i) isa.unpack(weight, (group + i) * PANEL, codes + i * bytes, sums[i]);
+    for (int64_t row = begin; row < end; row += together) {
+      for (int64_t i = 0; i < count; ++i) {
+        const int64_t first = (group + i) * PANEL;
+        Block block{};
+        block.rows = std::min(together, end - row);
+        block.q = rows.q + row * weight.k;
+        block.row_scale = rows.scale + row;
+        block.k = weight.k;
+        block.panel = codes + i * bytes, block.sums = sums[i];
+        block.column_scale = matrix.column_scale + first;
+        block.columns = std::min(PANEL, weight.n - first);
+        block.zero_point = matrix.zero_point;
+        block.y = rows.y + row * weight.n + first;
+        block.stride = weight.n;
+        isa.multiply(block);
+      }
+    }
+  });
+}
+
+// The axes before the last two, as of the shorter ones' broadcast to `rank`.
+Shape batch_of(const Shape& shape, size_t rank) {
+  Shape found(rank, 1);
+  for (size_t i = 0; i + 2 < shape.size(); ++i) found[rank - (shape.size() - 2) + i] = shape[i];
+  return found;
+}
+
+int64_t offset(const Shape& batch, const Shape& index) {
+  int64_t found = 0;
+  for (size_t i = 0; i < batch.size(); ++i) found = found * batch[i] + (batch[i] == 1 ? 0 : index[i]);
+  return found;
+}
+
+class Product : public Kernel {
+ public:
+  Product(const Info& info, const Packing* packing) : packing_(packing) {
+    const int64_t zero_point = info.whole("zero_point");
+    require(zero_point >= 0 && zero_point <= 255, "zero_point is no uint8");
+    zero_point_ = static_cast<int32_t>(zero_point);
+    tensor_scale_ = info.real("tensor_scale");
+    if (packing_ != nullptr) {
+      codes_ = info.wholes("codes"), shifts_ = info.wholes("shifts"), matrix_ = info.wholes("matrix");
+      planes_ = packing_->widths().size();
+    }
+    scale_input_ = packing_ == nullptr ? 3 : 3 + planes_ + 1;
+    Tensor scale;
+    if (info.constant(scale_input_, &scale)) scale_ = floats(scale, tensor_scale_), scale_shape_ = scale.shape;
+    std::vector<Tensor> inputs(scale_input_);
+    bool constant = true;
+    for (size_t i = 2; i < scale_input_; ++i) {
+      constant = (is_turn(i) || info.constant(i, &inputs[i])) && constant;
+    }
+    if (constant) weight_ = read_weight(inputs), weight_shape_ = inputs[2].shape, constant_ = true;
+  }
+
+  void compute(const Call& call) override {
+    const Tensor q = call.input(0), row_scale = call.input(1);
+    Matrix matrix{weight_, scale_.data(), zero_point_};
+    Shape weight_shape = weight_shape_, scale_shape = scale_shape_;
+    if (!constant_) {
+      std::vector<Tensor> inputs(scale_input_);
+      for (size_t i = 2; i < scale_input_; ++i) {
+        if (!is_turn(i)) inputs[i] = call.input(i);
+      }
+      matrix.weight = read_weight(inputs);
+      weight_shape = inputs[2].shape;
+    }
+    std::vector<float> scales;
+    if (scale_.empty()) {
+      const Tensor scale = call.input(scale_input_);
+      scales = floats(scale, tensor_scale_), scale_shape = scale.shape;
+      matrix.column_scale = scales.data();
+    }
+    run(call, q, row_scale, matrix, weight_shape, scale_shape);
+  }
+
+ private:
+  bool is_turn(size_t input) const { return packing_ != nullptr && input == 3 + planes_; }
+
+  Weight read_weight(const std::vector<Tensor>& inputs) const {
+    if (packing_ != nullptr) {
+      const std::vector<Tensor> planes(inputs.begin() + 3, inputs.begin() + 3 + static_cast<ptrdiff_t>(planes_));
+      return packed_weight(*packing_, planes, inputs[2], codes_, shifts_, matrix_);
+    }
+    const Tensor& weight = inputs[2];
+    require(weight.shape.size() >= 2, "the weight is no matrix");
+    Weight found{};
+    found.bits = 8, found.count = 1, found.widths[0] = 8;
+    found.planes[0] = weight.as<uint8_t>();
+    found.k = weight.shape[weight.shape.size() - 2], found.n = weight.shape.back();
+    elements({found.k, found.n});
+    return found;
+  }
+
+  void run(const Call& call, const Tensor& q, const Tensor& row_scale, Matrix matrix, const Shape& weight_shape,
+           const Shape& scale_shape) const {
+    const Weight& weight = matrix.weight;
+    require(!q.shape.empty() && q.shape.back() == weight.k, "q and the weight differ in k");
+    const int64_t rows = weight.k != 0 ? q.size() / weight.k : elements({q.shape.begin(), q.shape.end() - 1});
+    Shape scales = q.shape;
+    scales.back() = 1;
+    require(row_scale.shape == scales, "row_scale is not one number a row of q");
+    const size_t axes = packing_ == nullptr ? weight_shape.size() : 2;
+    const int64_t columns = elements(scale_shape);
+    const float* row_scales = row_scale.as<float>();
+    Shape y_shape = q.shape;
+    y_shape.back() = weight.n;
+    if (axes == 2) {
+      require(columns == weight.n && scale_shape.size() <= 2 && (scale_shape.empty() || scale_shape.back() == weight.n),
+              "scale is not one number a column");
+      auto* y = call.output<float>(0, y_shape);
+      if (rows * weight.n != 0) multiply(isa_, call, matrix, {q.as<uint8_t>(), row_scales, y, rows});
+      return;
+    }
+    require(q.shape.size() >= 2, "a batch of weights wants a matrix of q");
+    const size_t rank = std::max(q.shape.size(), axes) - 2;
+    const Shape left = batch_of(q.shape, rank), right = batch_of(weight_shape, rank);
+    const int64_t matrices = elements(right);
+    require(columns == matrices * weight.n && scale_shape.size() == axes && scale_shape[axes - 2] == 1,
+            "scale is not one number a column of each weight");
+    Shape batch(rank);
+    for (size_t i = 0; i < rank; ++i) {
+      require(left[i] == right[i] || left[i] == 1 || right[i] == 1, "q and the weight do not broadcast");
+      batch[i] = left[i] == 1 ? right[i] : left[i];
+    }
+    const int64_t length = q.shape[q.shape.size() - 2];
+    // The row scales multiply what comes out: they broadcast with the product.
+    y_shape = batch;
+    y_shape.push_back(length), y_shape.push_back(weight.n);
+    auto* y = call.output<float>(0, y_shape);
+    Shape index(rank, 0);
+    const int64_t total = elements(y_shape) == 0 ? 0 : elements(batch);
+    for (int64_t i = 0; i < total; ++i) {
+      const int64_t from = offset(left, index), with = offset(right, index);
+      Matrix one = matrix;
+      one.weight.planes[0] += with * weight.k * weight.n;
+      one.column_scale += with * weight.n;
+      multiply(isa_, call, one, {q.as<uint8_t>() + from * length * weight.k, row_scales + from * length,
+                           y + i * length * weight.n, length});
+      for (size_t axis = rank; axis-- > 0 && ++index[axis] == batch[axis];) index[axis] = 0;
+    }
+  }
+
+  const Isa& isa_ = isa();
+  const Packing* packing_;
+  size_t planes_ = 0, scale_input_ = 0;
+  int32_t zero_point_ = 0;
+  float tensor_scale_ = 1;
+  Shape codes_, shifts_, matrix_;
+  bool constant_ = false;
+  Weight weight_{};
+  Shape weight_shape_, scale_shape_;
+  std::vector<float> scale_;
+};
+
+}  // namespace
+
+void add_products(std::vector<std::unique_ptr<Operator>>& all) {
+  static const std::vector<Packing> packed = packings();
+  auto columns = [](const Dims& q, int64_t n, const std::string& name) {
+    Dims y = q;
+    y.lengths.back() = n, y.names.back() = name;
+    return std::vector<Dims>{y};
+  };
+  all.push_back(std::make_unique<Operator>(
+      "BlockMatMul8", std::vector<int>{ort::UINT8, ort::FLOAT, ort::INT8, ort::ANY}, std::vector<int>{ort::FLOAT},
+      [](const Info& info) { return std::make_unique<Product>(info, nullptr); },
+      [columns](const std::vector<Dims>& in) {
+        if (in[0].lengths.empty() || in[2].lengths.size() != 2) return std::vector<Dims>{};
+        return columns(in[0], in[2].lengths[1], in[2].names[1]);
+      }));
+  for (const Packing& packing : packed) {
+    std::vector<int> inputs{ort::UINT8, ort::FLOAT, ort::UINT8};
+    for (const int type : packing.types()) inputs.push_back(type);
+    inputs.push_back(ort::FLOAT);  // turn
+    inputs.push_back(ort::ANY);    // scale
+    all.push_back(std::make_unique<Operator>(
+        "BlockMatMul" + packing.suffix(), inputs, std::vector<int>{ort::FLOAT},
+        [&packing](const Info& info) { return std::make_unique<Product>(info, &packing); },
+        [columns](const std::vector<Dims>& in) {
+          const Dims& scale = in.back();
+          if (in[0].lengths.empty() || scale.lengths.empty()) return std::vector<Dims>{};
+          return columns(in[0], scale.lengths.back(), "");
+        }));
+  }
+}
+
+}  // namespace bct

@@ -1,0 +1,90 @@
+#include "weights.h"
+
+#include <cmath>
+#include <cstring>
+
+namespace bct {
+namespace {
+
+float half(uint16_t bits) {
+  const uint32_t sign = static_cast<uint32_t>(bits & 0x8000U) << 16;
+  const uint32_t exponent = bits >> 10 & 31U, fraction = bits & 1023U;
+  uint32_t found = sign | (exponent + 112U) << 23 | fraction << 13;
+  if (exponent == 31) found = sign | 0x7f800000U | fraction << 13;
+  float value = 0;
+  std::memcpy(&value, &found, sizeof value);
+  if (exponent == 0) value = std::copysign(std::ldexp(static_cast<float>(fraction), -24), sign != 0 ? -1.0F : 1.0F);
+  return value;
+}
+
+}  // namespace
+
+std::string Packing::suffix() const {
+  if (trellis) return std::to_string(bits) + "Trellis";
+  return std::to_string(bits) + (lanes && bits >= 4 ? "Lanes" : "");
+}
+
+std::vector<int> Packing::widths() const {
+  std::vector<int> found;
+  int left = bits;
+  for (const int width : {4, 2, 1}) {
+    if (left >= width) found.push_back(width), left -= width;
+  }
+  return found;
+}
+
+std::vector<int> Packing::types() const {
+  std::vector<int> found;
+  for (const int width : widths()) found.push_back(width == 4 && !lanes && !trellis ? ort::INT4 : ort::UINT8);
+  return found;
+}
+
+std::vector<Packing> packings() {
+  std::vector<Packing> found;
+  for (int bits = 2; bits < 8; ++bits) {
+    found.push_back({bits, false, false});
+    if (bits >= 4) found.push_back({bits, true, false});
+    if (bits <= 6) found.push_back({bits, true, true});
+  }
+  return found;
+}
+
+std::vector<float> floats(const Tensor& values, float factor) {
+  std::vector<float> found(static_cast<size_t>(values.size()));
+  if (values.type == ort::FLOAT) {
+    for (size_t i = 0; i < found.size(); ++i) found[i] = values.as<float>()[i];
+  } else {
+    require(values.type == ort::FLOAT16, "scales are neither float nor float16");
+    for (size_t i = 0; i < found.size(); ++i) found[i] = half(values.as<uint16_t>()[i]);
+  }
+  // The factor comes first: that is how the function rounds.
+  for (float& value : found) value = factor * value;
+  return found;
+}
+
+Weight packed_weight(const Packing& packing, const std::vector<Tensor>& planes, const Tensor& shift_bytes,
+                     const Shape& codes, const Shape& shifts, const Shape& matrix) {
+  require(codes.size() == 3 && shifts.size() == 3 && matrix.size() == 2, "codes are not in blocks of a matrix");
+  const int64_t size = elements(codes), k = elements({codes[0], codes[1]}), n = codes[2];
+  require(size > 0 && size % 8 == 0 && k % 8 == 0, "codes are no multiple of 8");
+  require(shifts[0] == codes[0] && shifts[1] == 1 && shifts[2] == n, "shifts do not fit the codes");
+  require((matrix[0] == k || matrix[0] == -1) && (matrix[1] == n || (matrix[1] == -1 && matrix[0] == k)),
+          "the matrix does not fit the codes");
+  Weight found{};
+  found.bits = packing.bits, found.trellis = packing.trellis;
+  found.nibbles = !packing.lanes && !packing.trellis;
+  found.k = k, found.n = n, found.block = codes[1];
+  for (const int width : packing.widths()) {
+    const Tensor& plane = planes[static_cast<size_t>(found.count)];
+    const bool is_int4 = plane.type == ort::INT4;
+    require(plane.size() == (is_int4 ? size : size * width / 8), "a plane has another length than its codes");
+    found.planes[found.count] = plane.as<uint8_t>();
+    found.widths[found.count++] = width;
+  }
+  found.shifts = shift_bytes.as<uint8_t>();
+  found.shift_bytes = shift_bytes.size();
+  require(found.shift_bytes == (codes[0] * n + 7) / 8, "shifts have another length than their blocks");
+  return found;
+}
+
+}  // namespace bct

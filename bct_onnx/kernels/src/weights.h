@@ -1,0 +1,35 @@
+// Weights and their scales as nodes have them, checked.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "isa.h"
+#include "operator.h"
+
+namespace bct {
+
+// How the codes of functions with an ending lie: "4", "4Lanes", "4Trellis".
+struct Packing {
+  int bits;
+  bool lanes;
+  bool trellis;
+
+  std::string suffix() const;
+  std::vector<int> widths() const;
+  // Types of the planes, highest first.
+  std::vector<int> types() const;
+};
+
+// All packings below 8 bits.
+std::vector<Packing> packings();
+
+// float16 or float32 as float32, times a factor.
+std::vector<float> floats(const Tensor& values, float factor);
+
+// The weight [k, n] in blocks that planes and shifts hold; `codes` [blocks, block, n], `shifts` [blocks, 1, n].
+// Error where these, or the lengths of the planes, do not fit each other.
+Weight packed_weight(const Packing& packing, const std::vector<Tensor>& planes, const Tensor& shifts_bytes,
+                     const Shape& codes, const Shape& shifts, const Shape& matrix);
+
+}  // namespace bct
