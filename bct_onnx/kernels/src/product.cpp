@@ -1,6 +1,7 @@
 // BlockMatMul: passes/functions/block_matmul.py.
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 
 #include "weights.h"
@@ -9,7 +10,7 @@ namespace bct {
 namespace {
 
 // Panels that a task decodes once: what stays in a core's own cache, and few enough for all threads to have some.
-constexpr int64_t MOST_PANEL_BYTES = 1 << 19, MOST_PANELS = 4, LEAST_TASKS = 6;
+constexpr int64_t MOST_PANEL_BYTES = 1 << 19, LEAST_TASKS = 6;
 // Codes of rows that all panels of a task are multiplied with before the next.
 constexpr int64_t ROW_BYTES = 3 << 16, LEAST_ROWS = 64, MOST_ROWS = 256;
 // Where there are few panels, rows are shared out, too: enough to make up for decoding.
@@ -22,16 +23,44 @@ struct Rows {
   int64_t rows;
 };
 
+// Memory aligned as panels want it.
+struct Free {
+  void operator()(uint8_t* data) const { std::free(data); }
+};
+using Memory = std::unique_ptr<uint8_t, Free>;
+
+// All panels of a weight, and the sums of their columns.
+struct Panels {
+  Memory codes;
+  std::vector<int32_t> sums;
+};
+
 // One matrix of a product.
 struct Matrix {
   Weight weight;
+  const Panels* panels;  // null where the weight is decoded at every call
   const float* column_scale;
   int32_t zero_point;
 };
 
+int64_t panels_of(int64_t n) { return (n + PANEL - 1) / PANEL; }
+
+Panels unpack_all(const Isa& isa, const Weight& weight) {
+  const int64_t panels = panels_of(weight.n), bytes = padded(weight.k) * PANEL;
+  const int64_t total = elements({panels, bytes});
+  Panels found{Memory(static_cast<uint8_t*>(std::aligned_alloc(64, static_cast<size_t>(std::max(total, bytes))))),
+               std::vector<int32_t>(static_cast<size_t>(panels * PANEL))};
+  require(found.codes != nullptr, "no memory for the weight");
+  for (int64_t i = 0; i < panels; i += MOST_PANELS) {
+    isa.unpack(weight, i * PANEL, std::min(MOST_PANELS, panels - i), found.codes.get() + i * bytes,
+               found.sums.data() + i * PANEL);
+  }
+  return found;
+}
+
 void multiply(const Isa& isa, const Call& call, const Matrix& matrix, const Rows& rows) {
   const Weight& weight = matrix.weight;
-  const int64_t panels = (weight.n + PANEL - 1) / PANEL, bytes = padded(weight.k) * PANEL;
+  const int64_t panels = panels_of(weight.n), bytes = padded(weight.k) * PANEL;
   const int64_t wide = std::clamp<int64_t>(std::min(MOST_PANEL_BYTES / std::max<int64_t>(bytes, 1), panels / LEAST_TASKS),
                                            1, MOST_PANELS);
   const int64_t together = std::clamp(ROW_BYTES / std::max<int64_t>(weight.k, 1) / 32 * 32, LEAST_ROWS, MOST_ROWS);
@@ -41,9 +70,16 @@ void multiply(const Isa& isa, const Call& call, const Matrix& matrix, const Rows
   call.parallel(static_cast<size_t>(groups * shares), [&](size_t task) {
     const int64_t group = static_cast<int64_t>(task) / shares * wide, count = std::min(wide, panels - group);
     const int64_t begin = static_cast<int64_t>(task) % shares * share, end = std::min(rows.rows, begin + share);
-    auto* codes = static_cast<uint8_t*>(scratch(PANELS, static_cast<size_t>(bytes * count)));
-    alignas(64) int32_t sums[MOST_PANELS][PANEL];
-    for (int64_t i = 0; i < count; ++i) isa.unpack(weight, (group + i) * PANEL, codes + i * bytes, sums[i]);
+    alignas(64) int32_t own_sums[MOST_PANELS * PANEL];
+    const uint8_t* codes = nullptr;
+    const int32_t* sums = own_sums;
+    if (matrix.panels != nullptr) {
+      codes = matrix.panels->codes.get() + group * bytes, sums = matrix.panels->sums.data() + group * PANEL;
+    } else {
+      auto* own_codes = static_cast<uint8_t*>(scratch(PANELS, static_cast<size_t>(bytes * count)));
+      isa.unpack(weight, group * PANEL, count, own_codes, own_sums);
+      codes = own_codes;
+    }
     for (int64_t row = begin; row < end; row += together) {
       for (int64_t i = 0; i < count; ++i) {
         const int64_t first = (group + i) * PANEL;
@@ -52,7 +88,7 @@ void multiply(const Isa& isa, const Call& call, const Matrix& matrix, const Rows
         block.q = rows.q + row * weight.k;
         block.row_scale = rows.scale + row;
         block.k = weight.k;
-        block.panel = codes + i * bytes, block.sums = sums[i];
+        block.panel = codes + i * bytes, block.sums = sums + i * PANEL;
         block.column_scale = matrix.column_scale + first;
         block.columns = std::min(PANEL, weight.n - first);
         block.zero_point = matrix.zero_point;
@@ -96,12 +132,15 @@ class Product : public Kernel {
     for (size_t i = 2; i < scale_input_; ++i) {
       constant = (is_turn(i) || info.constant(i, &inputs[i])) && constant;
     }
-    if (constant) weight_ = read_weight(inputs), weight_shape_ = inputs[2].shape, constant_ = true;
+    if (!constant) return;
+    weight_ = read_weight(inputs), weight_shape_ = inputs[2].shape, constant_ = true;
+    // A batch of weights is decoded at every call.
+    if (packing_ != nullptr || weight_shape_.size() == 2) panels_ = unpack_all(isa_, weight_);
   }
 
   void compute(const Call& call) override {
     const Tensor q = call.input(0), row_scale = call.input(1);
-    Matrix matrix{weight_, scale_.data(), zero_point_};
+    Matrix matrix{weight_, panels_.codes ? &panels_ : nullptr, scale_.data(), zero_point_};
     Shape weight_shape = weight_shape_, scale_shape = scale_shape_;
     if (!constant_) {
       std::vector<Tensor> inputs(scale_input_);
@@ -195,6 +234,7 @@ class Product : public Kernel {
   Shape codes_, shifts_, matrix_;
   bool constant_ = false;
   Weight weight_{};
+  Panels panels_;
   Shape weight_shape_, scale_shape_;
   std::vector<float> scale_;
 };

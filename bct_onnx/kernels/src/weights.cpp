@@ -49,16 +49,15 @@ std::vector<Packing> packings() {
   return found;
 }
 
+float one_float(const Tensor& values, int64_t place) {
+  return values.type == ort::FLOAT ? values.as<float>()[place] : half(values.as<uint16_t>()[place]);
+}
+
 std::vector<float> floats(const Tensor& values, float factor) {
+  require(values.type == ort::FLOAT || values.type == ort::FLOAT16, "scales are neither float nor float16");
   std::vector<float> found(static_cast<size_t>(values.size()));
-  if (values.type == ort::FLOAT) {
-    for (size_t i = 0; i < found.size(); ++i) found[i] = values.as<float>()[i];
-  } else {
-    require(values.type == ort::FLOAT16, "scales are neither float nor float16");
-    for (size_t i = 0; i < found.size(); ++i) found[i] = half(values.as<uint16_t>()[i]);
-  }
   // The factor comes first: that is how the function rounds.
-  for (float& value : found) value = factor * value;
+  for (size_t i = 0; i < found.size(); ++i) found[i] = factor * one_float(values, static_cast<int64_t>(i));
   return found;
 }
 

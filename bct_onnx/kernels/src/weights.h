@@ -24,6 +24,9 @@ struct Packing {
 // All packings below 8 bits.
 std::vector<Packing> packings();
 
+// A number of float16 or float32.
+float one_float(const Tensor& values, int64_t place);
+
 // float16 or float32 as float32, times a factor.
 std::vector<float> floats(const Tensor& values, float factor);
 
