@@ -50,7 +50,7 @@ def match(scope: gs.Graph, node: gs.Node, context: Context) -> Experts | Skip | 
     lowering = context.lowering
     if node.op != "MoE" or node.domain != "com.microsoft":
         return None
-    if lowering.standard_only or lowering.integer_rows or lowering.decoded_at_load:
+    if lowering.standard_only or lowering.decoded_at_load:
         return None
     if len(node.inputs) > THIRD and node.inputs[THIRD].name:
         return Skip("it has a third weight, for which there is no kernel")

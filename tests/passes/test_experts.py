@@ -91,6 +91,11 @@ def test_what_has_to_stay(tmp_path, source, options, reason):
     assert list(result.skips(NAME).values()) == [reason]
 
 
+def test_products_in_both_forms_have_packed_experts(tmp_path):
+    result = rewrite(experts(), tmp_path, **{**OPERATORS, "lowering": "both"})
+    assert operators(result.proto)[-1] == "QMoE"
+
+
 @pytest.mark.parametrize("lowering", ["dense", "qdq"])
 def test_where_products_are_not_packed_experts_are_constants(tmp_path, lowering):
     result = rewrite(experts(), tmp_path, bits=8, operators=frozenset({NAME}), lowering=lowering)
