@@ -31,9 +31,9 @@ dist: $(VENV)/.installed  ## sdist and wheel, checked, and the command as an ins
 	cd build && wheel/bin/bct-onnx ../$(MODEL) digits.onnx --preset small
 	cd build && wheel/bin/python -c "import bct_onnx, importlib.resources as r; assert (r.files(bct_onnx) / 'py.typed').is_file()"
 
-bench: $(VENV)/.installed build  ## file size, loading, memory and speed against ONNX Runtime's own quantizers
+bench: $(VENV)/.installed build kernels  ## file size, loading, memory and speed against ONNX Runtime's own quantizers
 	$(PYTHON) -m models.shapes bert-base build/bert-base.onnx
-	$(PYTHON) -m bct_onnx.bench build/bert-base.onnx --peers --presets fast,small --json build/bench.json
+	$(PYTHON) -m bct_onnx.bench build/bert-base.onnx --peers --native --presets fast,small --json build/bench.json
 
 accuracy: $(VENV)/.installed  ## accuracy of every preset on the models in BCT_DATA
 	$(PYTHON) -m benchmarks.accuracy

@@ -2,12 +2,13 @@
 
 import tempfile
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import click
 from rich.console import Console
 
-from bct_onnx import files
+from bct_onnx import files, kernels
 from bct_onnx.bench.peers import PEERS, make_all, ours
 from bct_onnx.bench.records import Candidate, Comparison, Skipped
 from bct_onnx.bench.report import as_data, plot, table
@@ -25,6 +26,7 @@ FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
 @click.argument("given", metavar="[CANDIDATE.onnx]...", nargs=-1, type=MODEL)
 @click.option("--peers", is_flag=True, help="Make and measure what ONNX Runtime's own tools make of FLOAT.onnx.")
 @click.option("--presets", default="", help="Make and measure ours, e.g. fast,small.")
+@click.option("--native", is_flag=True, help="Measure ours and the given ones with the native kernels, too.")
 @click.option("--shapes", help="BATCHxTOKENS[+PAST],... (pictures: BATCH,...); default: by the kind of model.")
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(min=1))
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(min=1), help="Turns per model.")
@@ -45,6 +47,7 @@ def main(
     given: tuple[Path, ...],
     peers: bool,
     presets: str,
+    native: bool,
     shapes: str | None,
     threads: int,
     rounds: int,
@@ -58,6 +61,7 @@ def main(
     console = Console(stderr=True)
     try:
         signature = Signature.read(source)
+        library = kernels.library() if native else ""
         workloads = parse(shapes) if shapes else signature.default_workloads()
         recipes = (*(PEERS if peers else ()), *ours(presets))
         with ExitStack() as stack, console.status("start") as status:
@@ -74,6 +78,7 @@ def main(
                 Candidate(path.stem if taken.count(path.stem) == 1 else str(path), path, "given", "given")
                 for path in given
             ]
+            candidates = [twin for candidate in candidates for twin in _twins(candidate, library)]
             comparison = Benchmark(candidates, Timing(threads, rounds, seconds, clock), status.update).compare(
                 workloads
             )
@@ -82,6 +87,13 @@ def main(
     except BctError as error:
         console.print(f"error: {error}", highlight=False, soft_wrap=True)
         raise SystemExit(error.exit_code) from None
+
+
+def _twins(candidate: Candidate, library: str) -> list[Candidate]:
+    """Return a candidate and, where there is a library and it may hold functions, the same one with it."""
+    if not library or candidate.kind not in ("ours", "given"):
+        return [candidate]
+    return [candidate, replace(candidate, name=f"{candidate.name}, native", library=library)]
 
 
 def _show(comparison: Comparison, json_path: Path | None, plot_path: Path | None) -> None:

@@ -13,13 +13,17 @@ Kind = Literal["float", "peer", "ours", "given"]
 
 @dataclass(frozen=True)
 class Candidate:
-    """One model of the comparison: where it is, who made it, how, and (when made here) at what cost."""
+    """One model of the comparison: where it is, who made it, how, and (when made here) at what cost.
+
+    `library` is the path of the operators that its sessions have besides the runtime's own, if any.
+    """
 
     name: str
     path: Path
     kind: Kind
     how: str
     made: Cost | None = None
+    library: str = ""
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,9 @@ class Benchmark:
             for candidate in list(costs):
                 self._status(f"load {turn + 1}: {candidate.name}")
                 try:
-                    costs[candidate].append(load_in_fresh_process(candidate.path, self._timing.threads))
+                    costs[candidate].append(
+                        load_in_fresh_process(candidate.path, self._timing.threads, candidate.library)
+                    )
                 except BctError as error:
                     self._skip(candidate, error)
                     del costs[candidate]
@@ -115,16 +117,16 @@ class Sessions:
     def __init__(self, threads: int, side_by_side: bool) -> None:
         """Start without a session."""
         self._threads, self._side_by_side = threads, side_by_side
-        self._open: dict[Path, OrtSession] = {}
+        self._open: dict[tuple[Path, str], OrtSession] = {}
 
     def get(self, candidate: Candidate) -> OrtSession:
         """Return the session of a candidate, loading it where it is not loaded."""
-        path = candidate.path
-        if path not in self._open:
+        key = candidate.path, candidate.library
+        if key not in self._open:
             if not self._side_by_side:
                 self._open.clear()
-            self._open[path] = open_session(path, Options(self._threads))
-        return self._open[path]
+            self._open[key] = open_session(candidate.path, Options(self._threads, library=candidate.library))
+        return self._open[key]
 
 
 def _turn(session: OrtSession, feeds: Feeds, timing: Timing) -> list[float]:

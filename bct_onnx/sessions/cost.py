@@ -33,10 +33,13 @@ class LoadCosts:
     seconds: float
 
 
-def load_in_fresh_process(path: Path | str, threads: int) -> Cost:
-    """Make a session of the model (`-`: of none) in a new process; raise BctError when it does not load."""
+def load_in_fresh_process(path: Path | str, threads: int, library: str = "") -> Cost:
+    """Make a session of the model (`-`: of none) in a new process, with the operators of a library if one is given.
+
+    Raises BctError when it does not load.
+    """
     # -P: this folder must not come before the libraries on the import path.
-    command = [sys.executable, "-P", load.__file__, str(path), str(threads)]
+    command = [sys.executable, "-P", load.__file__, str(path), str(threads), *([library] if library else [])]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode:
         reason = run.stderr.strip().rpartition("\n")[2][:200] or f"killed by signal {-run.returncode}"

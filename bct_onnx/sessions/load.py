@@ -1,7 +1,7 @@
 """How every session of ONNX Runtime is made. Run by its path, in a process of its own, it says what loading costs.
 
 It imports nothing large but onnxruntime: what that process takes is the model's. Arguments: a model, or `-` for none,
-and the number of threads; it prints JSON.
+the number of threads and, where there is one, a library of operators; it prints JSON.
 """
 
 import json
@@ -33,6 +33,7 @@ class Options(ort.SessionOptions):  # type: ignore[misc]  # onnxruntime has no t
         *,
         optimize: str = "all",
         optimized: Path | None = None,
+        library: str = "",
         entries: Mapping[str, str] | None = None,
     ) -> None:
         """Set options.
@@ -41,6 +42,7 @@ class Options(ort.SessionOptions):  # type: ignore[misc]  # onnxruntime has no t
             threads: of one operator; 0 for one a core.
             optimize: none, basic, extended or all of the graph optimizations.
             optimized: file to write the optimized model to.
+            library: path of a library of operators, or none.
             entries: ONNX Runtime's configuration entries by name.
         """
         super().__init__()
@@ -49,6 +51,8 @@ class Options(ort.SessionOptions):  # type: ignore[misc]  # onnxruntime has no t
         self.graph_optimization_level = _LEVELS[optimize]
         if optimized is not None:
             self.optimized_model_filepath = str(optimized)
+        if library:
+            self.register_custom_ops_library(library)
         for name, value in (entries or {}).items():
             self.add_session_config_entry(name, value)
 
@@ -79,9 +83,9 @@ def peak_bytes() -> int:
 
 def main() -> None:
     """Load the model of the first argument with as many threads as the second says, or nothing for `-`."""
-    path, threads = sys.argv[1], int(sys.argv[2])
+    path, threads, library = sys.argv[1], int(sys.argv[2]), "".join(sys.argv[3:])
     start = time.perf_counter()
-    loaded = None if path == "-" else open_session(path, Options(threads))
+    loaded = None if path == "-" else open_session(path, Options(threads, library=library))
     seconds = time.perf_counter() - start
     print(json.dumps({"seconds": seconds, "peak_bytes": peak_bytes()}))  # noqa: T201
     del loaded

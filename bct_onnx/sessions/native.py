@@ -17,7 +17,4 @@ def session(model: str | Path | bytes, threads: int = 0) -> OrtSession:
 
     Raises what ONNX Runtime raises where the model does not load.
     """
-    options = Options(threads)
-    if kernels.available():
-        options.register_custom_ops_library(kernels.library())
-    return open_session(model, options)
+    return open_session(model, Options(threads, library=kernels.library() if kernels.available() else ""))

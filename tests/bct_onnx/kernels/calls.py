@@ -53,9 +53,7 @@ def call(
 
 def session(model: onnx.ModelProto, native: bool = True, optimize: str = "all", threads: int = 2) -> OrtSession:
     """Return a session of a model."""
-    options = Options(threads, optimize=optimize)
-    if native:
-        options.register_custom_ops_library(kernels.library())
+    options = Options(threads, optimize=optimize, library=kernels.library() if native else "")
     return open_session(model.SerializeToString(), options)
 
 
