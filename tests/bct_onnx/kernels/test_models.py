@@ -1,4 +1,4 @@
-"""Compressed models: the same answers with the native kernels and without, in sessions, on threads, in the benchmark."""
+"""Compressed models: the same answers with the native kernels and without, on many threads, in the benchmark."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
