@@ -73,8 +73,8 @@ PARAMETERS = (
         help="dense: int8 in memory, int8 products; for encoders and prefill. dense7: the same with weights of 7 bits"
         " at most, for x86 processors without VNNI, whose products of 8 bits overflow. packed: codes stay packed in"
         " memory; for decoding token by token. both: the same codes in both forms; the number of rows chooses."
-        " qdq: DequantizeLinear, for any ONNX runtime. shifts: packed, all"
-        " scales powers of two. auto: packed for models with past key/value inputs, else what the preset says.",
+        " qdq: DequantizeLinear, for any ONNX runtime. shifts: packed, all scales powers of two. auto: both for models"
+        " with past key/value inputs and codes of up to 4 bits, else what the preset says.",
     ),
     click.option(
         "--keep",

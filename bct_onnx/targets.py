@@ -14,14 +14,14 @@ class Target:
     Attributes:
         presets: those whose bits it has a form for.
         lowering: the form of weights, or None for the preset's own.
-        by_token: the form in models that decode token by token, in place of dense weights.
+        by_token: the form of narrow codes in models that decode token by token, in place of dense weights.
         runtime: the oldest ONNX Runtime in use there, or None for no more than the forms ask for.
         domains: domains of all operators it knows, or None for those of ONNX Runtime.
     """
 
     presets: frozenset[str]
     lowering: str | None = None
-    by_token: str = "packed"
+    by_token: str = "both"
     runtime: str | None = None
     domains: frozenset[str] | None = None
 

@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 from bct_onnx import BctError, VerificationError, __version__, compress
-from tests.helpers import MLP, K, entries, model, nodes, operators, random, relative_error, run
+from tests.helpers import MLP, K, entries, model, nodes, operators, plain, random, relative_error, run
 
 FIXTURES = sorted((Path(__file__).parents[2] / "models" / "fixtures").glob("*.onnx"))
 # One of each architecture for the presets that the others do not differ much from.
@@ -153,15 +153,27 @@ def test_options_and_what_became_of_them(source, tmp_path, options, used, notes)
     assert report.notes == notes
 
 
-def test_models_that_decode_token_by_token_are_packed(tmp_path):
+@pytest.mark.parametrize(
+    ("options", "lowering", "note"),
+    [
+        ({"preset": "fast"}, "packed", "its weights are packed, whose answers are the nearest; dense ones take"),
+        ({"preset": "fast", "bits": 5}, "packed", "packed has no 5-bit codes: 8 bits are used"),
+        ({"preset": "fast", "bits": 3}, "both", "both has no 3-bit codes: 4 bits are used"),
+        ({"preset": "small"}, "both", "its weights are both, int8 for prompts and packed for tokens"),
+        ({"preset": "small", "lowering": "packed"}, "packed", ""),
+    ],
+)
+def test_models_that_decode_token_by_token_have_forms_for_that(tmp_path, options, lowering, note):
     text = """g (float[m, 64] x, float[b, 2, p, 4] past_key) => (float[m, 64] y, float[b, 2, p, 4] present) {
         y = MatMul(x, w) present = Identity(past_key)
     }"""
     onnx.save(model(text, w=random(K, K)), tmp_path / "in.onnx")
-    report = compress(tmp_path / "in.onnx", tmp_path / "out.onnx")
-    assert report.options.lowering == "packed"
-    assert "the model decodes token by token: its weights are packed (see --lowering)" in report.notes
-    assert "MatMulNBits" in operators(onnx.load(tmp_path / "out.onnx"))
+    report = compress(tmp_path / "in.onnx", tmp_path / "out.onnx", **options)
+    assert report.options.lowering == lowering
+    assert any(note in each for each in report.notes) or not note
+    found = set(operators(plain(onnx.load(tmp_path / "out.onnx"))))
+    assert "MatMulNBits" in found
+    assert ("MatMulIntegerToFloat" in found) == (lowering != "packed")
 
 
 @pytest.mark.parametrize("opset", [9, 11, 13, 17, 21, 23])

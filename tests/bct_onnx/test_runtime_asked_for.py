@@ -71,7 +71,7 @@ def test_nothing_is_newer_and_the_answers_are_near(tmp_path, text, preset, runti
 @settings(max_examples=25)
 @given(
     bits=st.integers(2, 8),
-    lowering=st.sampled_from(["auto", "dense", "dense7", "packed", "qdq"]),
+    lowering=st.sampled_from(["auto", "dense", "dense7", "packed", "both", "qdq"]),
     runtime=st.sampled_from(RELEASES),
     opset=st.sampled_from([11, 13, 17, 18, 20, 21, 23]),
     decodes=st.booleans(),
@@ -84,7 +84,7 @@ def test_whatever_is_asked_for(tmp_path_factory, bits, lowering, runtime, opset,
         report = compress(source, folder / "out.onnx", bits=bits, lowering=lowering, runtime=runtime, verify=False)
     except BctError as error:
         assert "ONNX Runtime" in str(error) and "\n" not in str(error)
-        assert lowering == "packed" and bits > 4 and not_later(runtime, "1.21.1")
+        assert lowering in ("packed", "both") and bits > 4 and not_later(runtime, "1.21.1")
         assert not (folder / "out.onnx").exists()
         return
     assert not_later(report.output.min_onnxruntime, runtime)
@@ -124,16 +124,15 @@ def test_the_newest_release_changes_nothing(tmp_path):
     assert first.output.sha256 == second.output.sha256
 
 
-def test_eight_bits_of_a_decoder_are_dense_where_packed_ones_are_not_to_be_had(tmp_path):
+def test_forms_of_a_decoder_for_old_releases(tmp_path):
     source = save(tmp_path, DECODER)
-    old = compress(source, tmp_path / "old.onnx", preset="fast", runtime="1.20", verify=False)
-    assert (old.options.lowering, old.options.bits) == ("dense", 8)
-    assert any("weights are dense" in note for note in old.notes)
-    new = compress(source, tmp_path / "new.onnx", preset="fast", runtime="1.22", verify=False)
-    assert (new.options.lowering, new.options.bits) == ("packed", 8)
-    small = compress(source, tmp_path / "small.onnx", preset="small", runtime="1.17.3", verify=False)
-    assert (small.options.lowering, small.options.bits) == ("packed", 4)
-    assert "GatherBlockQuantized" not in operators(onnx.load(tmp_path / "small.onnx"))
+    for runtime, form in (("1.17.3", "dense"), ("1.20", "dense"), ("1.22", "packed")):
+        fast = compress(source, tmp_path / "fast.onnx", preset="fast", runtime=runtime, verify=False)
+        assert (fast.options.lowering, fast.options.bits) == (form, 8)
+        assert any(f"weights are {form}" in note for note in fast.notes)
+        small = compress(source, tmp_path / "small.onnx", preset="small", runtime=runtime, verify=False)
+        assert (small.options.lowering, small.options.bits) == ("both", 4)
+        assert "GatherBlockQuantized" not in operators(onnx.load(tmp_path / "small.onnx"))
 
 
 def test_a_newer_model_is_lowered(tmp_path):
