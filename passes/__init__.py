@@ -89,8 +89,8 @@ CHAIN: tuple[Pass, ...] = (
     gather,  # before the multiplications, which transpose a table that is there, not the other way round
     open_attention,  # before the passes that compute its products and its Softmax
     attention,  # before the multiplications, whose shapes it needs as the model has them
+    even_channels,  # before biases: what it takes from channels makes biases of keys and values, which cost nothing
     biases,  # behind attention, whose keys need none, before the multiplications, which take what is left
-    even_channels,  # behind biases, whose normalizations it copies, before absorb, which moves what is left of them
     absorb,  # behind biases, which move into normalizations what is then absorbed
     unread_rows,  # behind absorb, which has to see all that reads a normalization
     fuse_gelu,  # behind absorb, which takes away what the session knows a Gelu by

@@ -42,11 +42,19 @@ def plain_codes(
 
 @dataclass(frozen=True)
 class ChannelRange:
-    """What the channels of an activation hold on some inputs: lowest, mean and highest value of each, float [width]."""
+    """What the channels of an activation hold on some inputs.
+
+    Attributes:
+        lowest, mean, highest: values of each channel, float [width].
+        rows: some of its rows, float [rows, width].
+        found: what was found out from them, by what it was found out for: it takes time, and files are written often.
+    """
 
     lowest: NDArray[np.floating]
     mean: NDArray[np.floating]
     highest: NDArray[np.floating]
+    rows: NDArray[np.floating]
+    found: dict[tuple[Any, ...], Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass

@@ -5,8 +5,8 @@
             x -- LayerNormalization(g, b) -- y -- other readers
 
 The same products exactly. A few large channels set the step in which a whole row is quantized; what the channels are
-like on inputs made for the model tells m and s, a power of each channel's largest distance from its mean (SmoothQuant,
-arXiv 2211.10438, without data). A second normalization is cheaper than a pass over its rows.
+like on inputs made for the model tells m and s: a power of each channel's largest distance from its mean (SmoothQuant,
+arXiv 2211.10438, without data) is where a descent begins. A second normalization is cheaper than a pass over its rows.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from .base import Rewrite
+from .channel_sizes import Quantized
 from .channels import large_channels
 from .context import ChannelRange, Context
 from .formats.numbers import half_holds
@@ -31,7 +32,7 @@ from .report import Skip
 OPSET_LAYER_NORMALIZATION = 17
 # Powers of the channels' sizes that are tried. Beyond the root, the weight's rows become as uneven as channels were.
 POWERS = (0.0, 0.25, 0.5)
-# Part of the noise that has to go: less is not worth a second normalization.
+# Part of the noise that has to go: less is not worth a second normalization, and rows that differ by chance give it.
 LEAST_GAIN = 0.3
 
 
@@ -88,13 +89,16 @@ def replace(context: Context, matches: list[Rewrite[Evened]]) -> Skip | None:
     # Rounded to what the file holds, and sizes and means taken from that: the products stay as they were.
     scale = _as_stored(form.scale / evened.size)
     size = np.divide(form.scale, scale, out=evened.size.copy(), where=scale != 0)
-    bias = _as_stored((form.bias - evened.mean) / size)
+    bias, shifted = (form.bias - evened.mean) / size, len(evened.biases) == len(evened.readers)
+    # Where no biases make up for it, nothing is rounded.
+    bias = _as_stored(bias) if shifted else bias
     mean = form.bias - bias * size
+    values, called = bias.astype(np.float32), f"{name}.even_bias"
     even = at.op(
         "LayerNormalization",
         form.x,
         store_short(at.at_load(), scale.astype(np.float32), f"{name}.even_scale"),
-        store_short(at.at_load(), bias.astype(np.float32), f"{name}.even_bias"),
+        (store_short(at.at_load(), values, called) if shifted else at.exact(values, called)),
         name=f"{name}.even",
         dtype=np.float32,
         axis=-1,
@@ -126,19 +130,33 @@ def _product(node: gs.Node, y: gs.Tensor, context: Context) -> Linear | None:
 def _evened(
     known: ChannelRange, readers: tuple[Linear, ...], shifted: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Return the means and sizes with the least noise of the products, or None where little is gained.
+    """Return the means and sizes with the least noise of the products, or None where little is gained."""
+    # Weights that were changed since have other names.
+    key = (shifted, *(linear.weight.source.name for linear in readers))
+    if key not in known.found:
+        known.found[key] = _least_noise(known, readers, shifted)
+    mean, size, left = known.found[key]
+    return (mean, size) if left < 1 - LEAST_GAIN else None
 
-    The noise of a row's step goes with its largest channel, and with the weight's rows that each channel meets.
-    """
-    rows = sum(np.square(linear.matrix().astype(np.float64)).sum(axis=1) for linear in readers)
-    mean = known.mean.astype(np.float64) if shifted else np.zeros(len(known.mean))
+
+def _least_noise(
+    known: ChannelRange, readers: tuple[Linear, ...], shifted: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """Return means, sizes and the part of the noise that they leave: 1 where nothing is to be done."""
+    rows = known.rows.astype(np.float64)
+    mean = known.mean.astype(np.float64) if shifted else np.zeros(rows.shape[1])
     distance = np.maximum(known.highest - mean, mean - known.lowest).astype(np.float64)
-    before = float(np.maximum(known.highest, -known.lowest).max()) ** 2 * float(np.sum(rows))
-    if not np.isfinite(before) or not np.all(distance > 0):
-        return None
-    tried = []
-    for power in POWERS:
-        size = (distance / np.exp(np.log(distance).mean())) ** power
-        tried.append((float((distance / size).max()) ** 2 * float(np.sum(rows * np.square(size))), power, size))
-    noise, _, size = min(tried, key=lambda one: one[:2])
-    return (mean, size) if noise < (1 - LEAST_GAIN) * before else None
+    nothing = np.zeros_like(mean), np.ones_like(mean), 1.0
+    weights = [linear.matrix().astype(np.float64) for linear in readers]
+    # Noise counts beside what a product tells: its spread over rows.
+    with np.errstate(over="ignore", invalid="ignore"):
+        spreads = [float(np.sqrt(np.square((rows - rows.mean(axis=0)) @ weight).mean())) for weight in weights]
+    if not np.all(distance > 0) or not all(np.isfinite(spread) and spread > 0 for spread in spreads):
+        return nothing
+    product = Quantized(rows, np.hstack([weight / spread for weight, spread in zip(weights, spreads, strict=True)]))
+    before = product.noise(*nothing[:2]).total
+    even = distance / np.exp(np.log(distance).mean())
+    size = min((even**power for power in POWERS), key=lambda size: product.noise(mean, size).total)
+    found = product.least(mean, size, shifted)
+    after = product.noise(*found).total
+    return (*found, after / before) if np.isfinite(before) and before > 0 else nothing

@@ -172,7 +172,7 @@ class Workspace:
             return {}
         if "ranges" not in self.found:
             try:
-                names = product_inputs(model.graph())
+                names = search.normalized_inputs(model.graph())
                 self.found["ranges"] = search.channel_ranges(model.path, names, self.reference.feeds)
             except BctError:
                 self.found["ranges"] = {}

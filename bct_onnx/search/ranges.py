@@ -6,35 +6,60 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from bct_onnx.arrays import Feed
 from bct_onnx.search.grams import open_with_outputs
-from passes import ChannelRange
+from passes import ChannelRange, Options, make_plain
+from passes.graph.linear import Linear, match_linear
+from passes.graph.walk import output_names, walk
+from passes.layer_normalization.form import Normalization, match_normalization
+
+# Rows kept of an activation, the same number of every feed.
+MOST_ROWS = 256
+
+
+def normalized_inputs(graph: gs.Graph) -> list[str]:
+    """Return the names of normalizations that products with constant weights read; the graph is changed."""
+    make_plain(graph, Options())
+    outputs = output_names(graph)
+    linears = [linear for _, node in walk(graph) if isinstance(linear := match_linear(node), Linear)]
+    read = {linear.x.name: linear.x for linear in linears if linear.x.inputs}
+    forms = {name: match_normalization(x.inputs[0], lambda tensor: tensor.name in outputs) for name, x in read.items()}
+    return [name for name, form in forms.items() if isinstance(form, Normalization)]
 
 
 def channel_ranges(path: Path, names: Iterable[str], feeds: Sequence[Feed]) -> dict[str, ChannelRange]:
-    """Return lowest, mean and highest value of each channel of the named activations, [..., width], over all feeds.
+    """Return what the channels of the named activations, [..., width], hold over all feeds, and some rows of them.
 
     BctError where ONNX Runtime does not load the model.
     """
     session, known = open_with_outputs(path, names)
     if not known:
         return {}
-    rows: dict[str, list[tuple[NDArray[np.floating], ...]]] = {name: [] for name in known}
+    parts: dict[str, list[ChannelRange]] = {name: [] for name in known}
     for feed in feeds:
         for name, array in session.run(feed, known).items():
             if array.ndim > 1 and array.size and array.dtype == np.float32:
-                flat = array.reshape(-1, array.shape[-1])
-                rows[name].append((flat.min(axis=0), flat.mean(axis=0), flat.max(axis=0)))
-    return {name: _joined(parts) for name, parts in rows.items() if parts and _is_even(parts)}
+                parts[name].append(_range(array.reshape(-1, array.shape[-1]), -(-MOST_ROWS // len(feeds))))
+    return {name: _joined(found) for name, found in parts.items() if found and _is_even(found)}
 
 
-def _joined(parts: Sequence[tuple[NDArray[np.floating], ...]]) -> ChannelRange:
-    lowest, mean, highest = (np.stack(part) for part in zip(*parts, strict=True))
-    return ChannelRange(lowest.min(axis=0), mean.mean(axis=0), highest.max(axis=0))
+def _range(rows: NDArray[np.floating], most: int) -> ChannelRange:
+    """Return what the channels of rows hold, and at most so many of them."""
+    some = np.sort(np.random.default_rng(0).permutation(len(rows))[:most])
+    return ChannelRange(rows.min(axis=0), rows.mean(axis=0), rows.max(axis=0), rows[some])
 
 
-def _is_even(parts: Sequence[tuple[NDArray[np.floating], ...]]) -> bool:
+def _joined(parts: Sequence[ChannelRange]) -> ChannelRange:
+    lowest = np.min([part.lowest for part in parts], axis=0)
+    highest = np.max([part.highest for part in parts], axis=0)
+    mean = np.mean([part.mean for part in parts], axis=0)
+    return ChannelRange(lowest, mean, highest, np.concatenate([part.rows for part in parts]))
+
+
+def _is_even(parts: Sequence[ChannelRange]) -> bool:
     """Tell whether all feeds have the same finite channels."""
-    return len({part[0].shape for part in parts}) == 1 and all(np.isfinite(part).all() for part in parts)
+    shapes = {part.mean.shape for part in parts}
+    return len(shapes) == 1 and all(np.isfinite([part.lowest, part.mean, part.highest]).all() for part in parts)

@@ -33,7 +33,9 @@ def ranges(source: onnx.ModelProto) -> dict[str, passes.ChannelRange]:
     sizes = {t.name: t.dims[0] for t in source.graph.initializer if len(t.dims) == 1}
     widths = {node.output[0]: sizes[name] for node in source.graph.node for name in node.input if name in sizes}
     peaks = {name: np.linspace(1, 40, width, dtype=np.float32) for name, width in widths.items()}
-    return {name: passes.ChannelRange(-peak, np.zeros_like(peak), peak) for name, peak in peaks.items()}
+    rng = np.random.default_rng(0)
+    rows = {name: (peak * rng.uniform(-1, 1, (64, len(peak)))).astype(np.float32) for name, peak in peaks.items()}
+    return {name: passes.ChannelRange(-peak, np.zeros_like(peak), peak, rows[name]) for name, peak in peaks.items()}
 
 
 def run_checked(path: Path, **options) -> list[passes.PassReport]:

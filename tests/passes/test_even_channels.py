@@ -39,7 +39,7 @@ def weights(text: str, large: float = 9.0) -> dict[str, np.ndarray]:
 
 def seen(given: dict[str, np.ndarray], x: np.ndarray) -> dict[str, ChannelRange]:
     rows = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-5) * given["g"] + given["b"]
-    return {"n": ChannelRange(rows.min(axis=0), rows.mean(axis=0), rows.max(axis=0))}
+    return {"n": ChannelRange(rows.min(axis=0), rows.mean(axis=0), rows.max(axis=0), rows)}
 
 
 @pytest.mark.parametrize("text", [ALONE, RESIDUAL])
