@@ -32,8 +32,9 @@ from .report import Skip
 OPSET_LAYER_NORMALIZATION = 17
 # Powers of the channels' sizes that are tried. Beyond the root, the weight's rows become as uneven as channels were.
 POWERS = (0.0, 0.25, 0.5)
-# Part of the noise that has to go: less is not worth a second normalization, and rows that differ by chance give it.
-LEAST_GAIN = 0.3
+# Part of the noise that has to go: less is not worth a second normalization. Measured on photographs and sentences, 0.3
+# helps all-MiniLM-L6-v2 as much, and takes from ViT-Tiny more than it gives: biases are then no longer absorbed.
+LEAST_GAIN = 0.5
 
 
 @dataclass(frozen=True)
@@ -153,10 +154,13 @@ def _least_noise(
         spreads = [float(np.sqrt(np.square((rows - rows.mean(axis=0)) @ weight).mean())) for weight in weights]
     if not np.all(distance > 0) or not all(np.isfinite(spread) and spread > 0 for spread in spreads):
         return nothing
-    product = Quantized(rows, np.hstack([weight / spread for weight, spread in zip(weights, spreads, strict=True)]))
-    before = product.noise(*nothing[:2]).total
+    every = np.hstack([weight / spread for weight, spread in zip(weights, spreads, strict=True)])
+    product, judged = Quantized(rows[::2], every), Quantized(rows[1::2], every)
+    before = judged.noise(*nothing[:2]).total
     even = distance / np.exp(np.log(distance).mean())
-    size = min((even**power for power in POWERS), key=lambda size: product.noise(mean, size).total)
-    found = product.least(mean, size, shifted)
-    after = product.noise(*found).total
+    # Judged on other rows than those that a descent saw: it fits what rows have by chance, too.
+    tried = [(mean, even**power) for power in POWERS]
+    found = min(tried, key=lambda one: judged.noise(*one).total)
+    found = min(found, product.least(*found, shifted), key=lambda one: judged.noise(*one).total)
+    after = judged.noise(*found).total
     return (*found, after / before) if np.isfinite(before) and before > 0 else nothing
