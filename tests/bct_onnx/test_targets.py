@@ -25,7 +25,8 @@ def test_the_target_picks_forms_and_the_preset_bits(tmp_path, text, target, pres
     report = compress(source, tmp_path / "out.onnx", preset=preset, target_runtime=target, search_seconds=1)
     forms = TARGETS[target]
     assert report.target == target
-    expected = {forms.lowering} if forms.lowering else {PRESETS[preset].lowering, forms.by_token}
+    by_token = {forms.by_token, "packed"} if preset in ("fast", "balanced") else {forms.by_token}
+    expected = {forms.lowering} if forms.lowering else {PRESETS[preset].lowering, *by_token}
     assert report.options.lowering in expected
     assert report.options.widths <= BITS[preset]
     domains = {node.domain for node in nodes(onnx.load(tmp_path / "out.onnx").graph)}
