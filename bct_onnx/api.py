@@ -18,9 +18,9 @@ from .report import InputRecord, OutputRecord, Report
 from .runtimes import min_onnxruntime
 from .samples import sample_inputs
 from .search import DEFAULT_SECONDS, PRESET_GOALS, Goal
-from .sessions import MemoryUse, available_bytes, give_back, plan_memory
+from .sessions import available_bytes, plan_memory
 from .targets import DEFAULT_TARGET
-from .verify import Reference, run_reference
+from .verify import run_reference
 
 
 def compress(
@@ -108,11 +108,11 @@ def compress(
     model.hash_ahead()
     memory = plan_memory(model.bytes, available_bytes())
     progress = progress or ignore_progress
+    progress("running the input model", 0, 0)
     inputs = _inputs(feeds, data, processor)
+    reference = run_reference(source, model.proto, inputs, memory.use) if verify and memory.use else None
     given = feeds is not None or data is not None
     with files.staged(target) as stage:
-        progress("running the input model", 0, 0)
-        reference = _reference(model, inputs, memory.use, stage.path) if verify and memory.use else None
         workspace = Workspace(stage.path, reference, given, memory, goal, external_data, progress, max_rel_error)
         result = compress_at_opset(request, model, workspace)
         made = files.read(stage.path)
@@ -136,19 +136,6 @@ def compress(
         coverage=result.coverage,
         search=result.search,
     )
-
-
-def _reference(model: files.ModelFile, inputs: InputSource, use: MemoryUse, path: Path) -> Reference:
-    """Return the input model's answers; what it takes to map its weights lies at the new file `path` meanwhile."""
-    if files.is_mapped(model):
-        return run_reference(model.path, model.proto, inputs, use)
-    written = [path, files.write_mapped(model, path)]
-    try:
-        return run_reference(model.path, model.proto, inputs, use, mapped=path)
-    finally:
-        for each in written:
-            each.unlink(missing_ok=True)
-        give_back()
 
 
 def _inputs(feeds: str | Path | None, data: str | Path | None, processor: str | Path | None) -> InputSource:

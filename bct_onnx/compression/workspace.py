@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from bct_onnx.errors import BctError, VerificationError
 from bct_onnx.fidelity import output_errors
 from bct_onnx.opsets import ConversionError
 from bct_onnx.search import Goal, Grams, SearchRecord, product_inputs
-from bct_onnx.sessions import MemoryPlan, MemoryUse, OrtError, Session, give_back
+from bct_onnx.sessions import MemoryPlan, MemoryUse, OrtError, Session
 from bct_onnx.verify import Bound, Reference, Verification, compare, default_bound
 from bct_onnx.version import __version__
 from passes import ChannelRange, Coder, LeftInFloat, Options, PassReport, Progress
@@ -81,7 +82,7 @@ class Workspace:
         # A session that decodes weights takes more memory than all else: it need not come on top of the input and the
         # graph, whose nodes and tensors refer to each other.
         model.let_go()
-        give_back()
+        gc.collect()
         self.progress("verifying", 0, 0)
         verification = compare(self.reference, self.path) if self.reference else None
         if verification is None and self.memory.use:
@@ -142,17 +143,13 @@ class Workspace:
         # What was written at another opset.
         self._remove()
         try:
-            # In a file of their own weights are mapped.
-            files.write(model.graph(), model, self.path, external_data="always")
-            run = Session(self.path).run
-            errors, mismatches = output_errors(self.reference.answers, list(map(run, self.reference.feeds)))
-            del run
+            files.write(model.graph(), model, self.path, external_data=self.external_data)
+            session = Session(self.path)
+            errors, mismatches = output_errors(self.reference.answers, list(map(session.run, self.reference.feeds)))
         except OrtError as error:
             raise ConversionError(f"ONNX Runtime does not run what the converter makes: {error}") from error
         finally:
             self._remove()
-            model.let_go()
-            give_back()
         wrong = [name for name, error in errors.items() if (error.error or 0.0) > SAME or (error.same or 1.0) < 1]
         if changed := [*mismatches, *wrong]:
             raise ConversionError(f"the converter changes the values of output {changed[0]!r}")
@@ -176,8 +173,7 @@ class Workspace:
         if "ranges" not in self.found:
             try:
                 names = search.normalized_inputs(model.graph())
-                self.found["ranges"] = search.channel_ranges(model.path, names, self.reference.feeds, self.path)
-                give_back()
+                self.found["ranges"] = search.channel_ranges(model.path, names, self.reference.feeds)
             except BctError:
                 self.found["ranges"] = {}
         return self.found["ranges"]

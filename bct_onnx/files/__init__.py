@@ -2,7 +2,6 @@
 
 from .check import is_accepted, refusal
 from .disk import total_bytes
-from .mapped import is_mapped, write_mapped
 from .reader import ModelFile, bytes_on_disk, read
 from .scratch import Scratch
 from .staging import Stage, check_target, check_text, staged, write_json, write_text
@@ -18,13 +17,11 @@ __all__ = [
     "check_target",
     "check_text",
     "is_accepted",
-    "is_mapped",
     "read",
     "refusal",
     "staged",
     "total_bytes",
     "write",
     "write_json",
-    "write_mapped",
     "write_text",
 ]

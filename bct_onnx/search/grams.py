@@ -10,7 +10,6 @@ import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from bct_onnx import files
 from bct_onnx.arrays import Feed
 from bct_onnx.errors import BctError
 from bct_onnx.sessions import OrtError, Session
@@ -25,26 +24,20 @@ from passes.graph.walk import walk
 TOGETHER = 16
 
 
-def open_with_outputs(path: Path, names: Iterable[str], place: Path | None = None) -> tuple[Session, list[str]]:
+def open_with_outputs(path: Path, names: Iterable[str]) -> tuple[Session, list[str]]:
     """Load the model of a file with the named tensors as outputs, too; return it and those of them that it makes.
 
-    With `place`, a new file, that and one beside it hold the model while it is loaded: its weights are mapped. BctError
-    where ONNX Runtime does not load it.
+    BctError where ONNX Runtime does not load it.
     """
-    source = files.read(path)
-    model = onnx.load_model(path) if place is None else source.proto
+    model = onnx.load_model(path)
     outputs = {value.name for value in model.graph.output}
     produced = {name for node in model.graph.node for name in node.output} | {v.name for v in model.graph.input}
     known = [name for name in dict.fromkeys(names) if name in produced]
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in known if name not in outputs)
-    written = [] if place is None else [place, files.write_mapped(source, place, model)]
     try:
-        return Session(place or model.SerializeToString()), known
+        return Session(model.SerializeToString()), known
     except OrtError as error:
         raise BctError(f"{path}: ONNX Runtime does not load the model: {error}") from error
-    finally:
-        for each in written:
-            each.unlink(missing_ok=True)
 
 
 class Grams:

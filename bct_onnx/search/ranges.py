@@ -30,14 +30,12 @@ def normalized_inputs(graph: gs.Graph) -> list[str]:
     return [name for name, form in forms.items() if isinstance(form, Normalization)]
 
 
-def channel_ranges(
-    path: Path, names: Iterable[str], feeds: Sequence[Feed], place: Path | None = None
-) -> dict[str, ChannelRange]:
+def channel_ranges(path: Path, names: Iterable[str], feeds: Sequence[Feed]) -> dict[str, ChannelRange]:
     """Return what the channels of the named activations, [..., width], hold over all feeds, and some rows of them.
 
-    `place` as `open_with_outputs` has it. BctError where ONNX Runtime does not load the model.
+    BctError where ONNX Runtime does not load the model.
     """
-    session, known = open_with_outputs(path, names, place)
+    session, known = open_with_outputs(path, names)
     if not known:
         return {}
     parts: dict[str, list[ChannelRange]] = {name: [] for name in known}
