@@ -18,7 +18,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from .base import Rewrite
-from .channel_sizes import Quantized
+from .channel_sizes import least_noise
 from .channels import large_channels
 from .context import ChannelRange, Context
 from .formats.numbers import half_holds
@@ -135,12 +135,12 @@ def _evened(
     # Weights that were changed since have other names.
     key = (shifted, *(linear.weight.source.name for linear in readers))
     if key not in known.found:
-        known.found[key] = _least_noise(known, readers, shifted)
+        known.found[key] = _least_noise_of_products(known, readers, shifted)
     mean, size, left = known.found[key]
     return (mean, size) if left < 1 - LEAST_GAIN else None
 
 
-def _least_noise(
+def _least_noise_of_products(
     known: ChannelRange, readers: tuple[Linear, ...], shifted: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
     """Return means, sizes and the part of the noise that they leave: 1 where nothing is to be done."""
@@ -155,12 +155,5 @@ def _least_noise(
     if not np.all(distance > 0) or not all(np.isfinite(spread) and spread > 0 for spread in spreads):
         return nothing
     every = np.hstack([weight / spread for weight, spread in zip(weights, spreads, strict=True)])
-    product, judged = Quantized(rows[::2], every), Quantized(rows[1::2], every)
-    before = judged.noise(*nothing[:2]).total
     even = distance / np.exp(np.log(distance).mean())
-    # Judged on other rows than those that a descent saw: it fits what rows have by chance, too.
-    tried = [(mean, even**power) for power in POWERS]
-    found = min(tried, key=lambda one: judged.noise(*one).total)
-    found = min(found, product.least(*found, shifted), key=lambda one: judged.noise(*one).total)
-    after = judged.noise(*found).total
-    return (*found, after / before) if np.isfinite(before) and before > 0 else nothing
+    return least_noise(rows, every, [(mean, even**power) for power in POWERS], shifted)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from passes import channel_sizes
-from passes.channel_sizes import SHARE, Quantized
+from passes.channel_sizes import SHARE, Quantized, least_noise
 
 K, N, ROWS = 48, 32, 40
 
@@ -73,6 +73,29 @@ def test_descent_lessens_noise_and_errors(shifts: bool, seed: int) -> None:
     assert of.noise(*found).total < 0.7 * of.noise(mean, start).total
     assert sum(squared_error(of, *found)) < 0.8 * sum(squared_error(of, mean, start))
     assert shifts or np.array_equal(found[0], mean)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_fits_rows_by_chance_is_not_taken(seed: int) -> None:
+    """From four rows a descent learns more of their chance than of the channels."""
+    of = product(large=1.0, seed=seed)
+    few = of.rows[:8]
+    starts = [(np.zeros(K), of.rows.std(axis=0) ** power) for power in (0.0, 0.5)]
+    mean, size, left = least_noise(few, of.weight, starts, shifts=True)
+    seen, judged = Quantized(few[::2], of.weight), Quantized(few[1::2], of.weight)
+    plain, found = judged.noise(*starts[0]).total, judged.noise(mean, size).total
+    assert found <= min(judged.noise(*start).total for start in starts)
+    assert left == pytest.approx(found / plain)
+    fitted = [seen.least(*start, shifts=True) for start in starts]
+    assert any(judged.noise(*each).total > plain for each in fitted)
+
+
+def test_a_descent_is_taken_where_it_helps_other_rows() -> None:
+    of = product()
+    start = (of.rows.mean(axis=0), np.ones(K))
+    _, size, left = least_noise(of.rows, of.weight, [start], shifts=True)
+    assert size is not start[1]
+    assert left < 0.5
 
 
 def test_columns_of_a_wide_weight_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
