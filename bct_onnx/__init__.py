@@ -4,7 +4,7 @@ from .api import compress
 from .errors import BctError, VerificationError
 from .package import compress_folder, export_folder, verify_folder
 from .report import Report
-from .sessions.native import session
+from .sessions.with_kernels import session
 from .version import __version__
 
 __all__ = [
