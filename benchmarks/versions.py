@@ -55,6 +55,9 @@ FORMS: dict[str, dict[str, Any]] = {
     "packed, 2 bits": {"lowering": "packed", "bits": 2},
     "packed, 4 bits": {"lowering": "packed", "bits": 4},
     "packed, 8 bits": {"lowering": "packed", "bits": 8},
+    "both, 2 bits": {"lowering": "both", "bits": 2},
+    "both, 4 bits": {"lowering": "both", "bits": 4},
+    "both, 8 bits": {"lowering": "both", "bits": 8},
     "qdq, 4 bits": {"lowering": "qdq", "bits": 4},
     "portable": {"preset": "portable"},
 }
@@ -62,7 +65,7 @@ FORMS: dict[str, dict[str, Any]] = {
 MADE_FOR = ("1.17.3", "1.20.1", "1.22.1")
 FORMS |= {
     f"{form} for {release}": {**FORMS[form], "runtime": release}
-    for form in ("fast", "small", "packed, 4 bits", "qdq, 4 bits", "portable")
+    for form in ("fast", "small", "packed, 4 bits", "both, 4 bits", "qdq, 4 bits", "portable")
     for release in MADE_FOR
 }
 TOLERANCE = 1.5
