@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,9 +19,9 @@ from .report import InputRecord, OutputRecord, Report
 from .runtimes import min_onnxruntime
 from .samples import sample_inputs
 from .search import DEFAULT_SECONDS, PRESET_GOALS, Goal
-from .sessions import available_bytes, plan_memory
+from .sessions import MemoryUse, available_bytes, give_back, plan_memory
 from .targets import DEFAULT_TARGET
-from .verify import run_reference
+from .verify import Reference, run_reference
 
 
 def compress(
@@ -108,11 +109,11 @@ def compress(
     model.hash_ahead()
     memory = plan_memory(model.bytes, available_bytes())
     progress = progress or ignore_progress
-    progress("running the input model", 0, 0)
     inputs = _inputs(feeds, data, processor)
-    reference = run_reference(source, model.proto, inputs, memory.use) if verify and memory.use else None
     given = feeds is not None or data is not None
     with files.staged(target) as stage:
+        progress("running the input model", 0, 0)
+        reference = _reference(model, inputs, memory.use, stage.path) if verify and memory.use else None
         workspace = Workspace(stage.path, reference, given, memory, goal, external_data, progress, max_rel_error)
         result = compress_at_opset(request, model, workspace)
         made = files.read(stage.path)
@@ -136,6 +137,20 @@ def compress(
         coverage=result.coverage,
         search=result.search,
     )
+
+
+def _reference(model: files.ModelFile, inputs: InputSource, use: MemoryUse, path: Path) -> Reference:
+    """Return the input model's answers; what it takes to map its weights lies at the new file `path` meanwhile."""
+    mapped = None
+    # Where the disk has no room for that, weights are copied.
+    with suppress(BctError):
+        mapped = None if files.is_mapped(model) else files.write_mapped(model, path)
+    try:
+        return run_reference(model.path, model.proto, inputs, use, mapped=mapped.path if mapped else None)
+    finally:
+        if mapped:
+            mapped.remove()
+        give_back()
 
 
 def _inputs(feeds: str | Path | None, data: str | Path | None, processor: str | Path | None) -> InputSource:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gc
+import glob
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -18,7 +18,7 @@ from bct_onnx.errors import BctError, VerificationError
 from bct_onnx.fidelity import output_errors
 from bct_onnx.opsets import ConversionError
 from bct_onnx.search import Goal, Grams, SearchRecord, product_inputs
-from bct_onnx.sessions import MemoryPlan, MemoryUse, OrtError, Session
+from bct_onnx.sessions import MemoryPlan, MemoryUse, OrtError, Session, give_back
 from bct_onnx.verify import Bound, Reference, Verification, compare, default_bound
 from bct_onnx.version import __version__
 from passes import ChannelRange, Coder, LeftInFloat, Options, PassReport, Progress
@@ -82,7 +82,7 @@ class Workspace:
         # A session that decodes weights takes more memory than all else: it need not come on top of the input and the
         # graph, whose nodes and tensors refer to each other.
         model.let_go()
-        gc.collect()
+        give_back()
         self.progress("verifying", 0, 0)
         verification = compare(self.reference, self.path) if self.reference else None
         if verification is None and self.memory.use:
@@ -114,7 +114,7 @@ class Workspace:
         """Write the graph, marked, in place of what an earlier attempt left."""
         if not any(entry.key == MARK for entry in model.proto.metadata_props):
             model.proto.metadata_props.append(onnx.StringStringEntryProto(key=MARK, value=__version__))
-        self._remove()
+        self.clear()
         return files.write(graph, model, self.path, external_data=self.external_data, inline=inline)
 
     def bound(self, result: Result) -> Bound:
@@ -141,15 +141,19 @@ class Workspace:
             return
         self.progress("comparing with the raised opset", 0, 0)
         # What was written at another opset.
-        self._remove()
+        self.clear()
         try:
-            files.write(model.graph(), model, self.path, external_data=self.external_data)
-            session = Session(self.path)
-            errors, mismatches = output_errors(self.reference.answers, list(map(session.run, self.reference.feeds)))
+            # In a file of their own weights are mapped.
+            files.write(model.graph(), model, self.path, external_data="always")
+            run = Session(self.path).run
+            errors, mismatches = output_errors(self.reference.answers, list(map(run, self.reference.feeds)))
+            del run
         except OrtError as error:
             raise ConversionError(f"ONNX Runtime does not run what the converter makes: {error}") from error
         finally:
-            self._remove()
+            self.clear()
+            model.let_go()
+            give_back()
         wrong = [name for name, error in errors.items() if (error.error or 0.0) > SAME or (error.same or 1.0) < 1]
         if changed := [*mismatches, *wrong]:
             raise ConversionError(f"the converter changes the values of output {changed[0]!r}")
@@ -173,14 +177,15 @@ class Workspace:
         if "ranges" not in self.found:
             try:
                 names = search.normalized_inputs(model.graph())
-                self.found["ranges"] = search.channel_ranges(model.path, names, self.reference.feeds)
-            except BctError:
+                self.found["ranges"] = search.channel_ranges(model.path, names, self.reference.feeds, self.path)
+                give_back()
+            except OrtError:
                 self.found["ranges"] = {}
         return self.found["ranges"]
 
-    def _remove(self) -> None:
+    def clear(self) -> None:
         """Remove what an earlier attempt left."""
-        for path in (self.path, *self.path.parent.glob(f"{self.path.name}.*.data")):
+        for path in (self.path, *self.path.parent.glob(f"{glob.escape(self.path.name)}.*.data")):
             path.unlink(missing_ok=True)
 
 

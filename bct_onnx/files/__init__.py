@@ -2,6 +2,7 @@
 
 from .check import is_accepted, refusal
 from .disk import total_bytes
+from .mapped import MappedModel, is_mapped, write_mapped, write_proto
 from .reader import ModelFile, bytes_on_disk, read
 from .scratch import Scratch
 from .staging import Stage, check_target, check_text, staged, write_json, write_text
@@ -9,6 +10,7 @@ from .writer import ExternalData, WrittenFile, write
 
 __all__ = [
     "ExternalData",
+    "MappedModel",
     "ModelFile",
     "Scratch",
     "Stage",
@@ -17,11 +19,14 @@ __all__ = [
     "check_target",
     "check_text",
     "is_accepted",
+    "is_mapped",
     "read",
     "refusal",
     "staged",
     "total_bytes",
     "write",
     "write_json",
+    "write_mapped",
+    "write_proto",
     "write_text",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from bct_onnx import files
 from bct_onnx.arrays import Feed
 from bct_onnx.errors import BctError
 from bct_onnx.sessions import OrtError, Session
@@ -24,20 +26,30 @@ from passes.graph.walk import walk
 TOGETHER = 16
 
 
-def open_with_outputs(path: Path, names: Iterable[str]) -> tuple[Session, list[str]]:
+def open_with_outputs(path: Path, names: Iterable[str], place: Path | None = None) -> tuple[Session, list[str]]:
     """Load the model of a file with the named tensors as outputs, too; return it and those of them that it makes.
 
-    BctError where ONNX Runtime does not load it.
+    With `place`, a new file, that and one beside it hold the model while it is loaded, if the disk has room for them:
+    its weights are mapped. OrtError where ONNX Runtime does not load it.
     """
-    model = onnx.load_model(path)
+    source = files.read(path)
+    model = onnx.ModelProto()
+    model.CopyFrom(source.proto)
     outputs = {value.name for value in model.graph.output}
     produced = {name for node in model.graph.node for name in node.output} | {v.name for v in model.graph.input}
     known = [name for name in dict.fromkeys(names) if name in produced]
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in known if name not in outputs)
+    mapped = None
+    with suppress(BctError):
+        mapped = files.write_mapped(source, place, model) if place else None
+    if mapped is None:
+        whole = onnx.load_model(path)
+        whole.graph.output.extend(model.graph.output[len(whole.graph.output) :])
+        return Session(whole.SerializeToString()), known
     try:
-        return Session(model.SerializeToString()), known
-    except OrtError as error:
-        raise BctError(f"{path}: ONNX Runtime does not load the model: {error}") from error
+        return Session(mapped.path), known
+    finally:
+        mapped.remove()
 
 
 class Grams:
@@ -46,7 +58,10 @@ class Grams:
     def __init__(self, path: Path, names: Iterable[str], feeds: Sequence[Feed]) -> None:
         """Load the model of a file with the named tensors as outputs, too; BctError where that fails."""
         self._feeds = feeds
-        self._session, self._names = open_with_outputs(path, names)
+        try:
+            self._session, self._names = open_with_outputs(path, names)
+        except OrtError as error:
+            raise BctError(f"{path}: ONNX Runtime does not load the model: {error}") from error
         self._at_hand: dict[str, Gram] = {}
 
     def get(self, name: str | None) -> Gram | None:

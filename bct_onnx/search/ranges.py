@@ -30,12 +30,14 @@ def normalized_inputs(graph: gs.Graph) -> list[str]:
     return [name for name, form in forms.items() if isinstance(form, Normalization)]
 
 
-def channel_ranges(path: Path, names: Iterable[str], feeds: Sequence[Feed]) -> dict[str, ChannelRange]:
+def channel_ranges(
+    path: Path, names: Iterable[str], feeds: Sequence[Feed], place: Path | None = None
+) -> dict[str, ChannelRange]:
     """Return what the channels of the named activations, [..., width], hold over all feeds, and some rows of them.
 
-    BctError where ONNX Runtime does not load the model.
+    `place`, and what is raised, as `open_with_outputs` has it.
     """
-    session, known = open_with_outputs(path, names)
+    session, known = open_with_outputs(path, names, place)
     if not known:
         return {}
     parts: dict[str, list[ChannelRange]] = {name: [] for name in known}

@@ -10,23 +10,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bct_onnx import files
 from bct_onnx.arrays import Feed, Outputs
 from bct_onnx.fidelity import Answers, OutputError, output_errors, overall_error, round_error
 from bct_onnx.inputs import more_feeds
 from bct_onnx.search.choice import Curve, Weight
+from bct_onnx.search.stand_in import disturbed, relative_error, sample_columns
 from bct_onnx.search.switchable import Switch, SwitchableModel, formats, stored_bytes
 from bct_onnx.search.work import affordable
 from passes import Options, Progress
-from passes.formats.block import decode
-from passes.formats.encode import encode
 
-# Width at which a weight is run: its error stands out of float rounding and is not yet out of proportion.
-PROBE_BITS = 4
-# Columns that tell how the error of a weight goes with the width of its codes.
-SAMPLE_COLUMNS = 48
+# Part of a weight's squares that is noise when it is run, what codes of 4 bits err by: it stands out of float rounding
+# and is not yet out of proportion.
+PROBE_NOISE = 2.0**-7
 # Times the given seconds after which the clock stops a search after all.
 PATIENCE = 4
 # Times that made feeds are drawn anew, and the part of the time that the answers to them may take.
@@ -104,7 +101,7 @@ def measure_sensitivity(
         late = late or (number > 0 and time.monotonic() - start > PATIENCE * seconds)
         skipped = late or number >= planned.weights
         probed.append(
-            None if skipped else _probe(switchable, switch, options, feeds[: planned.feeds], expected[: planned.feeds])
+            None if skipped else _probe(switchable, switch, feeds[: planned.feeds], expected[: planned.feeds])
         )
     shapes = [_relative_errors(switch, options) for switch in switches]
     known = [sensitivity for sensitivity in probed if sensitivity]
@@ -129,31 +126,22 @@ def _by_kind(error: OutputError, kinds: int) -> OutputError:
 def _probe(
     switchable: SwitchableModel,
     switch: Switch,
-    options: Options,
     feeds: Sequence[Feed],
     expected: Sequence[Outputs],
 ) -> float:
-    """Return the squared relative error of the outputs with this one weight coded, for each part of its own error."""
-    available = formats(switch, options)
-    # Codes that are quickly made: an error of the same size does the same harm.
-    tensor = encode(switch.matrix, available[_probe_bits(available)].uniform, options.workers)
-    coded = switch.laid_out(decode(tensor))
-    answered = [switchable.run(feed, {switch.tensor: coded}) for feed in feeds]
+    """Return the squared relative error of the outputs with this one weight noisy, for each part of its own error."""
+    # Noise is quickly made: an error of the same size does the same harm.
+    noisy, part = disturbed(switch.matrix, PROBE_NOISE)
+    instead = {switch.tensor: switch.laid_out(noisy)}
+    answered = [switchable.run(feed, instead) for feed in feeds]
     error = round_error(overall_error(*output_errors(Answers(feeds, expected), answered), worst=False)) ** 2
-    return error * tensor.signal / tensor.noise if tensor.noise else 0.0
-
-
-def _probe_bits(widths: Mapping[int, object]) -> int:
-    return min(widths, key=lambda bits: abs(bits - PROBE_BITS))
+    return error / part if part else 0.0
 
 
 def _relative_errors(switch: Switch, options: Options) -> dict[int, float]:
     """Return the weight's own relative squared error by width, from some of its columns."""
-    n = switch.matrix.shape[1]
-    columns: NDArray[np.int64] = np.unique(np.linspace(0, n - 1, min(n, SAMPLE_COLUMNS)).astype(np.int64))
-    sample = np.ascontiguousarray(switch.matrix[:, columns], np.float32)
-    coded = {bits: encode(sample, fmt, options.workers) for bits, fmt in formats(switch, options).items()}
-    return {bits: tensor.noise / tensor.signal if tensor.signal else 0.0 for bits, tensor in coded.items()}
+    sample = sample_columns(switch.matrix)
+    return {bits: relative_error(sample, fmt, options.workers) for bits, fmt in formats(switch, options).items()}
 
 
 def _weight(

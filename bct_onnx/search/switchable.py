@@ -167,7 +167,7 @@ class SwitchableModel:
 
     @cached_property
     def _session(self) -> Session:
-        onnx.save_model(self._proto, self._path)
+        files.write_proto(self._proto, self._path)
         return Session(self._path)
 
     def run(self, feed: Feed, instead: Mapping[str, Array] | None = None) -> dict[str, Array]:

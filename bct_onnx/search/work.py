@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from bct_onnx import files
 from bct_onnx.arrays import Array, Feed
 from bct_onnx.sessions import MemoryUse, Session
 
@@ -44,7 +45,7 @@ def nominal_seconds(proto: onnx.ModelProto, path: Path, feeds: Sequence[Feed]) -
     fixed = NODE_SECONDS * len(proto.graph.node)
     if not products:
         return [fixed] * len(feeds)
-    onnx.save_model(sized, path)
+    files.write_proto(sized, path)
     session = Session(path, MemoryUse.UNFOLDED)
     answers = [session.run(feed) for feed in feeds]
     return [fixed + _multiplications(products, sizes) / RATE for sizes in answers]

@@ -2,7 +2,7 @@
 
 from bct_onnx.sessions.cost import Cost, LoadCosts, load_costs, load_in_fresh_process
 from bct_onnx.sessions.load import NO_SPINNING, Options, OrtSession, open_session, peak_bytes
-from bct_onnx.sessions.memory import MemoryPlan, available_bytes, limit_memory, plan_memory
+from bct_onnx.sessions.memory import MemoryPlan, available_bytes, give_back, limit_memory, plan_memory
 from bct_onnx.sessions.session import Latency, MemoryUse, OrtError, Session, TooLongError, essential_words
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "TooLongError",
     "available_bytes",
     "essential_words",
+    "give_back",
     "limit_memory",
     "load_costs",
     "load_in_fresh_process",

@@ -142,16 +142,21 @@ class Verification:
 
 
 def run_reference(
-    path: str | Path, model: ModelProto, source: InputSource = made_inputs, use: MemoryUse = MemoryUse.FULL
+    path: str | Path,
+    model: ModelProto,
+    source: InputSource = made_inputs,
+    use: MemoryUse = MemoryUse.FULL,
+    mapped: Path | None = None,
 ) -> Reference:
     """Run the input model on inputs made for it, or of another source, and keep its answers.
 
-    `model` is the same model; its tensors need no data. BctError where ONNX Runtime does not load the model, and where
-    the source gives no input that runs.
+    `model` is the same model; its tensors need no data. `mapped` is the same in a file whose weights can be mapped: it
+    is loaded instead. BctError where ONNX Runtime does not load the model, and where the source gives no input that
+    runs.
     """
     path = Path(path)
     try:
-        session = Session(path, use)
+        session = Session(mapped or path, use)
     except OrtError as error:
         raise BctError(f"{path}: ONNX Runtime does not load the model: {error}") from error
     feeds, outputs, kinds = source(session.run, path, model)

@@ -47,6 +47,29 @@ def test_random_moments_leave_the_output_whole(source: Path, tmp_path: Path) -> 
         assert not left, stop
 
 
+def test_random_moments_of_a_search_leave_nothing_but_what_the_next_run_removes(source: Path, tmp_path: Path) -> None:
+    stops = campaign(source, tmp_path, times=3, seed=2, options=["--target-ratio", "6"])
+    assert [stop.output for stop in stops].count(BROKEN) == 0
+    known = {"fresh"}
+    for stop in stops:
+        left = set(stop.left) - known
+        assert not left or (stop.signal == signal.SIGKILL.name and all(name.startswith(".bct-") for name in left)), stop
+        known |= left
+
+
+def test_what_takes_no_memory_lies_beside_the_output_and_nowhere_else(source: Path, tmp_path: Path) -> None:
+    """Where temporary files go by default there may be little room, or none."""
+    where = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
+    code = (
+        "import sys, tempfile; tempfile.tempdir = sys.argv.pop(1); from bct_onnx.cli import main;"
+        " sys.argv[0] = 'bct-onnx'; main()"
+    )
+    missing, target = str(tmp_path / "missing"), tmp_path / "out.onnx"
+    arguments = [sys.executable, "-c", code, missing, str(source), str(target), "--quiet"]
+    subprocess.run(arguments, cwd=ROOT, check=True, env=where)
+    assert list(tmp_path.iterdir()) == [target]
+
+
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_while_weights_are_encoded_leaves_nothing(
     source: Path, tmp_path: Path, number: signal.Signals, exit_code: int
