@@ -1,12 +1,14 @@
 """DecodeMultiples: codes as MatMulNBits has them, and the multiple of a block, to int8 columns; and to float scales.
 
-    codes uint8 [n, blocks, block bytes] -- BitwiseOr(turn) -- Cast --+
-    multiples uint4 or uint8 [n, blocks] -- Cast -- Mul(256) ---------+-- Add -> places int32 [n, blocks, block bytes]
+    codes uint8 [n, blocks, block bytes] -----------------------+
+    multiples uint4 or uint8 [n, blocks] -- Mul(16) -- + turn --+-- Concat -> rows uint8 [n, blocks, block bytes + 1]
+    rows -- MatMulInteger(spread) -> places int32 [n, blocks, block bytes]: a byte + 256 times its block's multiple
     table int8 [16 * 256, pieces] -- Gather(places) -- Transpose -- Reshape -> y int8 [blocks * block size, n]
 
 A place says what a byte's pieces are times a multiple; MultipliedBytes makes the table, once for a width.
-Codes of a byte are int8 as they are: DecodeBytes. A session computes all that once, when it is made; what codes are
-combined with waits for a turn, see Turn. MultipleScales and ColumnScales make the scales of the same blocks.
+Codes of a byte are int8 as they are: DecodeBytes. A session computes all that once, when it is made, and keeps each
+step until its round is over: 5.5 bytes a weight of 4 bits. Widened by a Cast and added, places would take 2 more.
+What codes are combined with waits for a turn, see Turn. MultipleScales and ColumnScales make the scales of the blocks.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from .lanes import byte
 MULTIPLIED = (2, 4)
 # What half a byte says: 0, of which there is none, to 15.
 FACTORS = 16
+# Places that a multiple is worth, and how many times it the byte beside the codes is; `spread` has the rest.
+_PLACES, _BESIDE = 256, 16
 
 
 def reference(codes: NDArray[np.int8], multiples: NDArray[np.uint8]) -> NDArray[np.int8]:
@@ -36,6 +40,11 @@ def scales(
     column = column_scale.astype(np.float32) * np.float32(tensor_scale)
     y: NDArray[np.float32] = multiples.astype(np.float32) * column[:, None]
     return y
+
+
+def spread(size: int) -> NDArray[np.int8]:
+    """Return what makes places of a block of so many bytes and the byte beside them, int8 [size + 1, size]."""
+    return np.concatenate([np.eye(size, dtype=np.int8), np.full((1, size), _PLACES // _BESIDE, np.int8)])
 
 
 def _table(bits: int) -> str:
@@ -75,18 +84,18 @@ TABLES = {
 }
 MULTIPLES = Function(
     "DecodeMultiples",
-    "codes, multiples, table, turn",
+    "codes, multiples, table, spread, turn",
     "y",
-    """
+    f"""
+        factors = Cast <to = 2> (multiples)
+        four = {byte(_BESIDE.bit_length() - 1)}
+        high = BitShift <direction = "LEFT"> (factors, four)
         late = Cast <to = 2> (turn)
-        in_turn = BitwiseOr (codes, late)
-        bytes = Cast <to = 6> (in_turn)
-        factors = Cast <to = 6> (multiples)
-        rows = Constant <value = int32 {256}> ()
-        first = Mul (factors, rows)
-        apart = Constant <value_ints = [0, 0, 1]> ()
-        block_first = Reshape (first, apart)
-        places = Add (bytes, block_first)
+        in_turn = BitwiseOr (high, late)
+        last = Constant <value_ints = [-1]> ()
+        beside = Unsqueeze (in_turn, last)
+        rows = Concat <axis = -1> (codes, beside)
+        places = MatMulInteger (rows, spread)
         numbers = Gather (table, places)
         turned = Transpose <perm = [1, 2, 3, 0]> (numbers)
         matrix_shape = Constant <value_ints: ints = @matrix> ()

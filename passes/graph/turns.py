@@ -14,10 +14,13 @@ from .editor import Editor
 
 # Below so many bytes of codes, and so a few times as many in memory, nothing has to wait.
 SMALLEST_BYTES = 1 << 22
+# How much less each turn decodes than the one before it. The steps of a turn take about six times what it leaves
+# behind; since what earlier turns left is in memory, too, turns of the same size would have their peak in the last.
+LEFT = 5 / 6
 
 
 def take_turns(graph: gs.Graph, editor: Editor) -> None:
-    """Let the calls that decode large weights take turns, about as many bytes each, the largest first."""
+    """Let the calls that decode large weights take turns, large ones first, so that each turn's peak is as high."""
     # A call that another one composes is still there, and makes nothing.
     calls = [node for node in graph.nodes if node.outputs and _turn(node) is not None]
     sizes = {id(node): _bytes(node) for node in calls}
@@ -28,10 +31,11 @@ def take_turns(graph: gs.Graph, editor: Editor) -> None:
     for number in range(1, MOST + 1):
         turns += load.call(FUNCTION, turns[-1], name=f"turn{number}")
     # The first comes in the same round as what has no turn.
-    filled = [(0, number) for number in range(2, MOST + 1)]
+    numbers = range(2, MOST + 1)
+    filled = [(0.0, number) for number in numbers]
     for node in sorted(calls, key=lambda node: -sizes[id(node)]):
-        size, number = heapq.heappop(filled)
-        heapq.heappush(filled, (size + sizes[id(node)], number))
+        part, number = heapq.heappop(filled)
+        heapq.heappush(filled, (part + sizes[id(node)] / LEFT ** (number - numbers[0]), number))
         place = _turn(node)
         assert place is not None
         node.inputs[place] = turns[number]

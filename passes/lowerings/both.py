@@ -164,9 +164,15 @@ def _decode(load: Emitter, weight: BothWeight) -> gs.Variable:
     if weight.multiples is None:
         (values,) = load.call(decode_multiples.BYTES, codes, turn, name=name, attrs=attrs)
     else:
-        inputs = (codes, weight.multiples, _table(load, weight.format.bits), turn)
+        inputs = (codes, weight.multiples, _table(load, weight.format.bits), _spread(load, weight.format), turn)
         (values,) = load.call(decode_multiples.MULTIPLES, *inputs, name=name, attrs=attrs)
     return slice_first(load, values, 0, weight.k, f"{weight.name}.unpadded") if blocks * size > weight.k else values
+
+
+def _spread(load: Emitter, fmt: BlockFormat) -> gs.Constant:
+    """Return what makes places in the table of blocks of codes, written once for a size."""
+    size = fmt.block_size * fmt.bits // BYTE
+    return load.once(("spread", size), lambda: load.constant(decode_multiples.spread(size), f"spread{size}"))
 
 
 def _table(load: Emitter, bits: int) -> gs.Variable:

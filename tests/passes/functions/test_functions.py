@@ -292,7 +292,8 @@ def test_codes_times_multiples(bits, data):
     packed_codes = pack(codes.transpose(1, 2, 0), BlockFormat.multiples(bits, 16), 1)
     factors, attrs = np.arange(decode_multiples.FACTORS, dtype=np.int32), {"table": [4096, 8 // bits]}
     (table,) = evaluate(decode_multiples.TABLES[bits], {"factors": factors}, attrs)
-    inputs = {"codes": packed_codes, "multiples": multiples, "table": table, "turn": np.zeros(1, np.float32)}
+    inputs = {"codes": packed_codes, "multiples": multiples, "table": table}
+    inputs |= {"spread": decode_multiples.spread(packed_codes.shape[-1]), "turn": np.zeros(1, np.float32)}
     (y,) = evaluate(decode_multiples.MULTIPLES, inputs, {"matrix": [blocks * 16, n]}, 18)
     np.testing.assert_array_equal(y, decode_multiples.reference(codes, multiples))
     np.testing.assert_array_equal(y, (codes.astype(int) * multiples[..., None]).reshape(n, -1).T)
