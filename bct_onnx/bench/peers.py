@@ -1,6 +1,7 @@
 """The models that other tools make of a float model, and ours: one row each, made in a process of its own."""
 
 import contextlib
+import importlib.util
 import logging
 import multiprocessing
 import os
@@ -18,7 +19,9 @@ from onnx import TensorProto
 
 from bct_onnx import files
 from bct_onnx.api import compress
-from bct_onnx.bench.records import Candidate, Kind, Skipped
+from bct_onnx.bench import openvino_peer
+from bct_onnx.bench.decoder import DecoderFiles
+from bct_onnx.bench.records import Candidate, Kind, Runtime, Skipped
 from bct_onnx.bench.workloads import Signature
 from bct_onnx.errors import BctError, first_line
 from bct_onnx.sessions import Cost, Options, open_session, peak_bytes
@@ -31,12 +34,22 @@ EXTERNAL_FROM = 1_500_000_000  # bytes; protobuf ends at 2 GB and tools write we
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one candidate is made: by `step`, of the first of `bases` that exists ("float" always does)."""
+    """How one candidate is made: by `step`, of the first of `bases` that exists ("float" always does).
+
+    `needs` are the packages without which it cannot be made; `runtime` is what runs it.
+    """
 
     name: str
     step: Step
     kind: Kind = "peer"
     bases: tuple[str, ...] = ("float",)
+    needs: tuple[str, ...] = ()
+    runtime: Runtime = "onnxruntime"
+
+    def missing(self) -> str | None:
+        """Return a line that says which packages are not installed, or None."""
+        absent = [name for name in self.needs if importlib.util.find_spec(name) is None]
+        return f"not installed: pip install {' '.join(absent)}" if absent else None
 
 
 def optimize(source: Path, target: Path) -> None:
@@ -92,6 +105,27 @@ def quantize_nbits(source: Path, target: Path, *, block: int) -> None:
     quantizer.model.save_model_to_file(str(target), _is_large(source))
 
 
+def quantize_k(source: Path, target: Path) -> None:
+    """Quantize the multiplications to 4 bits in blocks of 32, scales and zero points by search (k-quant)."""
+    from onnxruntime.quantization import matmul_nbits_quantizer as quantizers
+
+    algorithm = quantizers.KQuantWeightOnlyQuantConfig()
+    quantizer = quantizers.MatMulNBitsQuantizer(str(source), 4, 32, accuracy_level=4, algo_config=algorithm)
+    quantizer.process()
+    quantizer.model.save_model_to_file(str(target), _is_large(source))
+
+
+def every_model(source: Path, target: Path, *, step: Step) -> None:
+    """Make a folder like the decoder's folder `source` with `step` done to each of its models."""
+    models = DecoderFiles.find(source).all()
+    target.mkdir()
+    for path in source.iterdir():
+        if path.is_file() and ".onnx" not in path.name:
+            (target / path.name).symlink_to(path.resolve())
+    for path in models:
+        step(path, target / path.name)
+
+
 def compress_preset(source: Path, target: Path, *, preset: str) -> None:
     """Compress with this project."""
     compress(source, target, preset=preset, verify=False)
@@ -105,6 +139,33 @@ PEERS = (
     # Fused first where that works: MatMulNBits is faster inside fused layers.
     Recipe("MatMulNBits 4 bits block 32", partial(quantize_nbits, block=32), bases=(OPTIMIZED, "float")),
     Recipe("MatMulNBits 4 bits block 128", partial(quantize_nbits, block=128), bases=(OPTIMIZED, "float")),
+)
+OPENVINO = ("openvino",)
+NNCF = ("openvino", "nncf")
+# Models of other runtimes, for a model that is not generated with.
+OTHER_RUNTIMES = (
+    Recipe("OpenVINO", openvino_peer.convert, needs=OPENVINO, runtime="openvino"),
+    Recipe("OpenVINO, NNCF int8", openvino_peer.quantize_static, needs=NNCF, runtime="openvino"),
+    Recipe(
+        "OpenVINO, NNCF 4-bit weights",
+        partial(openvino_peer.compress_weights, bits=4),
+        needs=NNCF,
+        runtime="openvino",
+    ),
+)
+# What other tools make of a decoder; the optimizer's fusions know no caches of most models.
+DECODER_PEERS = (
+    Recipe("quantize_dynamic", quantize_dynamic),
+    Recipe("MatMulNBits 4 bits block 32", partial(quantize_nbits, block=32)),
+    Recipe("MatMulNBits 4 bits block 128", partial(quantize_nbits, block=128)),
+    Recipe("MatMulNBits 4 bits k-quant", quantize_k),
+    *(recipe for recipe in OTHER_RUNTIMES if recipe.step is not openvino_peer.quantize_static),
+    Recipe(
+        "OpenVINO, NNCF 8-bit weights",
+        partial(openvino_peer.compress_weights, bits=8),
+        needs=NNCF,
+        runtime="openvino",
+    ),
 )
 
 
@@ -124,14 +185,25 @@ def make_all(
         if base is None:
             yield Skipped(recipe.name, f"{recipe.bases[0]} was skipped")
             continue
+        if missing := recipe.missing():
+            yield Skipped(recipe.name, missing)
+            continue
         status(f"make {recipe.name}")
-        target = folder / f"{''.join(c if c.isalnum() else '_' for c in recipe.name)}.onnx"
-        result = in_fresh_process(recipe.step, made[base], target)
+        target, step = _target(folder, recipe, source), recipe.step
+        result = in_fresh_process(partial(every_model, step=step) if source.is_dir() else step, made[base], target)
         if isinstance(result, str):
             yield Skipped(recipe.name, result)
         else:
             made[recipe.name] = target
-            yield Candidate(recipe.name, target, recipe.kind, f"of the {base} model, by {_title(recipe.step)}", result)
+            how = f"of the {base} model, by {_title(step)}"
+            yield Candidate(recipe.name, target, recipe.kind, how, result, runtime=recipe.runtime)
+
+
+def _target(folder: Path, recipe: Recipe, source: Path) -> Path:
+    """Return where a recipe's model goes: a file named as its runtime expects it, or a folder where that is given."""
+    name = "".join(c if c.isalnum() else "_" for c in recipe.name)
+    suffix = ".xml" if recipe.runtime == "openvino" else ".onnx"
+    return folder / (name if source.is_dir() else name + suffix)
 
 
 def in_fresh_process(step: Step, source: Path, target: Path) -> Cost | str:

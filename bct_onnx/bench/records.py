@@ -9,13 +9,15 @@ from typing import Literal
 from bct_onnx.sessions import Cost
 
 Kind = Literal["float", "peer", "ours", "given"]
+Runtime = Literal["onnxruntime", "openvino", "onnxruntime-genai"]
 
 
 @dataclass(frozen=True)
 class Candidate:
     """One model of the comparison: where it is, who made it, how, and (when made here) at what cost.
 
-    `library` is the path of the operators that its sessions have besides the runtime's own, if any.
+    `library` is the path of the operators that its sessions have besides the runtime's own, if any. What another
+    runtime than ONNX Runtime loads runs in a process of its own.
     """
 
     name: str
@@ -24,6 +26,7 @@ class Candidate:
     how: str
     made: Cost | None = None
     library: str = ""
+    runtime: Runtime = "onnxruntime"
 
 
 @dataclass(frozen=True)

@@ -38,17 +38,18 @@ def _cells(c: Comparison, row: Row) -> list[str]:
     cells = [row.candidate.name, _against(c, size, c.smaller_than_float(row), c.smaller_than_best_peer(row))]
     for workload in c.workloads:
         if workload in row.results:
-            text = _spread(row.results[workload].latency, 1e3)
+            text = spread(row.results[workload].latency, 1e3)
             cells.append(_against(c, text, c.to_float(row, workload), c.to_best_peer(row, workload)))
         else:
             cells.append("failed")
-    cells += [_spread(row.load, 1.0), f"{row.load_peak_bytes / MEGABYTE:.0f}"]
+    cells += [spread(row.load, 1.0), f"{row.load_peak_bytes / MEGABYTE:.0f}"]
     error = max((result.error for result in row.results.values()), default=math.nan)
     return [*cells, f"{error:.4f}"]
 
 
-def _spread(spread: Spread, unit: float) -> str:
-    return f"{spread.minimum * unit:.2f} ({spread.median * unit:.2f})"
+def spread(seconds: Spread, unit: float) -> str:
+    """Return the minimum and the median, in units of which a second has so many."""
+    return f"{seconds.minimum * unit:.2f} ({seconds.median * unit:.2f})"
 
 
 def _against(c: Comparison, text: str, to_float: float | None, to_peer: float | None) -> str:

@@ -5,13 +5,18 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import onnxruntime as ort
 
-from bct_onnx import files
+from bct_onnx.arrays import Array
+from bct_onnx.bench.openvino_peer import OpenVinoRunner
 from bct_onnx.bench.records import Candidate, Comparison, Result, Row, Skipped, Spread
+from bct_onnx.bench.runners import bytes_of, timed
+from bct_onnx.bench.workers import Worker
 from bct_onnx.bench.workloads import Feeds, Signature, Workload
 from bct_onnx.errors import BctError, first_line
 from bct_onnx.sessions import Cost, Options, OrtSession, load_in_fresh_process, open_session
@@ -35,7 +40,6 @@ class Timing:
     clock: str = "wall"
 
 
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 Status = Callable[[str], None]
 
 
@@ -58,6 +62,7 @@ class Benchmark:
         for workload in workloads:
             results = self._run_all([row.candidate for row in rows], workload, signature, sessions)
             rows = [_with_result(row, workload.label, results) for row in rows]
+        sessions.close()
         labels = [workload.label for workload in workloads]
         return Comparison(environment(self._timing), labels, baseline, rows, self.skipped)
 
@@ -68,16 +73,14 @@ class Benchmark:
             for candidate in list(costs):
                 self._status(f"load {turn + 1}: {candidate.name}")
                 try:
-                    costs[candidate].append(
-                        load_in_fresh_process(candidate.path, self._timing.threads, candidate.library)
-                    )
+                    costs[candidate].append(load_cost(candidate, self._timing.threads))
                 except BctError as error:
                     self._skip(candidate, error)
                     del costs[candidate]
         return [
             Row(
                 candidate,
-                files.bytes_on_disk(candidate.path),
+                bytes_of(candidate.path),
                 Spread.of([cost.seconds for cost in found]),
                 max(cost.peak_bytes for cost in found),
             )
@@ -93,7 +96,7 @@ class Benchmark:
         reference = None
         for candidate in candidates:
             try:
-                answer = np.asarray(sessions.get(candidate).run(None, feeds)[0], np.float64)
+                answer = np.asarray(sessions.get(candidate).answer(feeds), np.float64)
                 reference = answer if reference is None else reference
                 errors[candidate] = float(np.linalg.norm(answer - reference) / (np.linalg.norm(reference) or 1.0))
             except Exception as error:
@@ -102,7 +105,8 @@ class Benchmark:
         for turn in range(self._timing.rounds):
             for candidate in seconds:
                 self._status(f"{workload.label}, round {turn + 1} of {self._timing.rounds}: {candidate.name}")
-                seconds[candidate] += _turn(sessions.get(candidate), feeds, self._timing)
+                time.sleep(REST)
+                seconds[candidate] += sessions.get(candidate).turn(feeds, self._timing)
         return {c: Result(Spread.of(found), errors[c]) for c, found in seconds.items()}
 
     def _skip(self, candidate: Candidate, error: BctError) -> None:
@@ -111,34 +115,84 @@ class Benchmark:
         self.skipped.append(Skipped(candidate.name, str(error)))
 
 
+class Loaded(Protocol):
+    """A model that runs here or in a process of its own."""
+
+    def answer(self, feeds: Feeds) -> Array:
+        """Return the first output."""
+
+    def turn(self, feeds: Feeds, timing: Timing) -> list[float]:
+        """Return the seconds of runs, at least one, for as long as a turn is."""
+
+
+@dataclass(frozen=True)
+class Here:
+    """A session of ONNX Runtime in this process."""
+
+    session: OrtSession
+
+    def answer(self, feeds: Feeds) -> Array:
+        """Return the first output."""
+        return np.asarray(self.session.run(None, feeds)[0])
+
+    def turn(self, feeds: Feeds, timing: Timing) -> list[float]:
+        """Return the seconds of runs."""
+        return timed(lambda: self.session.run(None, feeds), timing.seconds, timing.clock)
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A model in another runtime, in a process of its own: two runtimes' threads would be in each other's way."""
+
+    worker: Worker
+
+    def answer(self, feeds: Feeds) -> Array:
+        """Return the first output."""
+        return np.asarray(self.worker.call("answer", feeds))
+
+    def turn(self, feeds: Feeds, timing: Timing) -> list[float]:
+        """Return the seconds of runs, by a clock of that process."""
+        seconds: list[float] = self.worker.call("turn", feeds, timing.seconds, timing.clock)
+        return seconds
+
+
 class Sessions:
     """The sessions of the candidates: kept side by side, or (when memory does not allow it) one at a time."""
 
     def __init__(self, threads: int, side_by_side: bool) -> None:
         """Start without a session."""
         self._threads, self._side_by_side = threads, side_by_side
-        self._open: dict[tuple[Path, str], OrtSession] = {}
+        self._open: dict[tuple[Path, str], Loaded] = {}
 
-    def get(self, candidate: Candidate) -> OrtSession:
-        """Return the session of a candidate, loading it where it is not loaded."""
+    def get(self, candidate: Candidate) -> Loaded:
+        """Return the model of a candidate, loading it where it is not loaded."""
         key = candidate.path, candidate.library
         if key not in self._open:
             if not self._side_by_side:
-                self._open.clear()
-            self._open[key] = open_session(candidate.path, Options(self._threads, library=candidate.library))
+                self.close()
+            self._open[key] = self._load(candidate)
         return self._open[key]
 
+    def close(self) -> None:
+        """Let go of all of them."""
+        for loaded in self._open.values():
+            if isinstance(loaded, Elsewhere):
+                loaded.worker.close()
+        self._open.clear()
 
-def _turn(session: OrtSession, feeds: Feeds, timing: Timing) -> list[float]:
-    time.sleep(REST)
-    found: list[float] = []
-    clock = CLOCKS[timing.clock]
-    end = time.perf_counter() + timing.seconds
-    while not found or time.perf_counter() < end:
-        start = clock()
-        session.run(None, feeds)
-        found.append(clock() - start)
-    return found
+    def _load(self, candidate: Candidate) -> Loaded:
+        if candidate.runtime == "openvino":
+            return Elsewhere(Worker(partial(OpenVinoRunner, candidate.path, self._threads)))
+        return Here(open_session(candidate.path, Options(self._threads, library=candidate.library)))
+
+
+def load_cost(candidate: Candidate, threads: int) -> Cost:
+    """Return what loading takes in a process of its own; BctError where the model does not load."""
+    if candidate.runtime == "openvino":
+        with Worker(partial(OpenVinoRunner, candidate.path, threads)) as worker:
+            bare = load_in_fresh_process("-", threads).peak_bytes
+            return Cost(worker.made.seconds, worker.made.peak_bytes + bare)
+    return load_in_fresh_process(candidate.path, threads, candidate.library)
 
 
 def _with_result(row: Row, label: str, results: Mapping[Candidate, Result]) -> Row:

@@ -1,7 +1,7 @@
 """ONNX Runtime: sessions that are silent, with errors of one line; what they take, and what memory allows."""
 
 from bct_onnx.sessions.cost import Cost, LoadCosts, load_costs, load_in_fresh_process
-from bct_onnx.sessions.load import NO_SPINNING, Options, OrtSession, open_session, peak_bytes
+from bct_onnx.sessions.load import NO_SPINNING, Options, OrtSession, open_session, peak_bytes, resident_bytes
 from bct_onnx.sessions.memory import MemoryPlan, available_bytes, give_back, limit_memory, plan_memory
 from bct_onnx.sessions.session import Latency, MemoryUse, OrtError, Session, TooLongError, essential_words
 
@@ -26,4 +26,5 @@ __all__ = [
     "open_session",
     "peak_bytes",
     "plan_memory",
+    "resident_bytes",
 ]

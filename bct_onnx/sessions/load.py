@@ -81,6 +81,12 @@ def peak_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def resident_bytes() -> int:
+    """Return the memory of this process that is resident, in bytes; where the system does not tell, its peak."""
+    status = Path("/proc/self/status")
+    return int(status.read_text().split("VmRSS:")[1].split()[0]) * 1024 if status.exists() else peak_bytes()
+
+
 def main() -> None:
     """Load the model of the first argument with as many threads as the second says, or nothing for `-`."""
     path, threads, library = sys.argv[1], int(sys.argv[2]), "".join(sys.argv[3:])

@@ -237,6 +237,32 @@ def test_recipes_that_fail_are_skipped_with_their_followers(bert: Path, tmp_path
     assert heard == ["make fails", "make falls back"]
 
 
+def test_packages_that_are_not_installed_are_named(bert: Path, tmp_path: Path) -> None:
+    recipe = peers.Recipe("absent", peers.quantize_dynamic, needs=("numpy", "no_such_package", "nor_this"))
+    made = list(peers.make_all(bert, [recipe], tmp_path, lambda _: None))
+    assert made == [Skipped("absent", "not installed: pip install no_such_package nor_this")]
+
+
+def test_openvino_takes_turns_in_a_process_of_its_own(bert: Path, tmp_path: Path) -> None:
+    """It answers as ONNX Runtime does, but for bf16 where the processor has that; what does not load is listed."""
+    pytest.importorskip("openvino")
+    recipe = next(recipe for recipe in peers.OTHER_RUNTIMES if recipe.name == "OpenVINO")
+    made = list(peers.make_all(bert, [recipe], tmp_path, lambda _: None))
+    assert isinstance(made[0], Candidate)
+    broken = tmp_path / "broken.xml"
+    broken.write_text("no model")
+    others = [made[0], Candidate("broken", broken, "given", "given", runtime="openvino")]
+    candidates = [Candidate("float", bert, "float", "given"), *others]
+    comparison = turns.Benchmark(candidates, ONE_CALL).compare([Workload(2, 5)])
+    assert "Exception from" not in comparison.skipped[0].reason
+    base, row = comparison.rows
+    assert row.file_bytes > base.file_bytes / 2
+    assert 0 < row.results["2x5"].error < 0.05
+    assert row.results["2x5"].latency.count == 2
+    assert row.load_peak_bytes > comparison.baseline_bytes
+    assert [skipped.name for skipped in comparison.skipped] == ["broken"]
+
+
 def test_presets() -> None:
     assert [recipe.name for recipe in peers.ours("fast, small")] == ["bct_onnx fast", "bct_onnx small"]
     assert peers.ours("") == ()
