@@ -10,7 +10,7 @@ from pathlib import Path
 
 from passes import Progress
 
-from . import files
+from . import files, kernels
 from .compression import MARK, Workspace, compress_at_opset
 from .errors import BctError, VerificationError
 from .inputs import InputSource, file_inputs, made_inputs
@@ -107,6 +107,7 @@ def compress(
     if not again and any(entry.key == MARK for entry in model.proto.metadata_props):
         raise BctError(f"{source}: is compressed already; use the original, or --again to go on all the same")
     model.hash_ahead()
+    kernels.offer_encoder()
     memory = plan_memory(model.bytes, available_bytes())
     progress = progress or ignore_progress
     inputs = _inputs(feeds, data, processor)

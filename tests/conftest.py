@@ -7,9 +7,17 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from passes.formats.compiled import Encoder
+
 # Machines may be busy: how long an example takes says nothing.
 settings.register_profile("busy", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
+
+
+@pytest.fixture(autouse=True)
+def numpy_encodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have each test begin with numpy as what encodes, whatever the tests before it compressed with."""
+    monkeypatch.setattr(Encoder, "offered", None)
 
 
 @pytest.fixture(scope="session")

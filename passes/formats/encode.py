@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from . import encode_trellis
 from .block import BlockFormat, BlockTensor, Floats, exponent_scale
 from .column_scale import TINY, kind_of, rounded
+from .compiled import FEWEST, Encoder
 from .threads import over_ranges
 
 # Columns that a thread works on at a time: numpy is fast at long rows, and two threads share the usual widths evenly.
@@ -205,6 +206,9 @@ def _best_exponents(
     `values` are [blocks, rows, columns], `scales` [candidates, columns]; [candidates, blocks, columns] and
     [candidates, columns] are returned.
     """
+    shifted = fmt.steps == 1 and fmt.max_exponent <= 1 and not fmt.whole
+    if Encoder.offered and shifted and rows_weight is None and values.shape[2] >= FEWEST:
+        return Encoder.offered.tried(values, scales, (fmt.low, fmt.high, TINY), fmt.max_exponent == 1)
     peak = np.maximum(values.max(axis=1), -values.min(axis=1))
     scales = scales[:, None]
     needed = np.maximum(peak, TINY) / (scales * np.float32(fmt.high))
@@ -231,6 +235,8 @@ def _round(
     `per_unit` are steps of a code per unit of the values, [blocks, columns]; errors are in such steps.
     """
     scaled, codes = scratch
+    if Encoder.offered and rows_weight is None and values.shape[2] >= FEWEST:
+        return Encoder.offered.rounded(values, per_unit, (fmt.low, fmt.high), codes)
     np.multiply(values, per_unit[:, None, :], out=scaled)
     np.rint(scaled, out=codes)
     np.clip(codes, fmt.low, fmt.high, out=codes)

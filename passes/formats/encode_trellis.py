@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +10,14 @@ from numpy.typing import NDArray
 from . import trellis
 from .block import BlockFormat, BlockTensor, Floats
 from .column_scale import TINY, kind_of, rounded
+from .compiled import FEWEST, Encoder, Table
 from .threads import over_ranges
 from .viterbi import MOST_COST, least_paths
 
-# Columns that a thread works on at a time, and their elements: fewer columns leave numpy little to do at a call. It
-# takes 32 bytes an element, and what the search for a path keeps at hand of 512 columns is in a second-level cache.
-COLUMNS, ELEMENTS = 512, 1 << 20
+# Columns that a thread works on at a time, and their elements: fewer columns leave numpy little to do at a call, and
+# two threads share the usual widths evenly. It takes 32 bytes an element, and what the search for a path keeps at hand
+# of so many columns is in a second-level cache.
+COLUMNS, ELEMENTS = 384, 1 << 20
 # Column scales tried, each a quarter of an octave below the one before.
 CANDIDATES, OCTAVE = 10, 4
 # Mean squared error of a number that is not clipped, by bits, in units of the levels, which reach to REACH.
@@ -32,20 +33,9 @@ SUBSETS = 4
 UNIT = 24
 
 
-class _Table(NamedTuple):
-    """What numbers cost at every fourth level, from each of the first four on, and the level that they get there.
-
-    Attributes:
-        costs: uint16 [4, kinds]: first of numbers in units of a block without a shift, then of one with, then of none.
-        levels: int16 [4, numbers], the place of the nearest level in `trellis.levels`.
-    """
-
-    costs: NDArray[np.uint16]
-    levels: NDArray[np.int16]
-
-
 @cache
-def _table(bits: int) -> _Table:
+def _table(bits: int) -> Table:
+    """Return what numbers cost at every fourth level, from each of the first four on, and their codes there."""
     levels = trellis.levels(bits).astype(np.float64).reshape(-1, SUBSETS).T
     numbers = np.arange(-FURTHEST * FINENESS, FURTHEST * FINENESS + 1) / FINENESS
     squares = np.square(numbers[:, None] - levels[:, None, :])
@@ -53,8 +43,11 @@ def _table(bits: int) -> _Table:
     # Only differences between subsets count.
     least = (least - least.min(axis=0)) * (UNIT / EXPECTED[bits])
     costs = np.concatenate([least, 4 * least, np.zeros((SUBSETS, 1))], axis=1)
-    nearest = squares.argmin(axis=2) * SUBSETS + np.arange(SUBSETS)[:, None]
-    return _Table(np.minimum(np.rint(costs), MOST_COST).astype(np.uint16), nearest.astype(np.int16))
+    costs = np.minimum(np.rint(costs), MOST_COST).astype(np.uint16)
+    # The place of the nearest level among all.
+    nearest = (squares.argmin(axis=2) * SUBSETS + np.arange(SUBSETS)[:, None]).T
+    codes = (nearest // 2 - (1 << (bits - 1))).astype(np.int8)
+    return Table(np.ascontiguousarray(costs.T), np.stack([codes, trellis.levels(bits)[nearest]], axis=2))
 
 
 def encode(weight: NDArray[np.floating], fmt: BlockFormat, workers: int = 1) -> BlockTensor:
@@ -84,9 +77,8 @@ def encode(weight: NDArray[np.floating], fmt: BlockFormat, workers: int = 1) -> 
         values = np.zeros((blocks * rows, columns.stop - columns.start), np.float32)
         np.multiply(weight[:, columns], np.float32(1 / unit), out=values[:k], casting="same_kind")
         exponents[:, columns], scale = _scales(values.reshape(blocks, rows, -1), largest[columns], fmt)
+        codes[:, columns], numbers = _codes(values, scale, exponents[:, columns], fmt.bits, k)
         by = np.repeat(exponents[:, columns], rows, axis=0)
-        found, numbers = _codes(values, scale, by, fmt.bits, k)
-        codes[:, columns] = found
         steps = (numbers << by).astype(np.float32)[:k]
         scale = _best_scale(values[:k], steps, scale, kind)
         scale[peak[columns] == 0] = 0
@@ -106,50 +98,66 @@ def _scales(values: Floats, largest: Floats, fmt: BlockFormat) -> tuple[NDArray[
 
     `values` are [blocks, rows, columns]. What is expected is EXPECTED for each number, and what is beyond REACH.
     """
-    sizes, rows = np.abs(values), values.shape[1]
-    least = np.full(largest.shape, np.inf, np.float32)
-    scale, shifts = largest.copy(), np.zeros((len(values), len(largest)), np.uint8)
+    octave = OCTAVE if fmt.max_exponent else 0
+    # From the double of the first candidate on, where blocks may be shifted.
+    each = largest * np.exp2(np.arange(octave, -CANDIDATES, -1) / OCTAVE).astype(np.float32)[:, None]
+    furthest, constant = each * np.float32(REACH), values.shape[1] * EXPECTED[fmt.bits] * np.square(each)
+    if Encoder.offered and values.shape[2] >= FEWEST:
+        best, shifts = Encoder.offered.expected(values, furthest, constant, octave)
+    else:
+        best, shifts = _expected(np.abs(values), furthest, constant, octave)
+    return shifts, np.take_along_axis(each, octave + best[None], 0)[0]
+
+
+def _expected(
+    sizes: Floats, furthest: Floats, constant: Floats, octave: int
+) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    """Return which candidate has the least error to be expected, [columns], and shifts: see `Encoder.expected`."""
+    least = np.full(furthest.shape[1], np.inf, np.float32)
+    best, shifts = np.zeros(len(least), np.int32), np.zeros((len(sizes), len(least)), np.uint8)
     known: dict[int, Floats] = {}
 
-    def expected(candidate: int) -> Floats:
-        """Return the error of each block with a scale so many steps below the largest."""
-        if candidate not in known:
-            each = largest * np.float32(2.0 ** (-candidate / OCTAVE))
-            beyond = np.maximum(sizes - each * np.float32(REACH), 0)
-            known[candidate] = np.einsum("brn,brn->bn", beyond, beyond) + rows * EXPECTED[fmt.bits] * np.square(each)
-        return known[candidate]
+    def expected(scale: int) -> Floats:
+        """Return the error of each block."""
+        if scale not in known:
+            beyond = np.maximum(sizes - furthest[scale], 0)
+            known[scale] = np.square(beyond).sum(axis=1) + constant[scale]
+        return known[scale]
 
-    for candidate in range(CANDIDATES):
-        error, twice = expected(candidate), candidate - OCTAVE
-        shifted = expected(twice) if fmt.max_exponent else error
+    for candidate in range(len(furthest) - octave):
+        error, shifted = expected(candidate + octave), expected(candidate)
         total = np.minimum(error, shifted).sum(axis=0)
         better = total < least
         least = np.where(better, total, least)
-        scale = np.where(better, largest * np.float32(2.0 ** (-candidate / OCTAVE)), scale)
+        best = np.where(better, candidate, best)
         shifts = np.where(better, shifted < error, shifts)
-        known.pop(twice, None)
-    return shifts.astype(np.uint8), scale
+        known.pop(candidate)
+    return best.astype(np.int32), shifts.astype(np.uint8)
 
 
 def _codes(
     values: Floats, scale: Floats, shifts: NDArray[np.uint8], bits: int, k: int
 ) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
-    """Return codes and the numbers that they stand for, [rows, columns], of which only the first k rows count."""
-    table = _table(bits)
-    per_unit = np.float32(FINENESS) / scale
-    scaled = np.ldexp(values * per_unit, -shifts.astype(np.int8))
+    """Return codes and the numbers that they stand for, [rows, columns], of which only the first k rows count.
+
+    `shifts` are [blocks, columns].
+    """
+    table, per_unit = _table(bits), np.float32(FINENESS) / scale
+    if Encoder.offered:
+        return Encoder.offered.codes(values, per_unit, shifts, table, k)
+    by = np.repeat(shifts, len(values) // len(shifts), axis=0)
+    scaled = np.ldexp(values * per_unit, -by.astype(np.int8))
     places = np.clip(np.rint(scaled), -FURTHEST * FINENESS, FURTHEST * FINENESS).astype(np.int16)
     places += np.int16(FURTHEST * FINENESS)
-    numbers = table.levels.shape[1]
-    kinds = places + shifts * np.int16(numbers)
+    numbers = len(table.coded)
+    kinds = places + by * np.int16(numbers)
     kinds[k:] = 2 * numbers
-    path = least_paths(table.costs, trellis.in_steps(kinds))
+    path = least_paths(table.costs.T, trellis.in_steps(kinds))
     subset = trellis.in_rows(2 * path + trellis.added_bits(path))
-    level = table.levels[subset, places]
-    codes = (level // 2 - (1 << (bits - 1))).astype(np.int8)
+    codes, stand_for = table.coded[places, subset].transpose(2, 0, 1)
     # What rows past k stand for nobody asks, but the path goes through them.
     codes[k:] &= 1
-    return codes, np.take(trellis.levels(bits), level)
+    return codes, stand_for
 
 
 def _best_scale(values: Floats, steps: Floats, scale: Floats, kind: type[np.floating]) -> NDArray[np.floating]:

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "encode.h"
+
 namespace bct {
 
 // Columns that are decoded and multiplied together.
@@ -57,6 +59,7 @@ struct Isa {
   void (*unpack)(const Weight& weight, int64_t first, int64_t panels, uint8_t* to, int32_t* sums);
   void (*multiply)(const Block& block);
   void (*quantize)(const float* x, int64_t k, const RowCodes& codes, uint8_t* q, float* scale);
+  Encoding encoding;
 };
 
 extern const Isa PORTABLE, AVX2, AVXVNNI, AVX512, AMX;
@@ -67,6 +70,6 @@ const Isa& isa();
 inline int64_t padded(int64_t k) { return (k + DEPTH - 1) / DEPTH * DEPTH; }
 
 // Memory of this thread, aligned to 64 bytes, for one use at a time of each number.
-enum Scratch { PANELS, DECODED, SHIFTS, ROWS, SCRATCHES };
+enum Scratch { PANELS, DECODED, SHIFTS, ROWS, COSTS, PLACES, WAYS, SCRATCHES };
 void* scratch(Scratch which, size_t bytes);
 }  // namespace bct

@@ -3,6 +3,6 @@
 #include "core.inc"
 
 namespace bct {
-extern const Isa AVX2 = {"avx2", unpack, multiply, quantize};
+extern const Isa AVX2 = {"avx2", unpack, multiply, quantize, encoding};
 }
 #endif

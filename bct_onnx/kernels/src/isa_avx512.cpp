@@ -3,6 +3,6 @@
 #include "core.inc"
 
 namespace bct {
-extern const Isa AVX512 = {"avx512", unpack, multiply, quantize};
+extern const Isa AVX512 = {"avx512", unpack, multiply, quantize, encoding};
 }
 #endif
