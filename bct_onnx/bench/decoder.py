@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol
@@ -76,6 +76,11 @@ class Step:
         outputs = tuple(value.name for value in model.graph.output)
         return cls(path, InputPlan(inputs, counts, (0,), frozenset({Role.MASK, Role.LENGTHS})), outputs, in_place)
 
+    def with_sizes(self, known: Mapping[str, Mapping[int, int]]) -> Step:
+        """Return the step with the sizes of axes that are known of inputs by name."""
+        inputs = [replace(entry, axis_sizes=known.get(entry.name, entry.axis_sizes)) for entry in self.plan.inputs]
+        return replace(self, plan=replace(self.plan, inputs=tuple(inputs)))
+
     def caches(self) -> list[ModelInput]:
         """Return the inputs of earlier keys and values."""
         return [entry for entry in self.plan.inputs if entry.role is Role.CACHE]
@@ -118,6 +123,17 @@ class Step:
         return {entry.name: np.zeros(shapes[entry.name], numpy_type(entry)) for entry in self.caches()}
 
 
+def _inputs(files: DecoderFiles) -> Iterator[ModelInput]:
+    for path in files.all():
+        yield from Step.read(path).plan.inputs
+
+
+def _sizes(entry: ModelInput) -> dict[int, int]:
+    """Return the sizes that an input's shape or the weights say, by axis counted from the end."""
+    fixed = {axis - len(entry.shape): size for axis, size in enumerate(entry.shape) if isinstance(size, int)}
+    return {**fixed, **entry.axis_sizes}
+
+
 class Runner(Protocol):
     """A loaded model."""
 
@@ -146,14 +162,16 @@ class Decoder:
 
     files: DecoderFiles
     load: Callable[[Path], Runner]
+    like: DecoderFiles | None = None
     _runners: dict[Path, Runner] = field(default_factory=dict)
     _steps: dict[Path, Step] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Load every model."""
+        """Load every model; sizes that its weights do not tell are those of `like`, the model that it was made of."""
+        known = {} if self.like is None else {entry.name: _sizes(entry) for entry in _inputs(self.like)}
         for path in self.files.all():
             self._runners[path] = self.load(path)
-            self._steps[path] = Step.read(path)
+            self._steps[path] = Step.read(path).with_sizes(known)
 
     def generate(self, prompt: list[int], count: int) -> Generation:
         """Return the `count` likeliest tokens behind a prompt, one after the other, whatever they are.

@@ -180,7 +180,8 @@ def load_decoder(candidate: Candidate, source: Path, threads: int) -> Decoder | 
         of_file = {models.first: candidate.path}
         of_folder = {path: candidate.path / f"{path.stem}.xml" for path in models.all()}
         return Decoder(models, OpenVinoLoader(of_folder if source.is_dir() else of_file, threads))
-    return Decoder(DecoderFiles.find(candidate.path), partial(OrtRunner, threads=threads, library=candidate.library))
+    load = partial(OrtRunner, threads=threads, library=candidate.library)
+    return Decoder(DecoderFiles.find(candidate.path), load, DecoderFiles.find(source))
 
 
 def with_genai(candidate: Candidate) -> list[Candidate]:

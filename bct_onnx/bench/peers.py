@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import onnx
 import onnxruntime as ort
 from onnx import TensorProto
 
@@ -110,7 +111,8 @@ def quantize_k(source: Path, target: Path) -> None:
     from onnxruntime.quantization import matmul_nbits_quantizer as quantizers
 
     algorithm = quantizers.KQuantWeightOnlyQuantConfig()
-    quantizer = quantizers.MatMulNBitsQuantizer(str(source), 4, 32, accuracy_level=4, algo_config=algorithm)
+    # Given a path, it writes a model that names the data of the one it read.
+    quantizer = quantizers.MatMulNBitsQuantizer(onnx.load(source), 4, 32, accuracy_level=4, algo_config=algorithm)
     quantizer.process()
     quantizer.model.save_model_to_file(str(target), _is_large(source))
 

@@ -66,7 +66,9 @@ class OrtRunner:
             else:
                 binding.bind_output(name, "cpu")
         self._session.run_with_iobinding(binding)
-        return dict(zip(names, binding.get_outputs(), strict=True))
+        # What was bound owns its memory; what the binding returns in its place does not, once the binding is gone.
+        own = {output: values[name] for name, output in in_place.items()}
+        return dict(zip(names, binding.get_outputs(), strict=True)) | own
 
     def array(self, value: Any) -> Array:
         """Return an output as an array."""

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bct_onnx.bench.__main__ import main
-from bct_onnx.bench.decoder import Decoder, DecoderFiles, Generation
+from bct_onnx.bench.decoder import Decoder, DecoderFiles, Generation, Step
 from bct_onnx.bench.generation import GenerationBenchmark, make_prompts, summary
 from bct_onnx.bench.records import Candidate
 from bct_onnx.bench.runners import OrtRunner
@@ -126,6 +126,23 @@ def test_tokens_are_those_of_reading_everything_anew(tmp_path, name):
     files, prompt = DecoderFiles.find(path), [5, 9, 2, 7]
     tokens = Decoder(files, LOAD).generate(prompt, 6).tokens
     assert tokens == greedy_without_cache(files, prompt, 6)
+
+
+def test_sizes_of_heads_are_the_float_models(tmp_path):
+    """A model whose inputs do not tell how wide a head is."""
+    told = grouped(tmp_path / "told.onnx").read_bytes()
+    named = onnx.load_from_string(told)
+    for value in [*named.graph.input, *named.graph.output]:
+        if "_key" in value.name or "_value" in value.name:
+            value.type.tensor_type.shape.dim[3].dim_param = "head"
+    untold = tmp_path / "untold.onnx"
+    onnx.save(named, untold)
+    like = DecoderFiles.find(tmp_path / "told.onnx")
+    tokens = Decoder(like, LOAD).generate([5, 9, 2], 4).tokens
+    sizes = {"past_key": {-1: 8}, "past_value": {-1: 8}}
+    step = Step.read(untold)
+    assert step.with_sizes(sizes).empty_caches(6, 1)["past_key"].shape == (1, 2, 6, 8)
+    assert Decoder(DecoderFiles.find(untold), LOAD, like).generate([5, 9, 2], 4).tokens == tokens
 
 
 def test_encoder_and_merged_decoder(tmp_path):
