@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,7 @@ class Text:
     Attributes:
         first: seconds to the first token; of an encoder, too.
         later: seconds of all tokens after it.
+        whole: seconds of both, the time of a clip where that is what an encoder hears.
         tokens: the tokens.
         same: how many are the float model's before the first other one.
         equal: part of all that are the float model's, place by place.
@@ -40,6 +42,7 @@ class Text:
 
     first: Spread
     later: Spread
+    whole: Spread
     tokens: list[int]
     same: int
     equal: float
@@ -200,7 +203,7 @@ def make_prompts(path: Path, lengths: Sequence[int]) -> dict[int, list[int]]:
     if not step.caches() and models.first == models.later:
         raise BctError(f"{path}: no cache of earlier tokens among the inputs: nothing to generate with")
     if models.encoder is not None:
-        return {1: [BEGIN]}
+        return {1: [_start(models.encoder.parent)]}
     entry = step.tokens()
     rows = entry.table_rows or BEGIN + 1
     rng = np.random.default_rng(0)
@@ -208,6 +211,13 @@ def make_prompts(path: Path, lengths: Sequence[int]) -> dict[int, list[int]]:
         length: [int(token) for token in (entry.draw((1, length), rng) if entry.draw else _words(rows, length, rng))[0]]
         for length in lengths
     }
+
+
+def _start(folder: Path) -> int:
+    """Return the token that begins every text of an encoder-decoder, by the configuration in its folder."""
+    path = folder / "config.json"
+    found = json.loads(path.read_text(encoding="utf-8")).get("decoder_start_token_id") if path.exists() else None
+    return found if isinstance(found, int) else BEGIN
 
 
 def _words(rows: int, length: int, rng: np.random.Generator) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
@@ -222,4 +232,5 @@ def summary(found: Sequence[Generation], reference: Sequence[int]) -> Text:
     equal = np.asarray(tokens) == np.asarray(reference)
     same = len(equal) if equal.all() else int(equal.argmin())
     first, later = (Spread.of([getattr(g, name) for g in timed]) for name in ("first_seconds", "later_seconds"))
-    return Text(first, later, tokens, same, float(equal.mean()))
+    whole = Spread.of([generation.first_seconds + generation.later_seconds for generation in timed])
+    return Text(first, later, whole, tokens, same, float(equal.mean()))

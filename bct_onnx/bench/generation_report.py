@@ -19,15 +19,16 @@ def generation_table(comparison: GenerationComparison) -> Table:
     view.add_column("model")
     view.add_column("file MB\nx float", justify="right")
     for length in comparison.prompts:
-        view.add_column(f"{length}: first token ms\ntokens/s\nx float", justify="right", no_wrap=True)
+        view.add_column(f"{length}: first token ms\ntokens/s\nwhole ms\nx float", justify="right", no_wrap=True)
     for heading in ("load s", "peak MB", "held MB", "tokens as\nfloat's", "equal"):
         view.add_column(heading, justify="right")
     for row in comparison.rows:
         view.add_row(*_cells(comparison, row))
     view.caption = (
         f"{comparison.new_tokens} new tokens, greedy, behind prompts of so many; first token: minimum (median); "
-        "tokens/s: best (median); memory beyond the process's own: peak while loading, held after generating; "
-        "tokens as float's before the first other one, by prompt; equal: part of all, place by place"
+        "tokens/s: best (median); x float: of the three; memory beyond the process's own: peak while loading, "
+        "held after generating; tokens as float's before the first other one, by prompt; "
+        "equal: part of all, place by place"
     )
     return view
 
@@ -41,9 +42,11 @@ def _cells(comparison: GenerationComparison, row: GenerationRow) -> list[str]:
             cells.append("failed")
             continue
         reference = base.texts[length]
-        ratios = (reference.first.minimum / text.first.minimum, reference.later.minimum / text.later.minimum)
+        pairs = ((reference.first, text.first), (reference.later, text.later), (reference.whole, text.whole))
+        ratios = [before.minimum / after.minimum for before, after in pairs]
         best, median = text.speeds
-        cells.append(f"{spread(text.first, 1e3)}\n{best:.1f} ({median:.1f})\n{ratios[0]:.2f} | {ratios[1]:.2f}")
+        times = f"{spread(text.first, 1e3)}\n{best:.1f} ({median:.1f})\n{spread(text.whole, 1e3)}"
+        cells.append(f"{times}\n{' | '.join(f'{ratio:.2f}' for ratio in ratios)}")
     known = [text for text in texts if text is not None]
     same = ", ".join("-" if text is None else str(text.same) for text in texts)
     equal = sum(text.equal for text in known) / len(known) if known else 0.0
@@ -64,6 +67,7 @@ def generation_data(comparison: GenerationComparison) -> dict[str, Any]:
                 "tokens_per_second": text.speeds[0],
                 "first_faster_than_float": reference.first.minimum / text.first.minimum,
                 "later_faster_than_float": reference.later.minimum / text.later.minimum,
+                "whole_faster_than_float": reference.whole.minimum / text.whole.minimum,
             }
         rows.append({**candidate, **data, "smaller_than_float": base.file_bytes / row.file_bytes})
     return {

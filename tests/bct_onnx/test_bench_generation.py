@@ -153,6 +153,8 @@ def test_encoder_and_merged_decoder(tmp_path):
     tokens = Decoder(files, LOAD).generate([1], 6).tokens
     assert tokens == greedy_without_cache(files, [1], 6)
     assert make_prompts(tmp_path, [16, 32]) == {1: [1]}
+    (tmp_path / "config.json").write_text('{"decoder_start_token_id": 7}')
+    assert make_prompts(tmp_path, [16, 32]) == {1: [7]}
     with pytest.raises(BctError, match=r"encoder_hidden_states is of an encoder: give the folder"):
         Decoder(DecoderFiles.find(tmp_path / "decoder_model_merged.onnx"), LOAD).generate([1], 2)
 
@@ -169,6 +171,7 @@ def test_summary():
     text = summary(made, [1, 2, 9, 4])
     assert (text.same, text.equal) == (2, 0.75)
     assert (text.first.minimum, text.first.median, text.first.count) == (1.0, 1.5, 2)
+    assert (text.whole.minimum, text.whole.median) == (5.0, 6.0)
     assert text.speeds == (1.0, 3 / 4.5)
     assert summary(made[:1], [1, 2, 3, 4]).same == 4
 
