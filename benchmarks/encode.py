@@ -1,4 +1,4 @@
-"""Weights encoded a second, format by format.
+"""Weights encoded a second, format by format: by the library of kernels, where it was built, and by numpy.
 
 python -m benchmarks.encode [--workers 2] [--rows 768] [--columns 3072] [--rounds 5]
 """
@@ -10,13 +10,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from bct_onnx import kernels
 from passes.formats.block import BlockFormat
+from passes.formats.compiled import Encoder
 from passes.formats.encode import encode
 
 FORMATS = {
-    "`small`: 4 bits, two shifts for 8": BlockFormat.shifted(4, 8),
+    **{f"{bits} bits in a trellis, two shifts for 8": BlockFormat.best(bits, 8) for bits in (2, 3, 4, 5, 6)},
+    "4 bits, two shifts for 8": BlockFormat.shifted(4, 8),
     "4 bits, two shifts for 32": BlockFormat.shifted(4, 32),
-    "`balanced` without a search: 6 bits, two shifts for 8": BlockFormat.shifted(6, 8),
     "`dense7`: 7 bits, a scale a column": BlockFormat.shifted(7, 0),
     "`fast`: 8 bits, a scale a column": BlockFormat.shifted(8, 0),
     "`packed`: 4 bits, quarter octaves for 32": BlockFormat.fine(4, 32),
@@ -31,16 +33,19 @@ FORMATS = {
 @click.option("--rounds", default=5, show_default=True, help="The fastest of so many counts.")
 def main(workers: int, rows: int, columns: int, rounds: int) -> None:
     """Encode a random weight in every format, in turns."""
+    kernels.offer_encoder()
+    encoders = {"library": Encoder.offered, "numpy": None} if Encoder.offered else {"numpy": None}
     weight = np.random.default_rng(0).standard_normal((rows, columns)).astype(np.float32)
-    seconds: dict[str, list[float]] = {name: [] for name in FORMATS}
+    seconds: dict[tuple[str, str], list[float]] = {(name, by): [] for name in FORMATS for by in encoders}
     for _ in range(rounds):
-        for name, fmt in FORMATS.items():
+        for (name, by), times in seconds.items():
+            Encoder.offered = encoders[by]
             start = time.perf_counter()
-            encode(weight, fmt, workers)
-            seconds[name].append(time.perf_counter() - start)
-    table = Table("format", "million weights a second", title=f"[{rows}, {columns}], {workers} threads")
-    for name, times in seconds.items():
-        table.add_row(name, f"{weight.size / min(times) / 1e6:.0f}")
+            encode(weight, FORMATS[name], workers)
+            times.append(time.perf_counter() - start)
+    table = Table("million weights a second", *encoders, title=f"[{rows}, {columns}], threads: {workers}")
+    for name in FORMATS:
+        table.add_row(name, *(f"{weight.size / min(seconds[name, by]) / 1e6:.1f}" for by in encoders))
     Console().print(table)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -103,8 +104,14 @@ def _call(
 ) -> None:
     """Call a function with a record of sizes, arrays that it reads, C-contiguous ones that it writes, and numbers."""
     arrays = [*map(np.ascontiguousarray, read), *written]
-    kinds = [ctypes.c_int64] * len(sizes) + [ctypes.c_void_p] * len(arrays) + [ctypes.c_float] * len(limits)
-    fields = [(f"_{place}", kind) for place, kind in enumerate(kinds)]
-    record = type("Record", (ctypes.Structure,), {"_fields_": fields})
-    if function(ctypes.byref(record(*sizes, *(array.ctypes.data for array in arrays), *limits))):
+    record = _record(len(sizes), len(arrays), len(limits))(*sizes, *(array.ctypes.data for array in arrays), *limits)
+    if function(ctypes.byref(record)):
         raise MemoryError("no memory to encode a weight in")
+
+
+@cache
+def _record(sizes: int, arrays: int, limits: int) -> type[ctypes.Structure]:
+    """Return the type of a record with so many fields of each kind, in this order."""
+    kinds = [ctypes.c_int64] * sizes + [ctypes.c_void_p] * arrays + [ctypes.c_float] * limits
+    fields = [(f"field{place}", kind) for place, kind in enumerate(kinds)]
+    return type("Record", (ctypes.Structure,), {"_fields_": fields})
