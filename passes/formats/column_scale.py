@@ -5,12 +5,29 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from .threads import even_width, over_ranges
+
 Floats = NDArray[np.float32]
 
 # Smallest normal float32: scale of a column of zeros.
 TINY = float(np.finfo(np.float32).tiny)
 # Smallest scale in float16, and the smallest with all its bits: below that, scales are float32.
 SMALLEST_SCALE, SMALLEST_WHOLE_SCALE = np.float16(2**-24), 2.0**-14
+# Elements of a part that is only read once, and columns of one at least.
+READ_ELEMENTS, READ_COLUMNS = 1 << 20, 384
+
+
+def largest_of_columns(weight: NDArray[np.floating], workers: int) -> Floats:
+    """Return the largest magnitude in each column of a [k, n] weight, [n]."""
+    k, n = weight.shape
+    peak = np.empty(n, np.float32)
+
+    def read(columns: slice) -> None:
+        part = weight[:, columns]
+        peak[columns] = np.maximum(part.max(axis=0, initial=0), -part.min(axis=0, initial=0))
+
+    over_ranges(read, n, even_width(n, max(READ_COLUMNS, READ_ELEMENTS // max(k, 1))), workers)
+    return peak
 
 
 def kind_of(scale: Floats, counts: NDArray[np.bool_]) -> type[np.floating]:

@@ -11,19 +11,17 @@ from numpy.typing import NDArray
 
 from . import encode_trellis
 from .block import BlockFormat, BlockTensor, Floats, exponent_scale
-from .column_scale import TINY, kind_of, rounded
+from .column_scale import READ_ELEMENTS, TINY, kind_of, largest_of_columns, rounded
 from .compiled import FEWEST, Encoder
-from .threads import over_ranges
+from .threads import even_width, over_ranges
 
-# Columns that a thread works on at a time: numpy is fast at long rows, and two threads share the usual widths evenly.
+# Columns that a thread works on at a time, at most: numpy is fast at long rows.
 COLUMNS = 384
 # Elements of these columns that are worked on at a time: three float32 buffers of 2 MB. Smaller ones stay in a core's
 # second-level cache, but two threads that make short calls to numpy wait for each other instead (half as fast).
 PIECE_ELEMENTS = 1 << 19
 # Rows that every block has a multiple of.
 SHORTEST_BLOCK = 8
-# Elements of a part that is only read once.
-READ_ELEMENTS = 1 << 20
 # Column scales tried over the span that the exponents leave open (one step of theirs).
 SHIFT_CANDIDATES, FINE_CANDIDATES = 8, 2
 # A block is also tried with exponents below the one that holds its largest value, down to half an octave or one; with
@@ -92,7 +90,7 @@ def _encode(
             exponents[:, columns] = found
         return noise, signal
 
-    energies = over_ranges(encode_columns, n, COLUMNS, workers)
+    energies = over_ranges(encode_columns, n, even_width(n, COLUMNS), workers)
     unit = float(tensor_scale)
     noise, signal = np.sum(energies, axis=0) * unit**2 if energies else (0.0, 0.0)
     blockwise = (
@@ -147,14 +145,7 @@ def _largest_scale(weight: NDArray[np.floating], fmt: BlockFormat, workers: int)
 
     Second, which columns are all zeros: any scale does for those.
     """
-    k, n = weight.shape
-    peak = np.empty(n, np.float32)
-
-    def read(columns: slice) -> None:
-        part = weight[:, columns]
-        peak[columns] = np.maximum(part.max(axis=0, initial=0), -part.min(axis=0, initial=0))
-
-    over_ranges(read, n, max(COLUMNS, READ_ELEMENTS // max(k, 1)), workers)
+    peak = largest_of_columns(weight, workers)
     scale: Floats = np.maximum(peak / (fmt.high * fmt.factors[-1]), TINY)
     return np.exp2(np.ceil(np.log2(scale))) if fmt.powers else scale, peak == 0
 

@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 from . import trellis
 from .block import BlockFormat, BlockTensor, Floats
-from .column_scale import TINY, kind_of, rounded
+from .column_scale import TINY, kind_of, largest_of_columns, rounded
 from .compiled import FEWEST, Encoder, Table
-from .threads import over_ranges
+from .threads import even_width, over_ranges
 from .viterbi import MOST_COST, least_paths
 
-# Columns that a thread works on at a time, and their elements: fewer columns leave numpy little to do at a call, and
-# two threads share the usual widths evenly. It takes 32 bytes an element, and what the search for a path keeps at hand
-# of so many columns is in a second-level cache.
+# Columns that a thread works on at a time, at most, and their elements: fewer columns leave numpy little to do at a
+# call. It takes 32 bytes an element, and what the search for a path keeps at hand of so many columns is in a
+# second-level cache.
 COLUMNS, ELEMENTS = 384, 1 << 20
 # Column scales tried, each a quarter of an octave below the one before.
 CANDIDATES, OCTAVE = 10, 4
@@ -59,7 +59,7 @@ def encode(weight: NDArray[np.floating], fmt: BlockFormat, workers: int = 1) -> 
     """
     k, n = weight.shape
     blocks, rows = fmt.blocks(k)
-    peak = np.maximum(weight.max(axis=0, initial=0), -weight.min(axis=0, initial=0)).astype(np.float32)
+    peak = largest_of_columns(weight, workers)
     largest: Floats = peak / np.float32(REACH * 2**fmt.max_exponent)
     # In units of this power of two, squares of the tiniest and the hugest weights are within float32's range.
     unit = np.exp2(np.floor(np.log2(largest.max(initial=TINY))))
@@ -87,7 +87,7 @@ def encode(weight: NDArray[np.floating], fmt: BlockFormat, workers: int = 1) -> 
         return float(np.vdot(error, error)), float(np.vdot(values, values))
 
     width = max(1, min(COLUMNS, ELEMENTS // max(blocks * rows, 1)))
-    energies = over_ranges(encode_columns, n, width, workers)
+    energies = over_ranges(encode_columns, n, even_width(n, width), workers)
     noise, signal = np.sum(energies, axis=0) * float(unit) ** 2 if energies else (0.0, 0.0)
     blockwise = codes.T.reshape(n, blocks, rows).transpose(1, 2, 0) if transposed else codes.reshape(blocks, rows, n)
     return BlockTensor(fmt, k, blockwise, exponents, column_scale, float(unit), float(noise), float(signal))

@@ -8,6 +8,17 @@ from typing import TypeVar
 
 Result = TypeVar("Result")
 
+# Ranges of columns are a multiple of this many, so that only the last of them is not whole vectors, and at least twice
+# as many: shorter ones are not worth a thread.
+VECTOR = 32
+
+
+def even_width(length: int, most: int) -> int:
+    """Return the width, at most `most`, of ranges that two threads share evenly."""
+    count = 2 * -(-length // (2 * most)) or 1
+    each = -(-length // (count * VECTOR)) * VECTOR
+    return min(most, max(each, 2 * VECTOR))
+
 
 def over_ranges(work: Callable[[slice], Result], length: int, width: int, workers: int) -> list[Result]:
     """Return what `work` returns for each range of at most `width` indices below `length`, in order.

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from passes.formats.threads import over_ranges
+from passes.formats.threads import VECTOR, even_width, over_ranges
 
 
 @given(st.integers(0, 40), st.integers(1, 50), st.integers(1, 4))
@@ -12,6 +12,18 @@ def test_every_index_is_worked_on_once_and_in_order(length, width, workers):
     parts = over_ranges(lambda part: list(range(length))[part], length, width, workers)
     assert [index for part in parts for index in part] == list(range(length))
     assert all(0 < len(part) <= width for part in parts)
+
+
+@given(st.integers(0, 5000), st.integers(1, 500))
+def test_ranges_are_whole_vectors_and_no_wider_than_wanted(length, most):
+    width = even_width(length, most)
+    assert 0 < width <= most
+    assert width % VECTOR == 0 or width == most
+
+
+@pytest.mark.parametrize(("length", "width"), [(384, 192), (512, 256), (768, 384), (1152, 288), (3072, 384), (40, 64)])
+def test_two_threads_share_the_usual_weights_evenly(length, width):
+    assert even_width(length, 384) == width
 
 
 @pytest.mark.parametrize("workers", [1, 2])
