@@ -36,6 +36,7 @@ from .gelu import rewrite as gelu
 from .graph.calls import compose_calls
 from .graph.constants import resolve
 from .graph.editor import Editor, Move
+from .graph.endings import compose_endings
 from .graph.features import FIRST_OPSET, NOTHING, Feature, Lacks
 from .graph.follow import find_shapes
 from .graph.tidy import lift_constant_nodes, merge_equal, name_constants, shorten_names
@@ -138,11 +139,12 @@ def run(
         _offered(module, "finish", _nothing)(graph, context, reports)
     valid = checked and refusal(graph) is None
     compose_calls(graph)
+    compose_endings(graph)
     take_turns(graph, context.editor)
     context.editor.finish()  # where no pass ran, too, nothing is left of nodes that became constants
     shorten_names(graph)
     if valid:
-        check_graph(graph, "compose_calls")
+        check_graph(graph, "compose_endings")
     return reports
 
 

@@ -29,8 +29,11 @@ struct Weight {
   int64_t n;
 };
 
+// Functions of a number: max(x, 0); Gelu and its form with tanh; x * sigmoid(alpha * x).
+enum Curve { NO_CURVE, RELU, GELU, GELU_TANH, GATED };
+
 // Rows of uint8 codes q [rows, k] times columns of a panel, to floats:
-// y = float(sum of (q - zero_point) * weight) * column_scale * row_scale, rounded in this order.
+// y = curve(float(sum of (q - zero_point) * weight) * column_scale * row_scale + bias) + residual, rounded in this order.
 struct Block {
   const uint8_t* q;
   const float* row_scale;
@@ -41,7 +44,11 @@ struct Block {
   const float* column_scale;
   int64_t columns;  // of the panel that there are
   int32_t zero_point;
-  float* y;  // [rows, stride]
+  const float* bias;  // as many as columns; null where there is none
+  Curve curve;
+  float alpha;
+  const float* residual;  // [rows, stride]; null where there is none
+  float* y;               // [rows, stride]
   int64_t stride;
 };
 

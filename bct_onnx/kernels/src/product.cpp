@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "endings.h"
 #include "weights.h"
 
 namespace bct {
@@ -19,6 +20,7 @@ constexpr int64_t SHARED_ROWS = 512;
 struct Rows {
   const uint8_t* q;
   const float* scale;
+  const float* residual;  // null where there is none
   float* y;
   int64_t rows;
 };
@@ -41,6 +43,9 @@ struct Matrix {
   const Panels* panels;  // null where the weight is decoded at every call
   const float* column_scale;
   int32_t zero_point;
+  const float* bias;  // null where there is none
+  Curve curve;
+  float alpha;
 };
 
 int64_t panels_of(int64_t n) { return (n + PANEL - 1) / PANEL; }
@@ -92,6 +97,9 @@ void multiply(const Isa& isa, const Call& call, const Matrix& matrix, const Rows
         block.column_scale = matrix.column_scale + first;
         block.columns = std::min(PANEL, weight.n - first);
         block.zero_point = matrix.zero_point;
+        block.bias = matrix.bias != nullptr ? matrix.bias + first : nullptr;
+        block.curve = matrix.curve, block.alpha = matrix.alpha;
+        block.residual = rows.residual != nullptr ? rows.residual + row * weight.n + first : nullptr;
         block.y = rows.y + row * weight.n + first;
         block.stride = weight.n;
         isa.multiply(block);
@@ -113,9 +121,37 @@ int64_t offset(const Shape& batch, const Shape& index) {
   return found;
 }
 
+// Where a product goes: to the output, or, where the residual has other axes, to memory of its own, added up at the end.
+struct Result {
+  Result(const Call& call, const Shape& shape, const Tensor& addend) : call(call), shape(shape), addend(addend) {
+    if (addend.data == nullptr || addend.shape == shape) {
+      residual = addend.as<float>(), y = call.output<float>(0, shape);
+      return;
+    }
+    sum_shape = broadcast(shape, addend.shape);
+    own.resize(static_cast<size_t>(elements(shape)));
+    y = own.data();
+  }
+
+  void finish() const {
+    if (sum_shape.empty()) return;
+    auto* sum = call.output<float>(0, sum_shape);
+    add_rows(call, own.data(), shape, addend.as<float>(), addend.shape, sum, sum_shape);
+  }
+
+  const Call& call;
+  const Shape& shape;
+  const Tensor& addend;
+  Shape sum_shape;
+  std::vector<float> own;
+  const float* residual = nullptr;
+  float* y = nullptr;
+};
+
 class Product : public Kernel {
  public:
-  Product(const Info& info, const Packing* packing) : packing_(packing) {
+  Product(const Info& info, const Packing* packing, const Endings& endings) : packing_(packing), endings_(endings) {
+    if (endings_.alpha) alpha_ = info.real("alpha");
     const int64_t zero_point = info.whole("zero_point");
     require(zero_point >= 0 && zero_point <= 255, "zero_point is no uint8");
     zero_point_ = static_cast<int32_t>(zero_point);
@@ -140,7 +176,8 @@ class Product : public Kernel {
 
   void compute(const Call& call) override {
     const Tensor q = call.input(0), row_scale = call.input(1);
-    Matrix matrix{weight_, panels_.codes ? &panels_ : nullptr, scale_.data(), zero_point_};
+    Matrix matrix{weight_, panels_.codes ? &panels_ : nullptr, scale_.data(), zero_point_, nullptr,
+                  endings_.curve, alpha_};
     Shape weight_shape = weight_shape_, scale_shape = scale_shape_;
     if (!constant_) {
       std::vector<Tensor> inputs(scale_input_);
@@ -156,7 +193,14 @@ class Product : public Kernel {
       scales = floats(scale, tensor_scale_), scale_shape = scale.shape;
       matrix.column_scale = scales.data();
     }
-    run(call, q, row_scale, matrix, weight_shape, scale_shape);
+    if (endings_.bias) {
+      const Tensor bias = call.input(scale_input_ + 1);
+      require(!bias.shape.empty() && bias.shape.back() == matrix.weight.n && bias.size() == matrix.weight.n,
+              "bias is not one number a column");
+      matrix.bias = bias.as<float>();
+    }
+    if (!endings_.residual) return run(call, q, row_scale, matrix, weight_shape, scale_shape, {});
+    run(call, q, row_scale, matrix, weight_shape, scale_shape, call.input(scale_input_ + endings_.inputs()));
   }
 
  private:
@@ -178,7 +222,7 @@ class Product : public Kernel {
   }
 
   void run(const Call& call, const Tensor& q, const Tensor& row_scale, Matrix matrix, const Shape& weight_shape,
-           const Shape& scale_shape) const {
+           const Shape& scale_shape, const Tensor& residual) const {
     const Weight& weight = matrix.weight;
     require(!q.shape.empty() && q.shape.back() == weight.k, "q and the weight differ in k");
     const int64_t rows = weight.k != 0 ? q.size() / weight.k : elements({q.shape.begin(), q.shape.end() - 1});
@@ -193,9 +237,10 @@ class Product : public Kernel {
     if (axes == 2) {
       require(columns == weight.n && scale_shape.size() <= 2 && (scale_shape.empty() || scale_shape.back() == weight.n),
               "scale is not one number a column");
-      auto* y = call.output<float>(0, y_shape);
-      if (rows * weight.n != 0) multiply(isa_, call, matrix, {q.as<uint8_t>(), row_scales, y, rows});
-      return;
+      Result result(call, y_shape, residual);
+      const Rows all{q.as<uint8_t>(), row_scales, result.residual, result.y, rows};
+      if (rows * weight.n != 0) multiply(isa_, call, matrix, all);
+      return result.finish();
     }
     require(q.shape.size() >= 2, "a batch of weights wants a matrix of q");
     const size_t rank = std::max(q.shape.size(), axes) - 2;
@@ -212,7 +257,7 @@ class Product : public Kernel {
     // The row scales multiply what comes out: they broadcast with the product.
     y_shape = batch;
     y_shape.push_back(length), y_shape.push_back(weight.n);
-    auto* y = call.output<float>(0, y_shape);
+    Result result(call, y_shape, residual);
     Shape index(rank, 0);
     const int64_t total = elements(y_shape) == 0 ? 0 : elements(batch);
     for (int64_t i = 0; i < total; ++i) {
@@ -220,14 +265,18 @@ class Product : public Kernel {
       Matrix one = matrix;
       one.weight.planes[0] += with * weight.k * weight.n;
       one.column_scale += with * weight.n;
+      const int64_t at = i * length * weight.n;
       multiply(isa_, call, one, {q.as<uint8_t>() + from * length * weight.k, row_scales + from * length,
-                           y + i * length * weight.n, length});
+                                 result.residual != nullptr ? result.residual + at : nullptr, result.y + at, length});
       for (size_t axis = rank; axis-- > 0 && ++index[axis] == batch[axis];) index[axis] = 0;
     }
+    result.finish();
   }
 
   const Isa& isa_ = isa();
   const Packing* packing_;
+  const Endings& endings_;
+  float alpha_ = 1;
   size_t planes_ = 0, scale_input_ = 0;
   int32_t zero_point_ = 0;
   float tensor_scale_ = 1;
@@ -243,31 +292,32 @@ class Product : public Kernel {
 
 void add_products(std::vector<std::unique_ptr<Operator>>& all) {
   static const std::vector<Packing> packed = packings();
-  auto columns = [](const Dims& q, int64_t n, const std::string& name) {
-    Dims y = q;
-    y.lengths.back() = n, y.names.back() = name;
-    return std::vector<Dims>{y};
-  };
-  all.push_back(std::make_unique<Operator>(
-      "BlockMatMul8", std::vector<int>{ort::UINT8, ort::FLOAT, ort::INT8, ort::ANY}, std::vector<int>{ort::FLOAT},
-      [](const Info& info) { return std::make_unique<Product>(info, nullptr); },
-      [columns](const std::vector<Dims>& in) {
-        if (in[0].lengths.empty() || in[2].lengths.size() != 2) return std::vector<Dims>{};
-        return columns(in[0], in[2].lengths[1], in[2].names[1]);
-      }));
-  for (const Packing& packing : packed) {
-    std::vector<int> inputs{ort::UINT8, ort::FLOAT, ort::UINT8};
-    for (const int type : packing.types()) inputs.push_back(type);
-    inputs.push_back(ort::FLOAT);  // turn
-    inputs.push_back(ort::ANY);    // scale
-    all.push_back(std::make_unique<Operator>(
-        "BlockMatMul" + packing.suffix(), inputs, std::vector<int>{ort::FLOAT},
-        [&packing](const Info& info) { return std::make_unique<Product>(info, &packing); },
-        [columns](const std::vector<Dims>& in) {
-          const Dims& scale = in.back();
-          if (in[0].lengths.empty() || scale.lengths.empty()) return std::vector<Dims>{};
-          return columns(in[0], scale.lengths.back(), "");
-        }));
+  static const std::vector<Endings> endings = all_endings();
+  for (const Endings& ending : endings) {
+    auto add = [&](const std::string& suffix, std::vector<int> inputs, const Packing* packing) {
+      inputs.insert(inputs.end(), ending.inputs(), ort::FLOAT);
+      all.push_back(std::make_unique<Operator>(
+          "BlockMatMul" + suffix + ending.name, inputs, std::vector<int>{ort::FLOAT},
+          [packing, &ending](const Info& info) { return std::make_unique<Product>(info, packing, ending); },
+          [packing, &ending](const std::vector<Dims>& in) {
+            const Dims& columns = packing == nullptr ? in[2] : in[in.size() - 1 - ending.inputs()];
+            if (in[0].lengths.empty() || columns.lengths.empty()) return std::vector<Dims>{};
+            if (packing == nullptr && columns.lengths.size() != 2) return std::vector<Dims>{};
+            Dims y = in[0];
+            y.lengths.back() = columns.lengths.back();
+            y.names.back() = packing == nullptr ? columns.names.back() : "";
+            if (ending.residual) y = sum_of(y, in.back());
+            return y.lengths.empty() ? std::vector<Dims>{} : std::vector<Dims>{y};
+          }));
+    };
+    add("8", {ort::UINT8, ort::FLOAT, ort::INT8, ort::ANY}, nullptr);
+    for (const Packing& packing : packed) {
+      std::vector<int> inputs{ort::UINT8, ort::FLOAT, ort::UINT8};
+      for (const int type : packing.types()) inputs.push_back(type);
+      inputs.push_back(ort::FLOAT);  // turn
+      inputs.push_back(ort::ANY);    // scale
+      add(packing.suffix(), inputs, &packing);
+    }
   }
 }
 
