@@ -13,7 +13,7 @@ from rich.table import Table
 from bct_onnx import files, kernels
 from bct_onnx.bench.generation import GenerationBenchmark, with_genai
 from bct_onnx.bench.generation_report import generation_data, generation_table
-from bct_onnx.bench.peers import DECODER_PEERS, OTHER_RUNTIMES, PEERS, Recipe, make_all, ours
+from bct_onnx.bench.peers import DECODER_PEERS, ENCODER_PEERS, Recipe, make_all, ours
 from bct_onnx.bench.records import Candidate, Skipped
 from bct_onnx.bench.report import as_data, plot, table
 from bct_onnx.bench.runners import CLOCKS
@@ -29,7 +29,7 @@ FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
 @click.command()
 @click.argument("source", metavar="FLOAT.onnx", type=MODEL)
 @click.argument("given", metavar="[CANDIDATE.onnx]...", nargs=-1, type=MODEL)
-@click.option("--peers", is_flag=True, help="Make and measure what ONNX Runtime's own tools and OpenVINO make of it.")
+@click.option("--peers", is_flag=True, help="Make and measure what ONNX Runtime's own tools and others make of it.")
 @click.option("--presets", default="", help="Make and measure ours, e.g. fast,small.")
 @click.option("--native", is_flag=True, help="Measure ours and the given ones with the native kernels, too.")
 @click.option("--shapes", help="BATCHxTOKENS[+PAST],... (pictures: BATCH,...); default: by the kind of model.")
@@ -81,7 +81,8 @@ def main(
         library = kernels.library() if native else ""
         lengths = _lengths(prompts)
         workloads = [] if generate else parse(shapes) if shapes else Signature.read(source).default_workloads()
-        recipes = (*((DECODER_PEERS if generate else (*PEERS, *OTHER_RUNTIMES)) if peers else ()), *ours(presets))
+        others = DECODER_PEERS if generate else ENCODER_PEERS
+        recipes = (*(others if peers else ()), *ours(presets))
         with ExitStack() as stack, console.status("start") as status:
             folder = keep_dir or Path(stack.enter_context(tempfile.TemporaryDirectory()))
             folder.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from onnx import TensorProto
 
 from bct_onnx import files
 from bct_onnx.api import compress
-from bct_onnx.bench import openvino_peer
+from bct_onnx.bench import ctranslate2_peer, openvino_peer
 from bct_onnx.bench.decoder import DecoderFiles
 from bct_onnx.bench.records import Candidate, Kind, Runtime, Skipped
 from bct_onnx.bench.workloads import Signature
@@ -155,6 +155,17 @@ OTHER_RUNTIMES = (
         runtime="openvino",
     ),
 )
+CTRANSLATE2 = ("ctranslate2", "transformers", "torch")
+FROM_CHECKPOINTS = tuple(
+    Recipe(
+        f"CTranslate2 {kind}",
+        partial(ctranslate2_peer.convert, kind=kind),
+        needs=CTRANSLATE2,
+        runtime="ctranslate2",
+    )
+    for kind in ("float32", "int8")
+)
+ENCODER_PEERS = (*PEERS, *OTHER_RUNTIMES, *FROM_CHECKPOINTS)
 # What other tools make of a decoder; the optimizer's fusions know no caches of most models.
 DECODER_PEERS = (
     Recipe("quantize_dynamic", quantize_dynamic),
@@ -202,9 +213,9 @@ def make_all(
 
 
 def _target(folder: Path, recipe: Recipe, source: Path) -> Path:
-    """Return where a recipe's model goes: a file named as its runtime expects it, or a folder where that is given."""
+    """Return where a recipe's model goes: a file named as its runtime expects it, or a folder."""
     name = "".join(c if c.isalnum() else "_" for c in recipe.name)
-    suffix = ".xml" if recipe.runtime == "openvino" else ".onnx"
+    suffix = {"openvino": ".xml", "ctranslate2": ""}.get(recipe.runtime, ".onnx")
     return folder / (name if source.is_dir() else name + suffix)
 
 

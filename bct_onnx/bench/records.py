@@ -9,7 +9,7 @@ from typing import Literal
 from bct_onnx.sessions import Cost
 
 Kind = Literal["float", "peer", "ours", "given"]
-Runtime = Literal["onnxruntime", "openvino", "onnxruntime-genai"]
+Runtime = Literal["onnxruntime", "openvino", "ctranslate2", "onnxruntime-genai"]
 
 
 @dataclass(frozen=True)

@@ -31,11 +31,13 @@ def timed(run: Callable[[], object], seconds: float, clock: str) -> list[float]:
 
 
 def bytes_of(path: Path) -> int:
-    """Return the bytes of a model, of all of a folder's decoder, or of what OpenVINO has."""
+    """Return the bytes of a model, of all of a folder's decoder, or of what OpenVINO or CTranslate2 has."""
     if path.suffix == ".xml":
         return path.stat().st_size + path.with_suffix(".bin").stat().st_size
     if path.is_dir() and any(path.glob("*.xml")):
         return sum(map(bytes_of, path.glob("*.xml")))
+    if (path / "model.bin").exists():
+        return sum(file.stat().st_size for file in path.iterdir())
     return bytes_on_disk(*DecoderFiles.find(path).all())
 
 

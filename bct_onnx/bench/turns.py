@@ -13,6 +13,7 @@ import numpy as np
 import onnxruntime as ort
 
 from bct_onnx.arrays import Array
+from bct_onnx.bench.ctranslate2_peer import CTranslate2Runner
 from bct_onnx.bench.openvino_peer import OpenVinoRunner
 from bct_onnx.bench.records import Candidate, Comparison, Result, Row, Skipped, Spread
 from bct_onnx.bench.runners import bytes_of, timed
@@ -115,6 +116,10 @@ class Benchmark:
         self.skipped.append(Skipped(candidate.name, str(error)))
 
 
+# What runs models of other runtimes, each in a process of its own.
+RUNNERS: dict[str, Callable[[Path, int], object]] = {"openvino": OpenVinoRunner, "ctranslate2": CTranslate2Runner}
+
+
 class Loaded(Protocol):
     """A model that runs here or in a process of its own."""
 
@@ -181,15 +186,15 @@ class Sessions:
         self._open.clear()
 
     def _load(self, candidate: Candidate) -> Loaded:
-        if candidate.runtime == "openvino":
-            return Elsewhere(Worker(partial(OpenVinoRunner, candidate.path, self._threads)))
+        if candidate.runtime in RUNNERS:
+            return Elsewhere(Worker(partial(RUNNERS[candidate.runtime], candidate.path, self._threads)))
         return Here(open_session(candidate.path, Options(self._threads, library=candidate.library)))
 
 
 def load_cost(candidate: Candidate, threads: int) -> Cost:
     """Return what loading takes in a process of its own; BctError where the model does not load."""
-    if candidate.runtime == "openvino":
-        with Worker(partial(OpenVinoRunner, candidate.path, threads)) as worker:
+    if candidate.runtime in RUNNERS:
+        with Worker(partial(RUNNERS[candidate.runtime], candidate.path, threads)) as worker:
             bare = load_in_fresh_process("-", threads).peak_bytes
             return Cost(worker.made.seconds, worker.made.peak_bytes + bare)
     return load_in_fresh_process(candidate.path, threads, candidate.library)

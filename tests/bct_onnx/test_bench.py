@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -261,6 +262,13 @@ def test_openvino_takes_turns_in_a_process_of_its_own(bert: Path, tmp_path: Path
     assert row.results["2x5"].latency.count == 2
     assert row.load_peak_bytes > comparison.baseline_bytes
     assert [skipped.name for skipped in comparison.skipped] == ["broken"]
+
+
+def test_ctranslate2_asks_for_a_checkpoint(bert: Path, tmp_path: Path) -> None:
+    recipe = replace(peers.FROM_CHECKPOINTS[0], needs=())
+    (made,) = peers.make_all(bert, [recipe], tmp_path, lambda _: None)
+    assert isinstance(made, Skipped)
+    assert made.reason == f"it converts checkpoints: neither model.safetensors nor pytorch_model.bin beside {bert.name}"
 
 
 def test_presets() -> None:
