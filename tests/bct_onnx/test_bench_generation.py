@@ -128,6 +128,21 @@ def test_tokens_are_those_of_reading_everything_anew(tmp_path, name):
     assert tokens == greedy_without_cache(files, prompt, 6)
 
 
+def test_masks_and_positions_go_by_what_was_read(tmp_path):
+    """A merged decoder's first step has a cache of one token that is none."""
+    feed = Step.read(FIXTURES / "gpt2_optimum.onnx").feed(2, 5)
+    assert feed["attention_mask"].shape == (1, 7)
+    assert feed["position_ids"].tolist() == [[5, 6]]
+    inputs = "int64[1, tokens] position_ids, int64[1, total] attention_mask, int64[1, tokens] input_ids"
+    step = Step.read(save(tmp_path / "merged.onnx", MERGED.replace("int64[1, n] input_ids", inputs)))
+    first, later = step.feed(3, 0), step.feed(1, 1)
+    assert first["position_ids"].tolist() == [[0, 1, 2]]
+    assert later["position_ids"].tolist() == [[1]]
+    assert (first["attention_mask"].shape, later["attention_mask"].shape) == ((1, 3), (1, 2))
+    assert (first["use_cache_branch"].item(), later["use_cache_branch"].item()) == (False, True)
+    assert step.empty_caches(None, 1)["past_key"].shape == (1, 1, 1, 1)
+
+
 def test_sizes_of_heads_are_the_float_models(tmp_path):
     """A model whose inputs do not tell how wide a head is."""
     told = grouped(tmp_path / "told.onnx").read_bytes()

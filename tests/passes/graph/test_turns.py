@@ -59,7 +59,7 @@ def test_answers_are_the_same_however_a_session_is_made(written, opset, bits):
 
 @forms
 def test_a_turn_takes_less_the_more_was_decoded_before(written, opset, bits):
-    """No turn is the first, which comes with what waits for none; each takes about five sixths of what the last did."""
+    """No turn is the first, which comes with what waits for none; what was decoded and six times a turn is as much."""
     del opset, bits
     _, turning = written
     sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in turning.graph.initializer}
@@ -70,8 +70,8 @@ def test_a_turn_takes_less_the_more_was_decoded_before(written, opset, bits):
             taken[turn] = taken.get(turn, 0) + sum(sizes.get(name, 0) for name in node.input)
     found = np.array([taken[f"turn{number}"] for number in range(2, MOST + 1)])
     assert len(taken) == MOST - 1
-    wanted = turns.LEFT ** np.arange(MOST - 1)
-    np.testing.assert_allclose(found / found.sum(), wanted / wanted.sum(), rtol=0.3)
+    peaks = np.cumsum(found) - found + 6 * found
+    assert peaks.max() <= 1.3 * peaks.min()
 
 
 def test_small_models_have_none(tmp_path):
