@@ -66,6 +66,8 @@ struct Isa {
   void (*unpack)(const Weight& weight, int64_t first, int64_t panels, uint8_t* to, int32_t* sums);
   void (*multiply)(const Block& block);
   void (*quantize)(const float* x, int64_t k, const RowCodes& codes, uint8_t* q, float* scale);
+  // y [k] = (x - mean) / deviation * gain + bias
+  void (*normalize)(const float* x, const float* gain, const float* bias, int64_t k, float epsilon, float* y);
   Encoding encoding;
 };
 

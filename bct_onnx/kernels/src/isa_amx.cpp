@@ -3,6 +3,6 @@
 #include "core.inc"
 
 namespace bct {
-extern const Isa AMX = {"amx", unpack, multiply, quantize, encoding};
+extern const Isa AMX = {"amx", unpack, multiply, quantize, normalize, encoding};
 }
 #endif

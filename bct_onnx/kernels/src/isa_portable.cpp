@@ -2,5 +2,5 @@
 #include "core.inc"
 
 namespace bct {
-extern const Isa PORTABLE = {"portable", unpack, multiply, quantize, encoding};
+extern const Isa PORTABLE = {"portable", unpack, multiply, quantize, normalize, encoding};
 }
