@@ -26,10 +26,12 @@ from .graph.constants import load
 from .graph.editor import Emitter
 from .graph.shapes import ONE, Shape, Shapes, Size, broadcast
 from .graph.types import element_type
+from .graph.walk import walk
+from .lowerings.attention import make_call
 from .lowerings.operators import cast, reshape
 from .patterns.attention import SPLIT, Attention, Heads, match_attention
 from .patterns.scores import Mask
-from .report import Skip
+from .report import PassReport, Skip
 
 # Passes whose integer forms take the place of what the kernel computes in float.
 INTEGERS = frozenset({"activation_matmul", "softmax"})
@@ -52,6 +54,14 @@ def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite[Attention
     if types != {"float32"}:
         return Skip(f"its type is {', '.join(sorted(map(str, types)))}: the kernel computes in float32")
     return Rewrite(scope, form)
+
+
+def finish(graph: gs.Graph, context: Context, _: list[PassReport]) -> None:
+    """Let every Attention be a call, once no pass looks for the operator any more."""
+    if context.lowering.standard_only:
+        return
+    for _, node in walk(graph):
+        make_call(node, context.shapes)
 
 
 def groups(matches: list[Rewrite[Attention]]) -> list[list[Rewrite[Attention]]]:

@@ -69,7 +69,7 @@ def agree(source, result, **feeds):
 
 
 def attributes(proto):
-    node = next(node for node in proto.graph.node if node.op_type == "Attention")
+    node = next(node for node in helpers.plain(proto).graph.node if node.op_type == "Attention")
     return {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 
@@ -227,7 +227,7 @@ def test_a_cache_of_shared_heads_stays_as_small_as_it_is(tmp_path):
     source = grouped(CACHED, inputs=GROUPED_INPUTS, more=cache, outputs=present)
     result = rewrite(source, tmp_path, **OPERATORS)
     assert result.replaced == {NAME: 1}
-    (attention,) = [node for node in result.proto.graph.node if node.op_type == "Attention"]
+    (attention,) = [node for node in result.proto.graph.node if node.op_type == "HeadAttention"]
     assert list(attention.input[1:3]) == ["kc", "vc"]
     past = {name: draw(BATCH, SHARED, PAST, WIDTH, seed=9 + n) for n, name in enumerate(("pk", "pv"))}
     agree(source, result.proto, q=draw(BATCH, TOKENS, ROWS, seed=1), **narrow("kv", TOKENS), **past)

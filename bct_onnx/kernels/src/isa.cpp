@@ -20,7 +20,7 @@ bool runs_amx() {
   constexpr int REQUEST = 0x1023, TILE_DATA = 18;
   unsigned a = 7, b = 0, c = 0, d = 0;
   __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
-  const bool tiles = (d >> 24 & 1) != 0 && (d >> 25 & 1) != 0;
+  const bool tiles = (d >> 24 & 1) != 0 && (d >> 25 & 1) != 0 && (d >> 22 & 1) != 0;
   return tiles && syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
 #else
   return false;
@@ -32,7 +32,7 @@ bool runs(const Isa& isa) {
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
                       __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
-  if (&isa == &AMX) return avx512 && runs_amx();
+  if (&isa == &AMX) return avx512 && __builtin_cpu_supports("avx512bf16") && runs_amx();
   if (&isa == &AVX512) return avx512;
   if (&isa == &AVXVNNI) {
     unsigned a = 7, b = 0, c = 1, d = 0;

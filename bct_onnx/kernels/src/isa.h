@@ -59,6 +59,24 @@ struct RowCodes {
   float step;
 };
 
+// Keys and values of a head, and how far their rows are apart.
+struct Keys {
+  const float* k;
+  int64_t k_stride;
+  const float* v;
+  int64_t v_stride;
+  int64_t count;
+  int64_t width;
+  int64_t value_width;
+  float scale;
+};
+
+struct Query {
+  const float* q;     // [width]
+  const float* mask;  // what is added to its scores, [count], or null
+  float* y;           // [value_width]
+};
+
 struct Isa {
   const char* name;
   // Decode columns from `first` on (those beyond n are anything) to panels, MOST_PANELS of them at most, one behind the
@@ -68,6 +86,9 @@ struct Isa {
   void (*quantize)(const float* x, int64_t k, const RowCodes& codes, uint8_t* q, float* scale);
   // y [k] = (x - mean) / deviation * gain + bias
   void (*normalize)(const float* x, const float* gain, const float* bias, int64_t k, float epsilon, float* y);
+  // Attention of any number of queries, and of few, for which keys and values are read once and as they lie.
+  void (*attend)(const Keys& keys, const Query* queries, int64_t count);
+  void (*attend_few)(const Keys& keys, const Query* queries, int64_t count);
   Encoding encoding;
 };
 
@@ -79,6 +100,8 @@ const Isa& isa();
 inline int64_t padded(int64_t k) { return (k + DEPTH - 1) / DEPTH * DEPTH; }
 
 // Memory of this thread, aligned to 64 bytes, for one use at a time of each number.
-enum Scratch { PANELS, DECODED, SHIFTS, ROWS, COSTS, PLACES, WAYS, SCRATCHES };
+enum Scratch {
+  PANELS, DECODED, SHIFTS, ROWS, COSTS, PLACES, WAYS, KEYS, VALUES, ASKED, SCORES, SHARES, ANSWERS, SCRATCHES
+};
 void* scratch(Scratch which, size_t bytes);
 }  // namespace bct

@@ -3,6 +3,6 @@
 #include "core.inc"
 
 namespace bct {
-extern const Isa AVX2 = {"avx2", unpack, multiply, quantize, normalize, encoding};
+extern const Isa AVX2 = {"avx2", unpack, multiply, quantize, normalize, attend, attend_few, encoding};
 }
 #endif

@@ -3,6 +3,6 @@
 #include "core.inc"
 
 namespace bct {
-extern const Isa AVXVNNI = {"avxvnni", unpack, multiply, quantize, normalize, encoding};
+extern const Isa AVXVNNI = {"avxvnni", unpack, multiply, quantize, normalize, attend, attend_few, encoding};
 }
 #endif

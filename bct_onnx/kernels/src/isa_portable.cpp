@@ -2,5 +2,5 @@
 #include "core.inc"
 
 namespace bct {
-extern const Isa PORTABLE = {"portable", unpack, multiply, quantize, normalize, encoding};
+extern const Isa PORTABLE = {"portable", unpack, multiply, quantize, normalize, attend, attend_few, encoding};
 }

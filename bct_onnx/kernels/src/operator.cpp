@@ -254,6 +254,7 @@ extern "C" __attribute__((visibility("default"))) ort::Status* RegisterCustomOps
     bct::add_products(operators);
     bct::add_quantizers(operators);
     bct::add_gathers(operators);
+    bct::add_attentions(operators);
     for (const auto& op : operators) {
       if (ort::Status* status = api->add_operator(made, op.get())) api->release(status);
     }

@@ -100,5 +100,6 @@ struct Operator : ort::CustomOp {
 void add_products(std::vector<std::unique_ptr<Operator>>& all);
 void add_quantizers(std::vector<std::unique_ptr<Operator>>& all);
 void add_gathers(std::vector<std::unique_ptr<Operator>>& all);
+void add_attentions(std::vector<std::unique_ptr<Operator>>& all);
 
 }  // namespace bct
