@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,14 @@ from bct_onnx.sessions import OrtError, Session
 from passes import Coder, Options, make_plain
 from passes.context import plain_codes
 from passes.formats.block import BlockFormat, BlockTensor
-from passes.formats.compensated import Gram, compensate
+from passes.formats.compensated import Gram, compensate, output_error
 from passes.graph.linear import Linear, match_linear
 from passes.graph.walk import walk
 
-# Activations captured in one run of the feeds: more are faster and take more memory.
-TOGETHER = 16
+# Bytes of Gram matrices captured in one run of the feeds: more are faster and take more memory.
+TOGETHER_BYTES = 1 << 28
+# Part of a feed's rows that codes are fitted to where the rest is to tell whether that pays.
+FITTED = 0.75
 
 
 def open_with_outputs(path: Path, names: Iterable[str], place: Path | None = None) -> tuple[Session, list[str]]:
@@ -52,52 +55,115 @@ def open_with_outputs(path: Path, names: Iterable[str], place: Path | None = Non
         mapped.remove()
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What is known of one activation: of the first rows of every feed, and of the rest of them.
+
+    Attributes:
+        first, rest: x.T @ x, float32 [k, k], summed over the rows.
+        rows: how many rows the first and the rest are.
+        real: whether the feeds are the user's.
+    """
+
+    first: NDArray[np.float32]
+    rest: NDArray[np.float32]
+    rows: tuple[int, int]
+    real: bool
+
+    @property
+    def fitted(self) -> Gram:
+        """What codes are fitted to where the rest tells whether that pays."""
+        return Gram(self.first / np.float32(max(1, self.rows[0])), self.rows[0], self.real)
+
+    @property
+    def everything(self) -> Gram:
+        """What all rows tell together."""
+        count = sum(self.rows)
+        return Gram((self.first + self.rest) / np.float32(max(1, count)), count, self.real)
+
+
 class Grams:
     """Gram matrices by name of the activation, captured a few at a time in the order of the names."""
 
-    def __init__(self, path: Path, names: Iterable[str], feeds: Sequence[Feed]) -> None:
-        """Load the model of a file with the named tensors as outputs, too; BctError where that fails."""
-        self._feeds = feeds
+    def __init__(self, path: Path, widths: Mapping[str, int], feeds: Sequence[Feed], real: bool = True) -> None:
+        """Load the model of a file with the named tensors as outputs, too; BctError where that fails.
+
+        `widths` are the activations' channels, k, by name; `real` tells whether the feeds are the user's.
+        """
+        self._feeds, self._real = feeds, real
         try:
-            self._session, self._names = open_with_outputs(path, names)
+            self._session, names = open_with_outputs(path, widths)
         except OrtError as error:
             raise BctError(f"{path}: ONNX Runtime does not load the model: {error}") from error
-        self._at_hand: dict[str, Gram] = {}
+        self._groups = list(_together({name: widths[name] for name in names}))
+        self._at_hand: dict[str, Seen] = {}
 
-    def get(self, name: str | None) -> Gram | None:
-        """Return the Gram matrix of an activation, or None where it could not be captured."""
-        if name not in self._names:
-            return None
-        if name not in self._at_hand:
-            start = self._names.index(name)
-            self._at_hand = self._capture(self._names[start : start + TOGETHER])
-        return self._at_hand.get(name)
+    def get(self, name: str | None) -> Seen | None:
+        """Return what is known of an activation, or None where it could not be captured."""
+        if name is not None and name not in self._at_hand:
+            group = next((group for group in self._groups if name in group), None)
+            if group is not None:
+                self._at_hand = {}
+                self._at_hand = self._capture(group)
+        return self._at_hand.get(name or "")
 
-    def _capture(self, names: list[str]) -> dict[str, Gram]:
-        sums: dict[str, NDArray[np.float32]] = {}
-        samples = dict.fromkeys(names, 0)
+    def _capture(self, names: list[str]) -> dict[str, Seen]:
+        sums: dict[str, list[NDArray[np.float32]]] = {}
+        rows = {name: np.zeros(2, np.int64) for name in names}
         for feed in self._feeds:
             for name, array in self._session.run(feed, names).items():
-                rows = array.reshape(-1, array.shape[-1]).astype(np.float32, copy=False)
-                sums[name] = sums.get(name, np.float32(0)) + rows.T @ rows
-                samples[name] += len(rows)
-        return {name: Gram(total / np.float32(max(1, samples[name])), samples[name]) for name, total in sums.items()}
+                every = array.reshape(-1, array.shape[-1]).astype(np.float32, copy=False)
+                # What comes last is other samples, where a feed has several.
+                parts = np.split(every, [int(np.ceil(FITTED * len(every)))])
+                known = sums.setdefault(name, [np.zeros((every.shape[1],) * 2, np.float32) for _ in parts])
+                for number, part in enumerate(parts):
+                    known[number] += part.T @ part
+                    rows[name][number] += len(part)
+        return {
+            name: Seen(first, rest, (int(rows[name][0]), int(rows[name][1])), self._real)
+            for name, (first, rest) in sums.items()
+        }
 
 
-def product_inputs(graph: gs.Graph) -> list[str]:
-    """Return the names of what products with constant weights read, in graph order; the graph is changed."""
+def _together(widths: Mapping[str, int]) -> Iterator[list[str]]:
+    """Yield names whose two matrices each take TOGETHER_BYTES at most, or a single name."""
+    group: list[str] = []
+    size = 0
+    for name, width in widths.items():
+        each = 2 * 4 * width**2
+        if group and size + each > TOGETHER_BYTES:
+            yield group
+            group, size = [], 0
+        group.append(name)
+        size += each
+    if group:
+        yield group
+
+
+def product_inputs(graph: gs.Graph) -> dict[str, int]:
+    """Return the channels of what products with constant weights read, by name in graph order; the graph is changed."""
     make_plain(graph, Options())
     linears = (match_linear(node) for _, node in walk(graph))
-    return [linear.x.name for linear in linears if isinstance(linear, Linear)]
+    return {linear.x.name: linear.k for linear in linears if isinstance(linear, Linear)}
 
 
 def compensating_coder(grams: Grams) -> Coder:
-    """Return a coder whose codes make up for each other's errors wherever enough is known of the activation."""
+    """Return a coder whose codes make up for each other's errors wherever something is known of the activation.
+
+    Codes in a trellis make up for nothing, and err less by themselves: they give way where those that do err less on
+    rows to which they were not fitted.
+    """
 
     def code(weight: NDArray[np.floating], fmt: BlockFormat, activation: str | None, workers: int) -> BlockTensor:
-        gram = grams.get(activation)
-        if gram is None or len(gram.matrix) != len(weight) or not gram.suffices:
+        seen = grams.get(activation)
+        if seen is None or len(seen.first) != len(weight):
             return plain_codes(weight, fmt, activation, workers)
-        return compensate(weight, gram, fmt, workers)
+        if not fmt.trellis:
+            return compensate(weight, seen.everything, fmt, workers)
+        nearest, matrix = plain_codes(weight, fmt, activation, workers), np.asarray(weight, np.float32)
+        fitted = compensate(weight, seen.fitted, fmt, workers)
+        if output_error(nearest, matrix, seen.rest) <= output_error(fitted, matrix, seen.rest):
+            return nearest
+        return compensate(weight, seen.everything, fmt, workers)
 
     return code

@@ -20,14 +20,14 @@ from bct_onnx.search import (
     memoized,
     plot,
 )
-from bct_onnx.search.grams import product_inputs
+from bct_onnx.search.grams import _together, product_inputs
 from bct_onnx.search.sensitivity import _by_kind
 from bct_onnx.search.switchable import SwitchableModel, formats, stored_bytes
 from bct_onnx.search.work import NODE_SECONDS, RATE, SHARE, Affordable, affordable, nominal_seconds
 from passes import Options
 from passes.context import plain_codes
 from passes.formats.block import BlockFormat, decode
-from passes.formats.compensated import Gram, compensate
+from passes.formats.compensated import compensate
 from passes.formats.encode import encode
 from tests.helpers import model, random, run
 
@@ -195,22 +195,37 @@ def test_goals_that_go_with_nothing_else_are_refused(source, tmp_path, options) 
 def test_grams_are_of_the_activations_and_codes_rely_on_them(source) -> None:
     proto = files.read(source)
     names = product_inputs(proto.graph())
-    assert names == ["x", "b"]
+    assert names == {"x": K, "b": K}
     rows = [random(150, K, seed=7), random(150, K, seed=8)]
     grams = Grams(source, names, [{"x": part} for part in rows])
     x = np.concatenate(rows)
     hidden = np.maximum(x @ random(K, K, seed=1), 0)
     for name, activation in (("x", x), ("b", hidden)):
-        gram = grams.get(name)
-        assert gram is not None
+        seen = grams.get(name)
+        assert seen is not None
+        gram = seen.everything
         assert gram.samples == 300
         np.testing.assert_allclose(gram.matrix, activation.T @ activation / 300, rtol=1e-3, atol=1e-5)
     assert grams.get("nothing") is None
     fmt, v = BlockFormat.shifted(4, 8), random(K, K, seed=2)
     coder = compensating_coder(grams)
-    expected = compensate(v, Gram(grams.get("b").matrix, 300), fmt)
+    expected = compensate(v, grams.get("b").everything, fmt)
     np.testing.assert_array_equal(decode(coder(v, fmt, "b", 1)), decode(expected))
     np.testing.assert_array_equal(decode(coder(v, fmt, None, 1)), decode(encode(v, fmt)))
+
+
+def test_codes_in_a_trellis_give_way_where_fitted_ones_err_less(source: Path) -> None:
+    """Channels that are one channel are easy to make up for; independent ones are not."""
+    v, fmt = random(K, K, seed=2), BlockFormat.best(4, 8)
+    alike = np.repeat(random(400, 4, seed=7), K // 4, axis=1)
+    for rows, fitted in ((alike, True), (random(400, K, seed=8), False)):
+        coder = compensating_coder(Grams(source, {"x": K}, [{"x": rows}]))
+        assert coder(v, fmt, "x", 1).format.trellis is not fitted
+
+
+def test_wide_activations_are_captured_one_by_one() -> None:
+    wide = 1 << 13
+    assert list(_together({"a": 8, "b": 16, "c": wide, "d": wide, "e": 8})) == [["a", "b"], ["c"], ["d"], ["e"]]
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from passes.formats.block import BlockFormat, decode
-from passes.formats.compensated import DAMPING, Gram, compensate, output_error
+from passes.formats.compensated import DAMPING, STRONG_DAMPING, Gram, compensate, output_error
 from passes.formats.encode import encode
 
 
@@ -24,7 +24,10 @@ def product_error(x: np.ndarray, weight: np.ndarray, decoded: np.ndarray) -> flo
 
 
 @pytest.mark.parametrize("k", [8, 33, 100, 160])
-@pytest.mark.parametrize("fmt", [BlockFormat.shifted(4, 32), BlockFormat.fine(3, 16), BlockFormat.shifted(8, 0)])
+@pytest.mark.parametrize(
+    "fmt",
+    [BlockFormat.shifted(4, 32), BlockFormat.fine(3, 16), BlockFormat.shifted(8, 0)],
+)
 def test_the_product_errs_less_than_with_the_nearest_codes(k: int, fmt: BlockFormat) -> None:
     x = correlated(4000, k)
     weight = np.random.default_rng(1).standard_normal((k, 24)).astype(np.float32)
@@ -87,9 +90,13 @@ def test_is_never_worse_than_the_search_on_what_it_saw() -> None:
         assert error <= output_error(searched, weight, gram.matrix) * (1 + 1e-5)
 
 
-def test_few_samples_do_not_suffice() -> None:
-    assert not gram_of(correlated(63, 32)).suffices
-    assert gram_of(correlated(64, 32)).suffices
+def test_few_samples_and_made_ones_count_less() -> None:
+    assert gram_of(correlated(63, 32)).damping == STRONG_DAMPING
+    assert gram_of(correlated(64, 32)).damping == DAMPING
+    made = Gram(gram_of(correlated(64, 32)).matrix, 64, real=False)
+    assert made.damping == STRONG_DAMPING
+    mean = np.trace(made.matrix) / 32
+    np.testing.assert_allclose(made.damped() - made.matrix, STRONG_DAMPING * mean * np.eye(32), rtol=1e-5, atol=1e-6)
 
 
 def test_codes_stand_for_themselves() -> None:
@@ -99,3 +106,9 @@ def test_codes_stand_for_themselves() -> None:
     tensor, plain = (compensate(weight, gram, fmt) for fmt in (BlockFormat.best(4, 8), BlockFormat.shifted(4, 8)))
     assert tensor.format == plain.format
     np.testing.assert_array_equal(decode(tensor), decode(plain))
+
+
+def test_scales_that_are_powers_of_two_stay_so() -> None:
+    weight = np.random.default_rng(8).standard_normal((64, 6)).astype(np.float32)
+    tensor = compensate(weight, gram_of(correlated(500, 64)), BlockFormat.shifts_only(4, 16))
+    assert (np.frexp(tensor.scale)[0] == 0.5).all()
