@@ -16,6 +16,7 @@ from bct_onnx import files, search
 from bct_onnx.compression.coverage import Coverage, count_coverage, measure_sizes
 from bct_onnx.errors import BctError, VerificationError
 from bct_onnx.fidelity import output_errors
+from bct_onnx.inputs import own_texts
 from bct_onnx.opsets import ConversionError
 from bct_onnx.search import Goal, Grams, SearchRecord, product_inputs
 from bct_onnx.sessions import MemoryPlan, MemoryUse, OrtError, Session, give_back
@@ -32,6 +33,8 @@ LARGEST_SEARCHED = 1 << 30
 SAME = 1e-3
 # Width of codes that need no making up for.
 EXACT_BITS = 8
+# Rows of a weight that no format is cut short for.
+LONG_SUM = 1024
 
 
 @dataclass(frozen=True)
@@ -163,10 +166,20 @@ class Workspace:
         return model.bytes <= LARGEST_SEARCHED and self.memory.use is MemoryUse.FULL
 
     def coder(self, model: files.ModelFile, options: Options) -> Coder:
-        """Return the coder: with feeds of the user's, one that makes up for errors."""
-        if not self.real or self.reference is None or min(options.widths) >= EXACT_BITS:
+        """Return the coder: one that makes up for errors as the user's feeds show them, or text of the model's own.
+
+        That is not enough to better codes in a trellis.
+        """
+        if self.reference is None or min(options.widths) >= EXACT_BITS or not (self.real or _is_uniform(options)):
             return plain_codes
-        return search.compensating_coder(Grams(model.path, product_inputs(model.graph()), self.reference.feeds))
+        widths = product_inputs(model.graph())
+        if self.real:
+            return search.compensating_coder(Grams(model.path, widths, self.reference.feeds))
+        try:
+            texts = own_texts(Session(model.path).run, model.path, model.proto)
+            return search.compensating_coder(Grams(model.path, widths, texts, real=False)) if texts else plain_codes
+        except (BctError, OrtError):
+            return plain_codes
 
     def _ranges(self, model: files.ModelFile, options: Options) -> Mapping[str, ChannelRange]:
         """Return what the channels of the products' inputs hold, where a pass asks for it and memory allows."""
@@ -187,6 +200,12 @@ class Workspace:
         """Remove what an earlier attempt left."""
         for path in (self.path, *self.path.parent.glob(f"{glob.escape(self.path.name)}.*.data")):
             path.unlink(missing_ok=True)
+
+
+def _is_uniform(options: Options) -> bool:
+    """Tell whether all codes that a request's products have stand for themselves."""
+    formats = (options.form.format(bits, options.block_size, LONG_SUM) for bits in options.widths)
+    return not any(fmt.trellis for fmt in formats)
 
 
 def _load(source: Path, path: Path, use: MemoryUse) -> None:

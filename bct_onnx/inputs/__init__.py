@@ -5,7 +5,7 @@ Who wants inputs takes an `InputSource`: `made_inputs` or `file_inputs`, or `sam
 
 from bct_onnx.inputs.answered import AnsweredInputs, InputSource, answer_all
 from bct_onnx.inputs.feeds import InputPlan, candidate_plans, file_inputs
-from bct_onnx.inputs.made import made_inputs, more_feeds
+from bct_onnx.inputs.made import made_inputs, more_feeds, own_texts
 from bct_onnx.inputs.roles import ModelInput, Role
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "file_inputs",
     "made_inputs",
     "more_feeds",
+    "own_texts",
 ]

@@ -16,7 +16,7 @@ from bct_onnx.errors import BctError
 from bct_onnx.inputs.answered import AnsweredInputs
 from bct_onnx.inputs.feeds import InputPlan, candidate_plans
 from bct_onnx.inputs.scale import Values
-from bct_onnx.inputs.text import decoder_of
+from bct_onnx.inputs.text import Decoder, decoder_of
 from bct_onnx.sessions import OrtError, TooLongError
 
 # An output of fewer rows is asked again, at most so often, for so many rows at once: the error of a dozen answers says
@@ -24,6 +24,10 @@ from bct_onnx.sessions import OrtError, TooLongError
 FEWEST_ANSWERS, MOST_ADDED, ADDED_BATCH = 24, 3, 16
 # Part of the time that text of a model's own may take: dozens of runs.
 TEXT_SHARE = 0.5
+# Rows and tokens of a feed of text to learn from, and how many there are: 2,048 tokens, drawn in 128 runs.
+OWN_ROWS, OWN_TOKENS, OWN_FEEDS = 8, 64, 4
+# Texts to learn from are others than those to compare on.
+OWN_SEED = 1
 
 
 class _LateError(Exception):
@@ -105,6 +109,34 @@ def more_feeds(run: Run, path: Path, model: ModelProto, feeds: Sequence[Feed], c
         seed += 1
         found += made_inputs(run, path, model, seed, float("inf")).feeds
     return found[:count]
+
+
+def own_texts(run: Run, path: Path, model: ModelProto) -> list[Feed]:
+    """Return feeds of text that a language model writes itself, from the first token; none for models of other kinds.
+
+    The same ones every time.
+    """
+    for group in candidate_plans(model, OWN_SEED, _values_of(model, path.parent), path.parent):
+        for plan in group:
+            if plan.sizes()["past"]:
+                continue
+            try:
+                first = plan.feed()
+                decoder = decoder_of(run, plan, first, run(first))
+                if decoder is None:
+                    return []
+                return [
+                    _own_text(replace(decoder, plan=replace(plan, seed=(*plan.seed, number))))
+                    for number in range(OWN_FEEDS)
+                ]
+            except (OrtError, TooLongError, MemoryError):
+                continue
+    return []
+
+
+def _own_text(decoder: Decoder) -> Feed:
+    larger = decoder.plan.feed(batch=OWN_ROWS, sequence=OWN_TOKENS)
+    return decoder.plausible(larger, np.random.default_rng((*decoder.plan.seed, 1)))[0]
 
 
 def _values_of(model: ModelProto, folder: Path) -> Values:

@@ -9,7 +9,7 @@ from onnx.parser import parse_model
 
 from bct_onnx.arrays import Feed, Outputs
 from bct_onnx.inputs.feeds import candidate_plans
-from bct_onnx.inputs.made import made_inputs, more_feeds
+from bct_onnx.inputs.made import OWN_FEEDS, OWN_ROWS, OWN_TOKENS, made_inputs, more_feeds, own_texts
 from bct_onnx.inputs.text import Decoder, decoder_of, pair_caches
 
 WORDS = 100
@@ -63,6 +63,22 @@ def test_a_cache_holds_the_tokens_before() -> None:
         before, ids = np.asarray(feed["past_key_0"])[:, 0, :, 0], np.asarray(feed["input_ids"])
         np.testing.assert_array_equal((before[:, -1] + 1) % WORDS, ids[:, 0])
         assert np.shape(feed["attention_mask"])[1] == before.shape[1] + ids.shape[1]
+
+
+@pytest.mark.parametrize("text", [PLAIN, CACHED])
+def test_own_texts_are_many_tokens_and_the_same_every_time(text: str) -> None:
+    feeds, again = (own_texts(sure, Path("m.onnx"), model(text)) for _ in range(2))
+    assert len(feeds) == OWN_FEEDS
+    for feed, other in zip(feeds, again, strict=True):
+        ids = np.asarray(feed["input_ids"])
+        assert ids.shape == (OWN_ROWS, OWN_TOKENS)
+        assert ((ids[:, 1:] - ids[:, :-1]) % WORDS == 1).mean() > 0.9
+        np.testing.assert_array_equal(ids, other["input_ids"])
+    assert len({np.asarray(feed["input_ids"]).tobytes() for feed in feeds}) == OWN_FEEDS
+
+
+def test_models_that_fill_gaps_have_no_texts_of_their_own() -> None:
+    assert own_texts(fills_gaps, Path("m.onnx"), model(PLAIN)) == []
 
 
 def test_more_feeds_are_like_the_first_and_the_same_every_time() -> None:
