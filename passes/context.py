@@ -142,6 +142,8 @@ class Context:
                 return reason
             name = TOGETHER.join(self.names.get(source.name, source.name) for source in sources)
             fmt = self.lowering.format(self.options.width(name), self.options.block_size, matrix.shape[0])
+            # What rows of a table are is looked up by operators that take no zero points in every release.
+            fmt = fmt.centered if by_rows else fmt
             recorded = self.rows_of.get(activation, activation) if activation else None
             tensor = self.coder(matrix, fmt, recorded, self.options.workers)
             stored = self.lowering.store(self.editor.at_load(), tensor, f"w{len(self.stored)}", by_rows, only_rows)

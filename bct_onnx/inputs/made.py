@@ -24,8 +24,8 @@ from bct_onnx.sessions import OrtError, TooLongError
 FEWEST_ANSWERS, MOST_ADDED, ADDED_BATCH = 24, 3, 16
 # Part of the time that text of a model's own may take: dozens of runs.
 TEXT_SHARE = 0.5
-# Rows and tokens of a feed of text to learn from, and how many there are: 2,048 tokens, drawn in 128 runs.
-OWN_ROWS, OWN_TOKENS, OWN_FEEDS = 8, 64, 4
+# Rows and tokens of a feed of text to learn from, and how many there are: 4,096 tokens, drawn in 256 runs.
+OWN_ROWS, OWN_TOKENS, OWN_FEEDS = 8, 64, 8
 # Texts to learn from are others than those to compare on.
 OWN_SEED = 1
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -30,6 +30,7 @@ class BlockFormat:
         steps: exponents per octave: 1 for shifts (powers of two), 4 for fine scales, 2^(i/4).
         max_exponent: the largest exponent; exponents are 0 to max_exponent.
         whole: True where an exponent e stands for the whole number e + 1 instead of a power of two.
+        offset: True where the codes of a block may count from a zero point of its own.
         powers: True where column scales are powers of two as well, so that the scale of every block is a shift.
         trellis: True where what a code stands for depends on the codes before it, see `trellis`.
     """
@@ -41,6 +42,7 @@ class BlockFormat:
     powers: bool = False
     trellis: bool = False
     whole: bool = False
+    offset: bool = False
 
     @classmethod
     def shifted(cls, bits: int, block_size: int) -> BlockFormat:
@@ -70,10 +72,11 @@ class BlockFormat:
         """Return the format whose block scales are 1 to 15 times the column's: codes times that are int8.
 
         So the same numbers are blocks of few bits with float scales, and int8 with a scale a column. Wider codes have
-        the column's scale alone.
+        the column's scale alone. Codes of half a byte may have zero points of half a byte.
         """
         most = LARGEST_MULTIPLE if block_size and bits <= WIDEST_MULTIPLIED else 1
-        return cls(bits, block_size if most > 1 else 0, max_exponent=most - 1, whole=True)
+        offset = most > 1 and bits == WIDEST_MULTIPLIED
+        return cls(bits, block_size if most > 1 else 0, max_exponent=most - 1, whole=True, offset=offset)
 
     @classmethod
     def shifts_only(cls, bits: int, block_size: int) -> BlockFormat:
@@ -84,6 +87,11 @@ class BlockFormat:
     def uniform(self) -> BlockFormat:
         """The same format with codes that stand for themselves."""
         return replace(self, trellis=False)
+
+    @property
+    def centered(self) -> BlockFormat:
+        """The same format without zero points."""
+        return replace(self, offset=False)
 
     @cached_property
     def factors(self) -> Floats:
@@ -116,18 +124,20 @@ def round_up(k: int) -> int:
 class BlockTensor:
     """A [k, n] weight as codes: value[i, j] = number * factors[exponent] * column_scale[j] * tensor_scale.
 
-    The number is the code itself, or what it stands for in a trellis; factors are 2^(exponent / steps) or whole.
+    The number is the code itself, less its block's zero point where there is one, or what it stands for in a trellis;
+    factors are 2^(exponent / steps) or whole.
 
     Attributes:
         format: the format the arrays follow.
         k: rows of the weight, without padding.
-        codes: int8 [blocks, block rows, n]; rows past k are zero, in a trellis but for their last bits.
+        codes: int8 [blocks, block rows, n]; rows past k stand for zero, in a trellis but for their last bits.
         exponents: uint8 [blocks, n].
         column_scale: float16 [n], positive, or zero for zeros in a trellis, which has none; float32 where columns
             differ by more than float16 has bits for.
         tensor_scale: a power of two that keeps column_scale within float16's range.
         noise: sum of squared errors against the encoded weight.
         signal: sum of squares of the encoded weight.
+        zeros: zero points, int8 [blocks, n], codes too; None where all are zero, as always but for an offset format.
     """
 
     format: BlockFormat
@@ -138,6 +148,7 @@ class BlockTensor:
     tensor_scale: float
     noise: float
     signal: float
+    zeros: NDArray[np.int8] | None = field(default=None, kw_only=True)
 
     @property
     def n(self) -> int:
@@ -152,10 +163,25 @@ class BlockTensor:
     @property
     def numbers(self) -> Codes:
         """The numbers that the codes stand for, int8 like the codes."""
+        if self.zeros is not None:
+            return self.codes - self.zeros[:, None, :]
         if not self.format.trellis:
             return self.codes
         matrix = self.codes.reshape(-1, self.n)
         return trellis.values(matrix, self.format.bits).reshape(self.codes.shape)
+
+    @property
+    def limits(self) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
+        """The least and the largest code of each block, int8 [blocks, n]: with a whole factor its number is an int8."""
+        fmt = self.format
+        zeros = np.zeros(self.exponents.shape, np.int8) if self.zeros is None else self.zeros
+        if not fmt.whole:
+            return zeros * 0 + fmt.low, zeros * 0 + fmt.high
+        low, high = -(128 // (self.exponents.astype(np.int16) + 1)), 127 // (self.exponents.astype(np.int16) + 1)
+        return (
+            np.maximum(low + zeros, fmt.low).astype(np.int8),
+            np.minimum(high + zeros, fmt.high).astype(np.int8),
+        )
 
     @property
     def block_scale(self) -> Floats:

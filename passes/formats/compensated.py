@@ -14,8 +14,12 @@ from .encode import encode
 # Part of the mean diagonal that is added to the diagonal. Published is 0.01, for far more samples: of 64 pictures for
 # ViT-Tiny, 48 to fit and 16 to measure on, 0.1 leaves 2 to 6 % less error.
 DAMPING = 0.1
-# The same where samples are few, or only like those to come: what channels have in common counts less.
-STRONG_DAMPING = 1.0
+# Where samples are few, or only like those to come, what channels have in common counts less: this part of each
+# channel's own diagonal is added, whatever sizes others have. Four products of SmolLM2-135M, fitted to 4,096 tokens of
+# its own, on real text: 0.3 and 1 leave half of the error of the nearest codes; 1 of the mean diagonal a tenth more.
+SHRINKING = 0.5
+# Part of the mean diagonal that a channel has at least: one of zeros needs some.
+LEAST = 1e-4
 # Rows rounded before what they leave is carried to the rest with one product.
 STEP = 64
 # Fewer samples than this many times k say little of how the channels go together.
@@ -36,16 +40,13 @@ class Gram:
     samples: int
     real: bool = True
 
-    @property
-    def damping(self) -> float:
-        """Part of the mean diagonal to add to the diagonal."""
-        enough = self.samples >= SAMPLES_PER_CHANNEL * len(self.matrix)
-        return DAMPING if self.real and enough else STRONG_DAMPING
-
     def damped(self) -> NDArray[np.float64]:
         """Return the matrix with more on its diagonal: float64 [k, k], positive definite."""
         matrix = self.matrix.astype(np.float64)
-        matrix[np.diag_indices(len(matrix))] += self.damping * max(float(matrix.trace()) / len(matrix), TINY)
+        diagonal = matrix.diagonal().copy()
+        mean = max(float(diagonal.mean()), TINY)
+        enough = self.real and self.samples >= SAMPLES_PER_CHANNEL * len(matrix)
+        matrix[np.diag_indices(len(matrix))] += DAMPING * mean if enough else SHRINKING * diagonal + LEAST * mean
         return matrix
 
 
@@ -78,7 +79,9 @@ def output_error(tensor: BlockTensor, weight: Floats, gram: Floats) -> float:
 def _round_in_turn(weight: Floats, damped: NDArray[np.float64], start: BlockTensor) -> NDArray[np.int8]:
     """Return the codes, int8 [blocks, rows, n], under the scales of `start`."""
     k, n = weight.shape
-    fmt, rows = start.format, start.codes.shape[1]
+    rows = start.codes.shape[1]
+    low, high = start.limits
+    zeros = np.zeros_like(start.exponents, np.float32) if start.zeros is None else start.zeros.astype(np.float32)
     order = np.argsort(-damped.diagonal(), kind="stable")
     # Upper triangle of the inverse's Cholesky factors, U.T @ U, without the inverse.
     lower = np.linalg.cholesky(damped[np.ix_(order[::-1], order[::-1])])
@@ -93,12 +96,13 @@ def _round_in_turn(weight: Floats, damped: NDArray[np.float64], start: BlockTens
         errors = np.empty((end - begin, n), np.float32)
         for row in range(begin, end):
             done = row - begin
-            value, steps = left[row], scale[order[row] // rows]
+            block = order[row] // rows
+            value, steps, zero = left[row], scale[block], zeros[block]
             if done:
                 value -= shares[row, begin:row] @ errors[:done]
-            codes = np.clip(np.rint(value / steps), fmt.low, fmt.high)
+            codes = np.clip(np.rint(value / steps + zero), low[block], high[block])
             padded[order[row]] = codes
-            np.subtract(value, codes * steps, out=errors[done])
+            np.subtract(value, (codes - zero) * steps, out=errors[done])
         left[end:] -= shares[end:, begin:end] @ errors
     return padded.reshape(start.codes.shape)
 
@@ -118,7 +122,7 @@ def _inverse_of_lower(lower: Floats) -> Floats:
 
 def _rescale(tensor: BlockTensor, weight: Floats, gram: Floats) -> BlockTensor:
     """Give each column the scale that is best for its codes; keep one that is not positive or beyond its type."""
-    steps = tensor.codes * exponent_scale(tensor.exponents, tensor.format)[:, None, :]
+    steps = tensor.numbers * exponent_scale(tensor.exponents, tensor.format)[:, None, :]
     steps = steps.reshape(-1, tensor.n)[: tensor.k]
     seen = gram @ steps
     size = np.einsum("kn,kn->n", seen, steps)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import encode_trellis
+from . import encode_offset, encode_trellis
 from .block import BlockFormat, BlockTensor, Floats, exponent_scale
 from .column_scale import READ_ELEMENTS, TINY, kind_of, largest_of_columns, rounded
 from .compiled import FEWEST, Encoder
@@ -47,9 +47,13 @@ def encode(
     nothing but the arguments, not on the number of workers. Codes lie in memory as the weight does.
 
     In a trellis all rows weigh the same. Where codes that stand for themselves err less (they may hold a weight's
-    numbers exactly), the result has those, as its format says.
+    numbers exactly), the result has those, as its format says. So it is with zero points, which have to be worth their
+    bytes.
     """
-    uniform = _encode(weight, fmt.uniform, workers, importance)
+    uniform = _encode(weight, fmt.uniform.centered, workers, importance)
+    if fmt.offset:
+        found = encode_offset.encode(weight, uniform, workers, importance)
+        return found if found.noise < encode_offset.WORTH * uniform.noise else uniform
     if not fmt.trellis or not uniform.noise:
         return uniform
     return min(encode_trellis.encode(weight, fmt, workers), uniform, key=lambda tensor: tensor.noise)

@@ -3,18 +3,21 @@
     many -- If: x [..., k] -- quantize rows -- MatMulIntegerToFloat(weight int8 [k, n]) -- Mul(row scale) +
             x [..., k] -- MatMulNBits(codes uint8 [n, blocks, block bytes], scale [n, blocks]) -----------+-> y [..., n]
 
+BothMatMulOffset... have zero points of blocks, uint8 [n, blocks / 2], for the packed form, as MatMulNBits has them.
+
 Weights come from outside of the branches: a session decodes and arranges each once.
 """
 
 from __future__ import annotations
 
 from functools import partial
+from itertools import product
 
 from .function import Function
 from .quantize_rows import inside
 
 
-def _body(opset: int, above: bool, blockwise: bool) -> str:
+def _body(opset: int, above: bool, blockwise: bool, offset: bool) -> str:
     return f"""
         packed = Identity (codes)
         y = If (many) <
@@ -28,20 +31,21 @@ def _body(opset: int, above: bool, blockwise: bool) -> str:
             else_branch = row () => (float[] packed_product) {{
                 packed_product = com.microsoft.MatMulNBits <
                     K: int = @K, N: int = @N, bits: int = @bits, block_size: int = @block_size, accuracy_level = 4
-                > (x, packed, block_scale)
+                > (x, packed, block_scale{", zero_points" if offset else ""})
             }}
         >"""
 
 
-def _function(above: bool, blockwise: bool) -> Function:
+def _function(above: bool, blockwise: bool, offset: bool) -> Function:
     return Function(
-        f"BothMatMul{'Above' if above else ''}{'' if blockwise else 'ByDivision'}",
-        "x, many, weight, column_scale, codes, block_scale",
+        f"BothMatMul{'Offset' if offset else ''}{'Above' if above else ''}{'' if blockwise else 'ByDivision'}",
+        f"x, many, weight, column_scale, codes, block_scale{', zero_points' if offset else ''}",
         "y",
-        partial(_body, above=above, blockwise=blockwise),
+        partial(_body, above=above, blockwise=blockwise, offset=offset),
         "Multiply many rows with an int8 weight, few with its packed codes",
     )
 
 
-# Whether x has a floor, and whether its axes allow for blockwise QuantizeLinear, see quantize_rows.
-BY_ROWS = {(above, blockwise): _function(above, blockwise) for above in (False, True) for blockwise in (False, True)}
+# Whether x has a floor, whether its axes allow for blockwise QuantizeLinear, see quantize_rows, and whether there are
+# zero points.
+BY_ROWS = {key: _function(*key) for key in product((False, True), repeat=3)}

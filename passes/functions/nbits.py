@@ -5,6 +5,8 @@
 
 Where a runtime has no GatherBlockQuantized, NBitsGatherUnpacked unpacks what is looked up at every call.
 
+NBitsMatMulOffset has zero points of blocks, too, uint8 [n, blocks / 2] as MatMulNBits has them.
+
 NBitsMatMulScales and NBitsGatherScales expand the scales themselves, as BlockScales does.
 """
 
@@ -45,6 +47,17 @@ MATMUL = Function(
             K: int = @K, N: int = @N, bits: int = @bits, block_size: int = @block_size, accuracy_level = 4
         > (x, packed, scale)""",
     "Multiply x with a weight of packed codes, a scale a block",
+)
+OFFSET = Function(
+    "NBitsMatMulOffset",
+    "x, codes, scale, zero_points",
+    "y",
+    """
+        packed = Identity (codes)
+        y = com.microsoft.MatMulNBits <
+            K: int = @K, N: int = @N, bits: int = @bits, block_size: int = @block_size, accuracy_level = 4
+        > (x, packed, scale, zero_points)""",
+    "Multiply x with a weight of packed codes, a scale and a zero point a block",
 )
 GATHER = Function(
     "NBitsGather",

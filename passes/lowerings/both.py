@@ -1,6 +1,7 @@
 """One set of codes, two forms: int8 for many rows, packed codes for few; a branch in every product chooses.
 
 codes uint8 [n, blocks, block bytes], multiples [n, blocks] -- DecodeMultiples -> int8 [k, n]        (once, at load)
+with zero points uint8 [n, blocks / 2]                      -- DecodeOffsets -> int8 [k, n]
                                                             -- MultipleScales -> scales [n, blocks]  (once, at load)
 x [..., k] -- Size -- Greater -> many                           (shared by all products of as many rows)
 x, many, int8, column scale, codes, block scales -- BothMatMul -> [..., n]
@@ -19,7 +20,9 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from ..formats.block import BlockFormat, BlockTensor
-from ..functions import both_matmul, decode_multiples, quantize_rows
+from ..formats.planes import pack_nibbles
+from ..functions import both_matmul, decode_multiples, nbits, quantize_rows
+from ..functions.function import Function
 from ..graph.editor import Emitter
 from ..graph.features import OPSET_INT4, Feature
 from ..graph.origin import Origins
@@ -28,13 +31,15 @@ from ..graph.shapes import product, rank
 from .base import StoredWeight
 from .dense import Dense
 from .operators import OPSET_BITWISE, slice_first
-from .packed import Packed, pack
+from .packed import Packed, pack, packed_attributes
 from .scales import scale_constant
 from .unpack import BYTE, now, store_nibbles
 
 # The most rows that are multiplied with packed codes, by width: with one more, int8 takes as long, measured on x86
 # with VNNI and two threads for weights of 576 x 1536 to 2048 x 8192. int8 takes about as long for 1 as for 32 rows.
 MOST_ROWS = {2: 2, 4: 4, 8: 2}
+# What a zero point of zero is among codes that count from zero.
+MIDDLE = 8
 # Blocks that a column with one scale is cut into for the kernel.
 BLOCKS = (128, 64, 32, 16)
 
@@ -46,10 +51,12 @@ class BothWeight(StoredWeight):
     Attributes:
         multiples: what scales of blocks are multiples of their column's, [n, blocks], or None where they are equal.
         column_scale: scales of columns, [n].
+        zeros: zero points of blocks, uint8 [n, blocks / 2], or None.
     """
 
     multiples: gs.Tensor | None = None
     column_scale: gs.Tensor | None = None
+    zeros: gs.Tensor | None = None
 
 
 @dataclass
@@ -86,8 +93,10 @@ class Both(Packed):
             multiples, scales = None, decode_multiples.COLUMN_SCALES
         inputs = (column,) if multiples is None else (multiples, column)
         (scale,) = load.call(scales, *inputs, name=f"{name}.block_scale", attrs=attrs)
+        zeros = None if tensor.zeros is None else load.constant(pack_zeros(tensor.zeros), f"{name}.zeros")
+        size += 0 if zeros is None else zeros.values.nbytes
         shape = (tensor.k, tensor.n, by_rows, tensor.tensor_scale, size)
-        return BothWeight(name, stored, scale, fmt, *shape, multiples=multiples, column_scale=column)
+        return BothWeight(name, stored, scale, fmt, *shape, multiples=multiples, column_scale=column, zeros=zeros)
 
     def multiply(
         self, at: Emitter, x: gs.Tensor, weight: StoredWeight, name: str, node: str = "", floor: float | None = None
@@ -97,24 +106,22 @@ class Both(Packed):
         assert weight.column_scale is not None
         many = at.once(RowCount, RowCount).exceeds(at, x, weight.k, MOST_ROWS[weight.format.bits])
         if weight.k > quantize_rows.LONGEST_SUM or many is False:
-            return super().multiply(at, x, weight, name, node, floor)
+            return self._multiply_packed(at, x, weight, name, node)
         values = at.once(("int8", weight.values.name), lambda: _decode(at.at_load(), weight))
         if many is True:
             dense = replace(weight, values=values, scale=weight.column_scale, by_rows=False)
             return Dense().multiply(at, x, dense, name, node, floor)
-        fmt = weight.format
-        attrs = {
-            **quantize_rows.attributes(floor),
-            "tensor_scale": weight.tensor_scale,
-            "K": weight.k,
-            "N": weight.n,
-            "bits": fmt.bits,
-            "block_size": fmt.block_size,
-        }
         # A vector has no axis of rows to give a scale each.
-        function = both_matmul.BY_ROWS[floor is not None, at.has(Feature.BLOCKWISE) and rank(x) is not None]
-        call = (x, many, values, weight.column_scale, weight.values, weight.scale)
+        blockwise = at.has(Feature.BLOCKWISE) and rank(x) is not None
+        function = both_matmul.BY_ROWS[floor is not None, blockwise, weight.zeros is not None]
+        call = (x, many, values, weight.column_scale, weight.values, weight.scale, *_zeros(weight))
+        attrs = {**quantize_rows.attributes(floor), "tensor_scale": weight.tensor_scale, **packed_attributes(weight)}
         return at.call(function, *call, name=f"{name}.product", node=node, attrs=attrs)[0]
+
+    def _multiply_packed(self, at: Emitter, x: gs.Tensor, weight: BothWeight, name: str, node: str) -> gs.Variable:
+        function = nbits.MATMUL if weight.zeros is None else nbits.OFFSET
+        call = (x, weight.values, weight.scale, *_zeros(weight))
+        return at.call(function, *call, name=f"{name}.product", node=node, attrs=packed_attributes(weight))[0]
 
 
 class RowCount:
@@ -146,6 +153,18 @@ def _even_block(k: int) -> int:
     return min(BLOCKS, key=lambda block: (-(-k // block) * block, -block))
 
 
+def _zeros(weight: BothWeight) -> tuple[gs.Tensor, ...]:
+    return () if weight.zeros is None else (weight.zeros,)
+
+
+def pack_zeros(zeros: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """Return zero points [blocks, n] as MatMulNBits has them, uint8 [n, blocks / 2]: around 8, the first lowest."""
+    blocks, n = zeros.shape
+    padded = np.zeros((n, blocks + blocks % 2), np.uint8)
+    padded[:, :blocks] = zeros.T + np.int8(MIDDLE)
+    return pack_nibbles(padded.reshape(-1)).reshape(n, -1)
+
+
 def _in_blocks(tensor: BlockTensor, fmt: BlockFormat) -> NDArray[np.int8]:
     """Return the codes in blocks of a format, int8 [blocks, block size, n], with zeros behind the last."""
     blocks, rows = fmt.blocks(tensor.k)
@@ -160,27 +179,33 @@ def _decode(load: Emitter, weight: BothWeight) -> gs.Variable:
     """Write the int8 [k, n] of packed codes."""
     blocks, size = weight.format.blocks(weight.k)
     attrs = {"matrix": [blocks * size, weight.n]}
-    codes, turn, name = weight.values, now(load), f"{weight.name}.int8"
+    codes, turn, name, bits = weight.values, now(load), f"{weight.name}.int8", weight.format.bits
     if weight.multiples is None:
         (values,) = load.call(decode_multiples.BYTES, codes, turn, name=name, attrs=attrs)
-    else:
-        inputs = (codes, weight.multiples, _table(load, weight.format.bits), _spread(load, weight.format), turn)
+    elif weight.zeros is None:
+        table = _table(load, decode_multiples.TABLES[bits], bits)
+        inputs = (codes, weight.multiples, table, _spread(load, weight), turn)
         (values,) = load.call(decode_multiples.MULTIPLES, *inputs, name=name, attrs=attrs)
+    else:
+        table = _table(load, decode_multiples.OFFSET_TABLE, bits, decode_multiples.ZEROS)
+        parts = (codes, weight.zeros, weight.multiples, table, _spread(load, weight), turn)
+        (values,) = load.call(decode_multiples.OFFSETS, *parts, name=name, attrs={**attrs, "count": [blocks]})
     return slice_first(load, values, 0, weight.k, f"{weight.name}.unpadded") if blocks * size > weight.k else values
 
 
-def _spread(load: Emitter, fmt: BlockFormat) -> gs.Constant:
+def _spread(load: Emitter, weight: BothWeight) -> gs.Constant:
     """Return what makes places in the table of blocks of codes, written once for a size."""
-    size = fmt.block_size * fmt.bits // BYTE
-    return load.once(("spread", size), lambda: load.constant(decode_multiples.spread(size), f"spread{size}"))
+    size, zeros = weight.format.block_size * weight.format.bits // BYTE, weight.zeros is not None
+    name = f"spread{size}{'.zeros' if zeros else ''}"
+    return load.once(("spread", size, zeros), lambda: load.constant(decode_multiples.spread(size, zeros), name))
 
 
-def _table(load: Emitter, bits: int) -> gs.Variable:
-    """Return what bytes of codes stand for, with every multiple, written once."""
-    table, factors = decode_multiples.TABLES[bits], np.arange(decode_multiples.FACTORS, dtype=np.int32)
-    attrs = {"table": [len(factors) << BYTE, BYTE // bits]}
+def _table(load: Emitter, table: Function, bits: int, zeros: int = 1) -> gs.Variable:
+    """Return what bytes of codes stand for, with every multiple and zero point, written once."""
+    factors = np.arange(decode_multiples.FACTORS, dtype=np.int32)
+    attrs = {"table": [zeros * len(factors) << BYTE, BYTE // bits]}
 
     def make() -> gs.Variable:
-        return load.call(table, load.constant(factors, "factors"), name=f"bytes{bits}", attrs=attrs)[0]
+        return load.call(table, load.constant(factors, "factors"), name=f"{table.name}.table", attrs=attrs)[0]
 
     return load.once(table.name, make)

@@ -92,10 +92,8 @@ class Packed:
         floor: float | None = None,
     ) -> gs.Variable:
         """Write MatMulNBits."""
-        fmt = weight.format
-        attrs = {"K": weight.k, "N": weight.n, "bits": fmt.bits, "block_size": fmt.block_size}
         call = (x, weight.values, weight.scale)
-        return at.call(nbits.MATMUL, *call, name=f"{name}.product", node=node, attrs=attrs)[0]
+        return at.call(nbits.MATMUL, *call, name=f"{name}.product", node=node, attrs=packed_attributes(weight))[0]
 
     def lookup(self, at: Emitter, table: StoredWeight, indices: gs.Tensor, name: str, node: str = "") -> gs.Variable:
         """Write GatherBlockQuantized, or what it computes, on the same codes, seen as [n, row bytes]."""
@@ -112,6 +110,12 @@ class Packed:
         function = nbits.GATHER if has else nbits.UNPACKED[fmt.bits]
         (rows,) = at.call(function, *call, name=f"{name}.rows", node=node, attrs=attrs)
         return slice_first(at, rows, -1, table.k, f"{name}.unpadded") if table.k % fmt.block_size else rows
+
+
+def packed_attributes(weight: StoredWeight) -> dict[str, int]:
+    """Return what MatMulNBits is told of a weight."""
+    fmt = weight.format
+    return {"K": weight.k, "N": weight.n, "bits": fmt.bits, "block_size": fmt.block_size}
 
 
 def kernel_block(block_size: int, k: int) -> int:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from passes.formats.block import BlockFormat, decode
-from passes.formats.compensated import DAMPING, STRONG_DAMPING, Gram, compensate, output_error
+from passes.formats.compensated import DAMPING, LEAST, SHRINKING, Gram, compensate, output_error
 from passes.formats.encode import encode
 
 
@@ -91,12 +91,44 @@ def test_is_never_worse_than_the_search_on_what_it_saw() -> None:
 
 
 def test_few_samples_and_made_ones_count_less() -> None:
-    assert gram_of(correlated(63, 32)).damping == STRONG_DAMPING
-    assert gram_of(correlated(64, 32)).damping == DAMPING
-    made = Gram(gram_of(correlated(64, 32)).matrix, 64, real=False)
-    assert made.damping == STRONG_DAMPING
-    mean = np.trace(made.matrix) / 32
-    np.testing.assert_allclose(made.damped() - made.matrix, STRONG_DAMPING * mean * np.eye(32), rtol=1e-5, atol=1e-6)
+    """Enough of the user's: part of the mean diagonal; else part of each channel's own, and a little for dead ones."""
+    x = correlated(64, 32)
+    x[:, 3] = 0
+    for gram in (gram_of(x), gram_of(x[:63]), Gram(gram_of(x).matrix, 64, real=False)):
+        added = gram.damped() - gram.matrix
+        diagonal = gram.matrix.diagonal().astype(np.float64)
+        enough = gram.real and gram.samples == 64
+        wanted = DAMPING * diagonal.mean() if enough else SHRINKING * diagonal + LEAST * diagonal.mean()
+        np.testing.assert_allclose(added, np.diag(np.broadcast_to(wanted, 32)), rtol=1e-5, atol=1e-6)
+        np.linalg.cholesky(gram.damped())
+
+
+def test_a_huge_channel_leaves_the_others_as_they_are() -> None:
+    """One channel far above all, as attention sinks have: the others make up for each other all the same."""
+    gram = gram_of(correlated(4096, 64)).matrix
+    weight = np.random.default_rng(9).standard_normal((64, 32)).astype(np.float32)
+    # The huge one goes with no other.
+    gram[0, 1:] = gram[1:, 0] = 0
+    gram[0, 0] = 1e4
+    fmt, rest = BlockFormat.fine(4, 16), gram[1:, 1:]
+    fitted = decode(compensate(weight, Gram(gram, 4096, real=False), fmt)) - weight
+    plain = decode(encode(weight, fmt)) - weight
+    assert np.vdot(rest @ fitted[1:], fitted[1:]) < 0.5 * np.vdot(rest @ plain[1:], plain[1:])
+
+
+def test_codes_with_zero_points_make_up_for_errors_and_stay_int8() -> None:
+    x = correlated(4096, 64)
+    weight = (np.random.default_rng(10).exponential(1, (64, 24)) - 0.3).astype(np.float32)
+    tensor = compensate(weight, gram_of(x), BlockFormat.multiples(4, 32))
+    assert tensor.zeros is not None
+    products = tensor.numbers.astype(np.int16) * (tensor.exponents[:, None].astype(np.int16) + 1)
+    assert products.min() >= -128
+    assert products.max() <= 127
+    assert tensor.codes.min() >= -8
+    assert tensor.codes.max() <= 7
+    gram = gram_of(x).matrix
+    plain = encode(weight, BlockFormat.multiples(4, 32))
+    assert output_error(tensor, weight, gram) < 0.8 * output_error(plain, weight, gram)
 
 
 def test_codes_stand_for_themselves() -> None:

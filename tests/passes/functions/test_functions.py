@@ -33,6 +33,7 @@ from passes.functions.function import DOMAIN, FUNCTIONS, Function, protos
 from passes.gelu import function as gelu
 from passes.graph.follow import find_shapes
 from passes.layer_normalization import function as layer_normalization
+from passes.lowerings.both import pack_zeros
 from passes.lowerings.packed import pack
 from passes.softmax import function as softmax
 from tests.helpers import Array, run
@@ -301,6 +302,32 @@ def test_codes_times_multiples(bits, data):
     inputs = {"multiples": multiples, "column_scale": column}
     (scale,) = evaluate(decode_multiples.MULTIPLE_SCALES, inputs, {"tensor_scale": 0.3})
     np.testing.assert_array_equal(scale, decode_multiples.scales(multiples, column, 0.3))
+
+
+@given(data=st.data())
+@few
+def test_codes_less_zero_points_times_multiples(data):
+    """Numbers whose products are int8, of an even or odd count of blocks, decoded bit for bit."""
+    n, blocks = data.draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+    codes = data.draw(hnp.arrays(np.int8, (n, blocks, 16), elements=st.integers(-8, 7)))
+    zeros = data.draw(hnp.arrays(np.int8, (n, blocks), elements=st.integers(-8, 7)))
+    numbers = codes.astype(int) - zeros[..., None]
+    most = 127 // np.maximum(np.abs(numbers).max(axis=2), 1)
+    multiples = np.minimum(data.draw(hnp.arrays(np.uint8, (n, blocks), elements=st.integers(1, 15))), most)
+    packed_codes = pack(codes.transpose(1, 2, 0), BlockFormat.multiples(4, 16), 1)
+    factors, attrs = np.arange(decode_multiples.FACTORS, dtype=np.int32), {"table": [1 << 16, 2]}
+    (table,) = evaluate(decode_multiples.OFFSET_TABLE, {"factors": factors}, attrs)
+    inputs = {
+        "codes": packed_codes,
+        "zero_points": pack_zeros(zeros.T),
+        "multiples": multiples.astype(np.uint8),
+        "table": table,
+        "spread": decode_multiples.spread(8, zeros=True),
+        "turn": np.zeros(1, np.float32),
+    }
+    (y,) = evaluate(decode_multiples.OFFSETS, inputs, {"matrix": [blocks * 16, n], "count": [blocks]}, 18)
+    np.testing.assert_array_equal(y, (numbers * multiples[..., None]).reshape(n, -1).T)
+    np.testing.assert_array_equal(y, decode_multiples.reference(codes, multiples, zeros))
 
 
 @few

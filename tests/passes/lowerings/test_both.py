@@ -20,7 +20,6 @@ MERGED = """g (float[batch, tokens, 64] x, float[batch, 2, past, 8] past_key, bo
         else_branch = first () => (float[batch, tokens, 64] b) { b = MatMul (x, w) }
     >
 }"""
-widths = pytest.mark.parametrize("bits", [2, 4, 8])
 
 
 def forced(proto: onnx.ModelProto, many: bool) -> onnx.ModelProto:
@@ -32,10 +31,11 @@ def forced(proto: onnx.ModelProto, many: bool) -> onnx.ModelProto:
     return proto
 
 
-@widths
-def test_int8_is_what_codes_stand_for(tmp_path, bits):
+@pytest.mark.parametrize(("bits", "skew"), [(2, 0), (4, 0), (4, 1), (8, 0)])
+def test_int8_is_what_codes_stand_for(tmp_path, bits, skew):
     """The int8 matrix times its columns' scales, and the codes times the blocks' scales, are the same weight."""
-    lowering, tensor = Both(), encoded(Both(), bits, 32, (172, 6))
+    lowering, tensor = Both(), encoded(Both(), bits, 32, (172, 6), skew=skew)
+    assert tensor.zeros is not None or not skew
 
     def write(at: Emitter, _: object) -> list[object]:
         weight = lowering.store(at.at_load(), tensor, "w", by_rows=False)
@@ -52,11 +52,11 @@ def test_int8_is_what_codes_stand_for(tmp_path, bits):
         np.testing.assert_array_equal(scales, np.broadcast_to(column[:, None], scales.shape))
 
 
-@widths
+@pytest.mark.parametrize(("bits", "skew"), [(2, 0), (4, 0), (4, 1), (8, 0)])
 @pytest.mark.parametrize("optimize", [False, True])
-def test_the_number_of_rows_chooses(tmp_path, bits, optimize):
+def test_the_number_of_rows_chooses(tmp_path, bits, skew, optimize):
     """Up to the most rows of packed codes, and from there on: the very numbers of each form."""
-    tensor = encoded(Both(), bits, 32, (64, 24))
+    tensor = encoded(Both(), bits, 32, (64, 24), skew=skew)
     rows = product(tmp_path, Both(), tensor)
     few, many = (forced(plain(product(tmp_path, Both(), tensor)), each) for each in (False, True))
     for count in (1, MOST_ROWS[bits], MOST_ROWS[bits] + 1, 40):
@@ -68,6 +68,26 @@ def test_the_number_of_rows_chooses(tmp_path, bits, optimize):
         np.testing.assert_array_equal(y, right)
         assert not np.array_equal(right, wrong)
         assert np.all(np.abs(right - wrong) <= 2 * activation_bound(x, decode(tensor)) + 1e-5)
+
+
+@pytest.mark.parametrize("k", [64, 172])
+def test_packed_codes_less_their_zero_points_are_the_weight(tmp_path, k):
+    """An odd count of blocks, too. The kernel's activations are floats at level 0: a unit matrix shows the weight."""
+    tensor = encoded(Both(), 4, 32, (k, 6), skew=1)
+    assert tensor.zeros is not None
+    assert tensor.zeros.any()
+    proto = forced(plain(product(tmp_path, Both(), tensor)), many=False)
+    for node in nodes(proto.graph):
+        for attribute in node.attribute:
+            if attribute.name == "accuracy_level":
+                attribute.i = 0
+    (y,) = run(proto, optimize=False, x=np.eye(k, dtype=np.float32))
+    np.testing.assert_allclose(y, decode(tensor), rtol=1e-6, atol=1e-12)
+
+
+def test_zero_points_lie_as_the_kernel_has_them():
+    zeros = np.array([[-8, 7], [0, 1], [3, -1]], np.int8)
+    np.testing.assert_array_equal(both.pack_zeros(zeros), [[0x80, 0x0B], [0x9F, 0x07]])
 
 
 @pytest.mark.parametrize("magnitude", [0.0, 1e-20, 1e20])

@@ -60,9 +60,13 @@ def as_float(at: Emitter, x: gs.Tensor) -> gs.Variable:
     return at.op("Cast", x, name="float", to=FLOAT)
 
 
-def encoded(lowering: Lowering, bits: int, block: int, shape: tuple[int, int]) -> BlockTensor:
-    weight = random(*shape, seed=sum(shape)) * 10.0 ** random(1, shape[1], seed=1)
-    return encode(weight.astype(np.float32), lowering.format(bits, block, shape[0]))
+def encoded(
+    lowering: Lowering, bits: int, block: int, shape: tuple[int, int], table: bool = False, skew: float = 0
+) -> BlockTensor:
+    """Return codes as a weight or as a table has them; with `skew`, most numbers are on one side of zero."""
+    weight = (random(*shape, seed=sum(shape)) + skew) * 10.0 ** random(1, shape[1], seed=1)
+    fmt = lowering.format(bits, block, shape[0])
+    return encode(weight.astype(np.float32), fmt.centered if table else fmt)
 
 
 def product(folder: Path, lowering: Lowering, tensor: BlockTensor, by_rows: bool = False) -> onnx.ModelProto:
@@ -166,7 +170,7 @@ def test_packed_decodes_to_the_codes(tmp_path, bits, shape):
 @every_format
 def test_lookups(tmp_path, name, bits, block, shape):
     lowering = make_lowering(name)
-    tensor = encoded(lowering, bits, block, shape)
+    tensor = encoded(lowering, bits, block, shape, table=True)
     indices = np.array([[0, shape[1] - 1, 0], [shape[1] // 2, 0, shape[1] - 1]])
     proto = lookup(tmp_path, lowering, tensor)
     for optimize in (False, True):
@@ -177,7 +181,7 @@ def test_lookups(tmp_path, name, bits, block, shape):
 @pytest.mark.parametrize(("name", "bits", "block"), FORMATS)
 def test_a_table_by_rows_multiplies_too(tmp_path, name, bits, block):
     lowering = make_lowering(name)
-    tensor = encoded(lowering, bits, block, (172, 12))
+    tensor = encoded(lowering, bits, block, (172, 12), table=True)
     x = random(5, 172)
     plain = run(product(tmp_path, lowering, tensor), optimize=False, x=x)[0]
     again = make_lowering(name)
