@@ -16,6 +16,9 @@ def test_every_preset_goes_with_every_lowering(preset: str, lowering: str) -> No
 def test_scales_of_their_own_ask_for_larger_blocks_than_shifts() -> None:
     assert Request("balanced", lowering="packed")._options("packed").block_size == SCALED_BLOCK
     assert Request("balanced", block_size=64)._options("packed").block_size == 64
+    assert Request("fast")._options("packed").block_size == SCALED_BLOCK
+    assert Request("fast", block_size=0)._options("packed").block_size == 0
+    assert Request("fast")._options("qdq").block_size == 0
 
 
 def test_what_a_lowering_cannot_do_is_refused() -> None:
