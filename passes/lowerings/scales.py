@@ -46,9 +46,8 @@ def store_scales(
 
 
 def scale_constant(load: Emitter, column_scale: NDArray[np.floating], name: str) -> gs.Constant:
-    """Store scales that are kept as float16, or float32."""
-    keep = load.exact if column_scale.dtype == np.float32 else load.constant
-    return keep(column_scale, f"{name}.scale")
+    """Store scales, float16 or float32, as they are: an error of one is an error of all that its column adds up to."""
+    return load.exact(column_scale, f"{name}.scale")
 
 
 def _exponents(load: Emitter, exponents: NDArray[np.uint8], fmt: BlockFormat, name: str) -> tuple[gs.Tensor, int]:

@@ -17,7 +17,18 @@ from passes.lowerings.packed import Packed
 from passes.lowerings.qdq import Qdq
 from passes.lowerings.stored import store_codes, store_half
 from passes.lowerings.table import LOWERINGS, make_lowering
-from tests.helpers import activation_bound, constant_nodes, emitted, operators, optimized, plain, random, run
+from tests.helpers import (
+    activation_bound,
+    constant_nodes,
+    emitted,
+    model,
+    operators,
+    optimized,
+    plain,
+    random,
+    rewrite,
+    run,
+)
 
 # The runtime's Pow is within a unit in the last place of the table that `decode` uses; a product rounds once more.
 POWERS = 3 * np.finfo(np.float32).eps
@@ -361,3 +372,20 @@ def test_two_products_of_seven_bits_fit_sixteen(bits, block):
     fmt = make_lowering("dense7").format(bits, block, 64)
     extremes = [fmt.low << fmt.max_exponent, fmt.high << fmt.max_exponent]
     assert all(-(2**15) <= 2 * 255 * value < 2**15 for value in extremes)
+
+
+@pytest.mark.parametrize("name", ["dense", "packed", "both"])
+def test_scales_of_many_columns_are_exact_in_the_file(tmp_path, name):
+    """No later pass codes them: an error of a scale is one of everything that its column adds up to."""
+    weight = random(64, 3072)
+    result = rewrite(
+        model("g (float[m, 64] x) => (float[m, 3072] y) { y = MatMul (x, w) }", w=weight),
+        tmp_path,
+        lowering=name,
+        bits=4,
+        block_size=32,
+    )
+    scales = [t for t in result.proto.graph.initializer if t.data_type == onnx.TensorProto.FLOAT16]
+    lowering = make_lowering(name)
+    expected = encode(weight, lowering.format(4, 32, 64)).column_scale
+    assert any(np.array_equal(onnx.numpy_helper.to_array(scale).reshape(-1), expected) for scale in scales)
