@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bct_onnx import compress
+from passes.report import TOGETHER
 
 MODEL = Path("models/fixtures/bert_optimum.onnx")
 # The nodes that the drawn part begins behind and ends with.
@@ -20,18 +21,23 @@ BEGIN, END = "/bert/encoder/layer.0/attention/output/LayerNorm/Add_1", "/bert/en
 ACTIVATION, CALL, ONCE = "#ffffff", "#bfdcf5", "#e4e4e4"
 
 
+def result(nodes: Sequence[onnx.NodeProto], name: str) -> str:
+    """Return what a node makes, which is there by itself or together with others."""
+    return next(node.output[0] for node in nodes if name in node.name.split(TOGETHER))
+
+
 def part(nodes: Sequence[onnx.NodeProto], begin: str, end: str) -> list[onnx.NodeProto]:
-    """Return what node `end` is computed from behind node `begin`, itself too, in order."""
+    """Return what the tensor `end` is computed from behind `begin`, in order."""
     before = {id(node) for node in sources(nodes, begin)}
     return [node for node in sources(nodes, end) if id(node) not in before]
 
 
 def sources(nodes: Sequence[onnx.NodeProto], name: str) -> list[onnx.NodeProto]:
-    """Return a node and all that it is computed from, in order."""
-    wanted: set[str] = set()
+    """Return all that a tensor is computed from, in order."""
+    wanted = {name}
     found = []
     for node in reversed(nodes):
-        if node.name == name or wanted.intersection(node.output):
+        if wanted.intersection(node.output):
             wanted.update(node.input)
             found.append(node)
     return found[::-1]
@@ -94,9 +100,11 @@ def main(plot: Path | None) -> None:
             "small --inline": onnx.load(folder / "inlined.onnx"),
         }
     drawn = {}
+    # Names of nodes are those of calls, where there are any; inlined, tensors keep theirs.
+    named = {"small --inline": models["small"].graph.node}
     for form, model in models.items():
         nodes = [node for node in model.graph.node if node.op_type != "Constant"]
-        shown = part(nodes, BEGIN, END)
+        shown = part(nodes, *(result(named.get(form, nodes), name) for name in (BEGIN, END)))
         made = {name for node in nodes for name in node.output} | {value.name for value in model.graph.input}
         drawn[form] = shown, {name for node in nodes for name in node.input} - made
         print(f"{form:<15} {len(nodes):>4} nodes, {len(shown):>3} of them drawn, {model.ByteSize():>7,} bytes")
