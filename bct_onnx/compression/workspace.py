@@ -97,11 +97,11 @@ class Workspace:
         self, model: files.ModelFile, options: Options, coder: Coder, notes: list[str]
     ) -> tuple[files.WrittenFile, list[PassReport], list[LeftInFloat]]:
         """Rewrite the model and write it, marked, in place of what was written before."""
-        graph, large = model.graph(), not self.is_small(model)
+        graph = model.graph()
 
         def progress(what: str, done: int, total: int) -> None:
-            if large:
-                model.let_go()
+            # What was read of the weights so far.
+            model.let_go()
             self.progress(what, done, total)
 
         with closing(files.Scratch(self.path)) as scratch:
@@ -148,6 +148,7 @@ class Workspace:
         try:
             # In a file of their own weights are mapped.
             files.write(model.graph(), model, self.path, external_data="always")
+            model.let_go()
             run = Session(self.path).run
             errors, mismatches = output_errors(self.reference.answers, list(map(run, self.reference.feeds)))
             del run

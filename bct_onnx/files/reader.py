@@ -7,7 +7,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
@@ -18,7 +20,7 @@ from . import importer, wire
 from .background import in_background
 from .disk import total_bytes
 from .order import CycleError, sort_model
-from .tensors import Span, all_tensors, check_tensor, external_path, locate, map_file, release
+from .tensors import Span, TensorValues, all_tensors, check_tensor, external_path, locate, map_file, release
 
 # Weights from this size on stay in the file, in bytes.
 _SMALL = 1024
@@ -90,6 +92,10 @@ class ModelFile:
         """Give back the memory that what was read of the files takes; it is read anew when it is asked for."""
         for view in self.maps.values():
             release(view)
+
+    def values(self, tensor: onnx.TensorProto) -> np.ndarray[Any, Any]:
+        """Return the values of a tensor of `proto`: a read-only view of the file where they lie in one as they are."""
+        return TensorValues(tensor, self.content(tensor)).load()
 
     def content(self, tensor: onnx.TensorProto) -> memoryview | None:
         """Return the raw bytes of a tensor of `proto` that refers to a file, None if it holds its data."""

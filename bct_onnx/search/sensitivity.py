@@ -132,6 +132,7 @@ def _probe(
     """Return the squared relative error of the outputs with this one weight noisy, for each part of its own error."""
     # Noise is quickly made: an error of the same size does the same harm.
     noisy, part = disturbed(switch.matrix, PROBE_NOISE)
+    switchable.let_go()
     instead = {switch.tensor: switch.laid_out(noisy)}
     answered = [switchable.run(feed, instead) for feed in feeds]
     error = round_error(overall_error(*output_errors(Answers(feeds, expected), answered), worst=False)) ** 2

@@ -40,7 +40,7 @@ class Switch:
     Attributes:
         name: its name in the report.
         tensor: name of the input that replaces it.
-        matrix: float [k, n], as it is encoded.
+        matrix: float [k, n], as it is encoded; mapped once the model is written.
         by_rows: True where the model holds it as [n, k].
         shape: shape in the model.
         activation: name of what multiplies with it, or None.
@@ -54,6 +54,11 @@ class Switch:
     shape: tuple[int, ...]
     activation: str | None = None
     stored: bool = False
+
+    def mapped(self, values: NDArray[np.floating]) -> Switch:
+        """Return the same with its matrix seen in `values`, which the model holds."""
+        rows = as_rows(values) if self.stored else values
+        return replace(self, matrix=rows.T if self.by_rows else rows)
 
     def laid_out(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return a [k, n] matrix as the model holds it."""
@@ -158,10 +163,12 @@ class SwitchableModel:
         # ONNX Runtime maps weights that lie in a file of their own: neither it nor the model holds copies of them.
         files.write(graph, model, path, external_data="always")
         model.let_go()
+        self._file = files.read(path)
         proto = onnx.load_model(path, load_external_data=False)
         # What only the body of an If or a Loop reads is no initializer of the main graph, and no input can replace it.
-        main = {tensor.name for tensor in proto.graph.initializer}
-        self.switches = [switch for switch in switches if switch.tensor in main]
+        main = {tensor.name: tensor for tensor in self._file.proto.graph.initializer}
+        known = [switch for switch in switches if switch.tensor in main]
+        self.switches = [switch.mapped(self._file.values(main[switch.tensor])) for switch in known]
         _add_inputs(proto, [switch.tensor for switch in self.switches])
         self._proto, self._path = proto, path
 
@@ -173,6 +180,10 @@ class SwitchableModel:
     def run(self, feed: Feed, instead: Mapping[str, Array] | None = None) -> dict[str, Array]:
         """Return the outputs with the named tensors replaced."""
         return self._session.run({**feed, **(instead or {})})
+
+    def let_go(self) -> None:
+        """Give back the memory that what was read of the weights takes."""
+        self._file.let_go()
 
     def nominal_seconds(self, feeds: Sequence[Feed]) -> list[float]:
         """Return what a run of each feed takes at a nominal speed; the model's file is used for that."""

@@ -113,6 +113,23 @@ def test_the_switchable_model_keeps_its_weights_in_a_file_to_be_mapped(source, t
     assert list(switchable.run({"x": x})) == ["y"]
 
 
+def test_weights_are_seen_in_the_file_as_they_are_encoded(source, tmp_path) -> None:
+    """Products that read them the other way round, and constants of more axes, too."""
+    text = "g (float[m, 64] x) => (float[m, 64] y, float[2, 64, 64] z) { y = Gemm<transB = 1>(x, w) z = Mul(s, t) }"
+    w, s = random(K, K, seed=1), random(2, K, K, seed=2)
+    onnx.save(model(text, opset=21, w=w, s=s, t=np.array(2, np.float32)), source)
+    switchable = SwitchableModel(files.read(source), Options(), tmp_path / "s.onnx")
+    found = {switch.name: switch for switch in switchable.switches}
+    np.testing.assert_array_equal(found["w"].matrix, w.T)
+    for switch in found.values():
+        assert not switch.matrix.flags.writeable
+        assert not switch.matrix.flags.owndata
+        same = {switch.tensor: switch.laid_out(np.array(switch.matrix))}
+        x = random(5, K, seed=3)
+        for name, array in switchable.run({"x": x}).items():
+            np.testing.assert_array_equal(switchable.run({"x": x}, same)[name], array)
+
+
 @pytest.mark.parametrize("lowering", ["dense", "packed", "qdq"])
 def test_bytes_are_those_of_the_report(source, tmp_path, lowering) -> None:
     options = Options(lowering=lowering, block_size=16)
