@@ -129,7 +129,7 @@ class Request:
                 notes.append(note)
         asked = self._options(lowering)
         options = self.options_for(lowering, asked.bits)
-        if options.bits != asked.bits:
+        if options.bits != asked.bits and not self.searched:
             notes.append(f"{lowering} has no {asked.bits}-bit codes: {options.bits} bits are used")
         return options, notes
 

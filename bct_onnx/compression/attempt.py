@@ -44,7 +44,7 @@ def attempt(workspace: Workspace, model: files.ModelFile, options: Options, note
 def _with_chosen_bits(workspace: Workspace, model: files.ModelFile, options: Options, notes: list[str]) -> Result:
     """Write with the bits that the goal asks for; raises VerificationError where the result does not run."""
     goal, small = workspace.goal, workspace.is_small(model)
-    if goal is None or workspace.reference is None or not (goal.asked or options.form.decoded_at_load):
+    if goal is None or workspace.reference is None or not (goal.asked or goal.bounded or options.form.decoded_at_load):
         return workspace.write(model, options, notes, workspace.coder(model, options) if small else plain_codes)
     if not small:
         notes.append(f"the model is too large to measure its weights: {options.bits} bits everywhere")

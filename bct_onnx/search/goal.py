@@ -40,6 +40,11 @@ class Goal:
         if given[0] <= 0:
             raise BctError(f"a goal of {given[0]:g} cannot be met; give a positive number")
 
+    @property
+    def bounded(self) -> bool:
+        """Tell whether it bounds the error: whatever the forms of codes, there is something to save."""
+        return self.max_drop is not None
+
     def limit_bytes(self, input_bytes: int, plain_bytes: int) -> float | None:
         """Return the bytes that the file may take, or None where the error is bounded.
 

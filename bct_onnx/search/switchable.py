@@ -145,6 +145,12 @@ class FloatLowering:
         return at.op("Gather", table.values, indices, name=f"{name}.rows", dtype=np.float32, axis=0)
 
 
+class JoinedFloats(FloatLowering):
+    """The same, with weights of one input side by side, where their codes will have one width."""
+
+    apart: ClassVar[Apart] = Apart.NEVER
+
+
 class SwitchableModel:
     """The input model in one session; a run computes with its own weights but for those given."""
 
@@ -154,7 +160,7 @@ class SwitchableModel:
         The weights lie in `<path>.<hash>.data` beside it, as `files.write` has it.
         """
         graph = model.graph()
-        floats = FloatLowering()
+        floats = JoinedFloats() if options.form.apart is Apart.NEVER else FloatLowering()
         asked = replace(options, operators=STORING, bits_for={})
         reports = passes.run(graph, asked, coder=uncoded, lowering=floats)
         tensors = [tensor for report in reports for tensor in report.tensors if tensor.lowering == floats.name]

@@ -35,6 +35,7 @@ from tests.helpers import model, random, run
 UNEVEN = """g (float[m, 64] x) => (float[m, 64] y) {
   a = MatMul(x, w) b = Relu(a) c = MatMul(b, v) d = Mul(c, small) y = Add(a, d) }"""
 K, WIDE = 64, 256
+FIXTURES = Path(__file__).parents[3] / "models" / "fixtures"
 
 
 @pytest.fixture
@@ -128,6 +129,32 @@ def test_weights_are_seen_in_the_file_as_they_are_encoded(source, tmp_path) -> N
         x = random(5, K, seed=3)
         for name, array in switchable.run({"x": x}).items():
             np.testing.assert_array_equal(switchable.run({"x": x}, same)[name], array)
+
+
+def test_what_will_be_one_weight_is_switched_as_one(source, tmp_path) -> None:
+    text = "g (float[m, 64] x) => (float[m, 128] y) { a = MatMul(x, w) b = MatMul(x, v) y = Concat<axis = 1>(a, b) }"
+    w, v = random(K, K, seed=1), random(K, K, seed=2)
+    onnx.save(model(text, opset=21, w=w, v=v), source)
+    x = random(5, K, seed=3)
+    for lowering, names in (("packed", ["w + v"]), ("dense", ["w", "v"])):
+        switchable = SwitchableModel(files.read(source), Options(lowering=lowering), tmp_path / f"{lowering}.onnx")
+        assert [switch.name for switch in switchable.switches] == names
+        np.testing.assert_array_equal(switchable.run({"x": x})["y"], run(source, x=x)[0])
+        zeros = {each.tensor: each.laid_out(np.zeros_like(each.matrix)) for each in switchable.switches}
+        assert not switchable.run({"x": x}, zeros)["y"].any()
+
+
+def test_a_model_that_decodes_token_by_token_gets_the_widths_that_its_kernels_have(tmp_path) -> None:
+    report = compress(FIXTURES / "gpt2_optimum.onnx", tmp_path / "out.onnx")
+    found = report.search
+    assert found is not None
+    assert found.met
+    assert found.error <= DEFAULT_DROP
+    assert found.measured == len(found.curve.weights) > 3
+    assert set(found.choice.bits.values()) <= {2, 4, 8}
+    taken = {each.name: each.bits for entry in report.passes for each in entry.tensors if each.lowering == "packed"}
+    assert {name: taken[name] for name in found.choice.bits} == found.choice.bits
+    assert not any("6-bit" in note for note in report.notes)
 
 
 @pytest.mark.parametrize("lowering", ["dense", "packed", "qdq"])
