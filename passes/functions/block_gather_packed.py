@@ -1,11 +1,11 @@
-"""BlockGatherPacked: rows of a table of 2 to 7-bit codes, looked up as they are packed and decoded at every call.
+"""BlockGatherRows: rows of a table of 2 to 7-bit codes, looked up as they are packed and decoded at every call.
 
     indices [...] -- Gather(plane uint8 [rows, *lanes, bytes]) -- BitwiseAnd -- Cast -- Mul --+
                      (the other planes alike)                                                 Sum(-2^(bits - 1)) --+
         +----------------------------------------------------------------------------------------------------------+
         +-- Reshape [..., blocks, block] -- Mul(Gather(scales)) -- Reshape -> y [..., k]
 
-ShiftedScales: their scales, which a session computes once.
+ShiftedScales: the scales in it, which a session computes once.
 
     shifts, a bit each, uint8 [1, bytes] -- scale * 2^shift -> float [rows, blocks, 1]
 
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from ..formats import trellis
 from ..formats.planes import PLANES
 from .decode_blocks import SHIFTS
-from .function import Function
+from .function import Function, call
 from .lanes import byte
 from .parity import added_bits
 from .unpack import WIDTHS, Packing
@@ -65,7 +65,7 @@ def _plane(packing: Packing, which: str, packed: str, width: int, shift: int) ->
 
 
 def _body(packing: Packing) -> str:
-    shift, planes, lines = packing.bits + packing.trellis, [], []
+    shift, planes, lines = packing.bits + packing.trellis, [], [f"scales = {call(SCALES)}"]
     for width in PLANES[packing.bits]:
         shift -= width
         lines.append(f"bytes{width} = Gather <axis = 0> (rows{width}, indices)")
@@ -95,20 +95,6 @@ def _body(packing: Packing) -> str:
     return "\n".join(lines)
 
 
-def _function(packing: Packing) -> Function:
-    return Function(
-        f"BlockGatherPacked{packing.bits}{'Trellis' if packing.trellis else ''}",
-        ", ".join([*(f"rows{width}" for width in PLANES[packing.bits]), "scales", "indices"]),
-        "y",
-        _body(packing),
-        f"Look up rows of a table of {packing.bits}-bit codes and decode them",
-        axes="picked",
-    )
-
-
-# Rows lie in lanes, whatever the runtime.
-PACKINGS = [Packing(bits, True) for bits in WIDTHS] + [Packing(bits, True, True) for bits in trellis.WIDTHS]
-BY_PACKING = {packing: _function(packing) for packing in PACKINGS}
 SCALES = Function(
     "ShiftedScales",
     "shifts, scale",
@@ -127,3 +113,20 @@ SCALES = Function(
     "Double the scales of rows in blocks with a shift",
     axes="shifts",
 )
+
+
+def _function(packing: Packing) -> Function:
+    return Function(
+        f"BlockGatherRows{packing.bits}{'Trellis' if packing.trellis else ''}",
+        ", ".join([*(f"rows{width}" for width in PLANES[packing.bits]), SCALES.inputs, "indices"]),
+        "y",
+        _body(packing),
+        f"Look up rows of a table of {packing.bits}-bit codes and decode them",
+        axes="picked",
+        calls=(SCALES,),
+    )
+
+
+# Rows lie in lanes, whatever the runtime.
+PACKINGS = [Packing(bits, True) for bits in WIDTHS] + [Packing(bits, True, True) for bits in trellis.WIDTHS]
+BY_PACKING = {packing: _function(packing) for packing in PACKINGS}

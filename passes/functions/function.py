@@ -81,7 +81,7 @@ def _proto(function: Function, opset: int) -> onnx.FunctionProto:
         f"{function.name}{attributes} ({function.inputs}) => ({function.outputs}) {{ {function.text(opset)} }}"
     )
     called = {part.name: _proto(part, opset) for part in function.calls}
-    taken = {name for node in proto.node for name in (*node.input, *node.output)}
+    taken = {name for node in _with_branches(proto.node) for name in (*node.input, *node.output)}
     nodes = [each for node in proto.node for each in _inlined(node, called, taken)]
     del proto.node[:]
     proto.node.extend(nodes)

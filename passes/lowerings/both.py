@@ -1,10 +1,13 @@
 """One set of codes, two forms: int8 for many rows, packed codes for few; a branch in every product chooses.
 
-codes uint8 [n, blocks, block bytes], multiples [n, blocks] -- DecodeMultiples -> int8 [k, n]        (once, at load)
-with zero points uint8 [n, blocks / 2]                      -- DecodeOffsets -> int8 [k, n]
-                                                            -- MultipleScales -> scales [n, blocks]  (once, at load)
 x [..., k] -- Size -- Greater -> many                           (shared by all products of as many rows)
-x, many, int8, column scale, codes, block scales -- BothMatMul -> [..., n]
+x, many, codes uint8 [n, blocks, block bytes], multiples [n, blocks], column scale [n] -- BothMatMul -> [..., n]
+
+With zero points uint8 [n, blocks / 2] codes are decoded apart, once, at load:
+
+codes, multiples, zero points -- DecodeOffsets -> int8 [k, n]
+multiples, column scale -- MultipleScales -> block scales [n, blocks]
+x, many, int8, column scale, codes, block scales, zero points -- BothMatMulOffset -> [..., n]
 
 Where it is known beforehand how many rows there are (sizes are fixed; a branch of the model's own is for one token, the
 other for the prompt) the product has one form and no branch.
@@ -13,6 +16,7 @@ other for the prompt) the product has one form and no branch.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -107,15 +111,21 @@ class Both(Packed):
         many = at.once(RowCount, RowCount).exceeds(at, x, weight.k, MOST_ROWS[weight.format.bits])
         if weight.k > quantize_rows.LONGEST_SUM or many is False:
             return self._multiply_packed(at, x, weight, name, node)
-        values = at.once(("int8", weight.values.name), lambda: _decode(at.at_load(), weight))
+        values = partial(at.once, ("int8", weight.values.name), lambda: _decode(at.at_load(), weight))
         if many is True:
-            dense = replace(weight, values=values, scale=weight.column_scale, by_rows=False)
+            dense = replace(weight, values=values(), scale=weight.column_scale, by_rows=False)
             return Dense().multiply(at, x, dense, name, node, floor)
         # A vector has no axis of rows to give a scale each.
         blockwise = at.has(Feature.BLOCKWISE) and rank(x) is not None
-        function = both_matmul.BY_ROWS[floor is not None, blockwise, weight.zeros is not None]
-        call = (x, many, values, weight.column_scale, weight.values, weight.scale, *_zeros(weight))
-        attrs = {**quantize_rows.attributes(floor), "tensor_scale": weight.tensor_scale, **packed_attributes(weight)}
+        call: tuple[gs.Tensor | gs.Variable | bool, ...]
+        if weight.zeros is None:
+            function = both_matmul.BY_ROWS[weight.format.bits, floor is not None, blockwise]
+            call = (x, many, *_decoding(at.at_load(), weight), weight.column_scale)
+        else:
+            function = both_matmul.OFFSET[floor is not None, blockwise]
+            call = (x, many, values(), weight.column_scale, weight.values, weight.scale, weight.zeros)
+        attrs = {**quantize_rows.attributes(floor), **packed_attributes(weight), **_decoded(weight)}
+        attrs |= {"tensor_scale": weight.tensor_scale}
         return at.call(function, *call, name=f"{name}.product", node=node, attrs=attrs)[0]
 
     def _multiply_packed(self, at: Emitter, x: gs.Tensor, weight: BothWeight, name: str, node: str) -> gs.Variable:
@@ -178,19 +188,29 @@ def _in_blocks(tensor: BlockTensor, fmt: BlockFormat) -> NDArray[np.int8]:
 def _decode(load: Emitter, weight: BothWeight) -> gs.Variable:
     """Write the int8 [k, n] of packed codes."""
     blocks, size = weight.format.blocks(weight.k)
-    attrs = {"matrix": [blocks * size, weight.n]}
-    codes, turn, name, bits = weight.values, now(load), f"{weight.name}.int8", weight.format.bits
-    if weight.multiples is None:
-        (values,) = load.call(decode_multiples.BYTES, codes, turn, name=name, attrs=attrs)
-    elif weight.zeros is None:
-        table = _table(load, decode_multiples.TABLES[bits], bits)
-        inputs = (codes, weight.multiples, table, _spread(load, weight), turn)
-        (values,) = load.call(decode_multiples.MULTIPLES, *inputs, name=name, attrs=attrs)
-    else:
-        table = _table(load, decode_multiples.OFFSET_TABLE, bits, decode_multiples.ZEROS)
-        parts = (codes, weight.zeros, weight.multiples, table, _spread(load, weight), turn)
-        (values,) = load.call(decode_multiples.OFFSETS, *parts, name=name, attrs={**attrs, "count": [blocks]})
+    function = decode_multiples.MULTIPLES if weight.zeros is None else decode_multiples.OFFSETS
+    function = decode_multiples.BYTES if weight.multiples is None else function
+    attrs = {**_decoded(weight), "count": [blocks]}
+    (values,) = load.call(function, *_decoding(load, weight), name=f"{weight.name}.int8", attrs=attrs)
     return slice_first(load, values, 0, weight.k, f"{weight.name}.unpadded") if blocks * size > weight.k else values
+
+
+def _decoded(weight: BothWeight) -> dict[str, list[int]]:
+    """Return the attributes of what decodes a weight, and of its scales: sizes."""
+    blocks, size = weight.format.blocks(weight.k)
+    return {"matrix": [blocks * size, weight.n], "depth": [weight.k], "blocks": [weight.n, blocks]}
+
+
+def _decoding(load: Emitter, weight: BothWeight) -> tuple[gs.Tensor, ...]:
+    """Return the inputs of what decodes a weight. All its readers wait for one turn, so that it is decoded once."""
+    turn = load.once(("turn", weight.values.name), lambda: now(load))
+    if weight.multiples is None:
+        return (weight.values, turn)
+    table, zeros = decode_multiples.TABLES[weight.format.bits], 1
+    if weight.zeros is not None:
+        table, zeros = decode_multiples.OFFSET_TABLE, decode_multiples.ZEROS
+    made = _table(load, table, weight.format.bits, zeros)
+    return (weight.values, *_zeros(weight), weight.multiples, made, _spread(load, weight), turn)
 
 
 def _spread(load: Emitter, weight: BothWeight) -> gs.Constant:

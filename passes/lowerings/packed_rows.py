@@ -7,14 +7,14 @@ import onnx_graphsurgeon as gs
 
 from ..formats.block import BlockTensor
 from ..formats.planes import pack_rows, split
-from ..functions.block_gather_packed import BY_PACKING, SCALES
+from ..functions.block_gather_packed import BY_PACKING
 from ..functions.unpack import Packing
 from ..graph.editor import Emitter
 from ..graph.shapes import rank
 from .base import StoredWeight
 from .operators import slice_first
 from .scales import scale_constant
-from .unpack import store_shifts
+from .unpack import shift_count, store_shifts
 
 # Below so many codes a table is looked up faster once it is decoded, which takes no more memory: MiniLM's 12 million,
 # packed, cost 1.5 % of a call of 16 tokens. BERT has 23 million.
@@ -22,7 +22,7 @@ SMALLEST_CODES = 1 << 24
 
 
 def store_rows(load: Emitter, tensor: BlockTensor, name: str) -> StoredWeight:
-    """Write a table of codes below 8 bits as planes, row by row, and what expands its scales."""
+    """Write a table of codes below 8 bits as planes, row by row, and last among them the shifts of its scales."""
     fmt = tensor.format
     packing = Packing(fmt.bits, True, fmt.trellis)
     # Without a sign: the function takes off again what is added.
@@ -33,13 +33,11 @@ def store_rows(load: Emitter, tensor: BlockTensor, name: str) -> StoredWeight:
     ]
     # A shift that all rows share where blocks are whole rows.
     shifts = tensor.exponents.T if fmt.max_exponent else np.zeros((1, 1), np.uint8)
-    stored, attrs = store_shifts(load, shifts, name)
+    planes.append(store_shifts(load, shifts, name)[0])
     scale = scale_constant(load, tensor.column_scale, name)
-    attrs = {**attrs, "shifts": [-1, shifts.shape[1], 1], "tensor_scale": tensor.tensor_scale}
-    (scales,) = load.call(SCALES, stored, scale, name=f"{name}.scales", attrs=attrs)
-    size = sum(constant.values.nbytes for constant in (*planes, stored, scale))
+    size = sum(constant.values.nbytes for constant in (*planes, scale))
     k, n = tensor.k, tensor.n
-    return StoredWeight(name, planes[0], scales, fmt, k, n, True, tensor.tensor_scale, size, tuple(planes))
+    return StoredWeight(name, planes[0], scale, fmt, k, n, True, tensor.tensor_scale, size, tuple(planes))
 
 
 def lookup_rows(at: Emitter, table: StoredWeight, indices: gs.Tensor, name: str, node: str) -> gs.Variable:
@@ -57,7 +55,15 @@ def lookup_rows(at: Emitter, table: StoredWeight, indices: gs.Tensor, name: str,
 
 def _lookup(at: Emitter, table: StoredWeight, indices: gs.Tensor, axes: int, name: str, node: str) -> gs.Variable:
     blocks, size = table.format.blocks(table.k)
-    attrs = {"blocks": [0] * axes + [blocks, size], "row": [0] * axes + [blocks * size]}
+    # What blocks that are whole rows share.
+    shifts = (table.n, blocks) if table.format.max_exponent else (1, 1)
+    attrs = {
+        "blocks": [0] * axes + [blocks, size],
+        "row": [0] * axes + [blocks * size],
+        "shifts": [-1, shifts[1], 1],
+        "count": [shift_count(shifts)],
+        "tensor_scale": table.tensor_scale,
+    }
     inputs = (*table.planes, table.scale, indices)
     function = BY_PACKING[Packing(table.format.bits, True, table.format.trellis)]
     (rows,) = at.call(function, *inputs, name=f"{name}.rows", node=node, attrs=attrs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -88,9 +89,14 @@ def decode_blocks(
 def store_shifts(load: Emitter, shifts: NDArray[np.uint8], name: str) -> tuple[gs.Constant, dict[str, Any]]:
     """Store shifts of 0 or 1, a bit each; return (uint8 [1, bytes], the attributes of a function that unpacks them)."""
     packed = PACK[1](_padded(shifts))
-    count = decoding.ALL if shifts.size == packed.size * BYTE else shifts.size
-    attrs = {"shifts": list(shifts.shape), "count": [count]}
+    attrs = {"shifts": list(shifts.shape), "count": [shift_count(shifts.shape)]}
     return load.constant(packed[None, :], f"{name}.shifts"), attrs
+
+
+def shift_count(shape: tuple[int, ...]) -> int:
+    """Return how many of the bits that are stored are shifts, as functions that unpack them want it."""
+    count = math.prod(shape)
+    return count if count % BYTE else decoding.ALL
 
 
 def store_nibbles(load: Emitter, values: NDArray[np.uint8], name: str) -> tuple[gs.Tensor, int]:

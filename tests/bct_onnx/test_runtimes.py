@@ -147,10 +147,10 @@ def test_attributes_of_a_call_count_in_branches_of_the_body() -> None:
         outer = model("{ y = Relu(x) }")
         outer.graph.node.append(
             onnx.helper.make_node(
-                "BothMatMulByDivision", ["x", "many", "w", "c", "q", "s"], ["z"], domain="bct_onnx", bits=bits
+                "BothMatMul8ByDivision", ["x", "many", "q", "t", "c"], ["z"], domain="bct_onnx", bits=bits
             )
         )
-        outer.functions.append(FUNCTIONS["BothMatMulByDivision"].proto(21))
+        outer.functions.append(FUNCTIONS["BothMatMul8ByDivision"].proto(21))
         assert min_onnxruntime(outer) == first
 
 

@@ -1,4 +1,4 @@
-// BlockGather and BlockGatherPacked: passes/functions/block_gather.py, block_gather_packed.py. Rows are decoded as they
+// BlockGather and BlockGatherRows: passes/functions/block_gather.py, block_gather_packed.py. Rows are decoded as they
 // are looked up.
 
 #include <algorithm>
@@ -205,12 +205,17 @@ class BlockGather : public Gather {
 };
 
 // Rows with a scale a block.
-class BlockGatherPacked : public Gather {
+class BlockGatherRows : public Gather {
  public:
-  BlockGatherPacked(const Info& info, const Packing* packing) : Gather(packing), blocks_(info.wholes("blocks")) {
+  BlockGatherRows(const Info& info, const Packing* packing) : Gather(packing), tensor_scale_(info.real("tensor_scale")), blocks_(info.wholes("blocks")) {
     require(blocks_.size() >= 2, "blocks have no axes");
     row_ = elements({blocks_[blocks_.size() - 2], blocks_.back()});
     require(row_ > 0 && row_ % 8 == 0, "rows are no multiple of 8");
+    const Shape count = info.wholes("count"), shifts = info.wholes("shifts");
+    require(count.size() == 1 && count[0] > 0, "count is not a number");
+    require(shifts.size() == 3 && shifts[2] == 1, "shifts do not fit the rows");
+    count_ = count[0], each_ = shifts[1];
+    require(each_ == 1 || each_ == blocks_[blocks_.size() - 2], "shifts do not fit the rows");
   }
 
   void compute(const Call& call) override {
@@ -224,22 +229,29 @@ class BlockGatherPacked : public Gather {
       if (at == 1) table.rows = plane.shape[0];
       require(plane.size() == elements({table.rows, row_ * width / 8}), "a plane has another length than its rows");
     }
-    const Tensor scales = call.input(at++);
+    const Tensor shifts = call.input(at++), scale = call.input(at++);
+    require(scale.size() == table.rows, "scale is not one number a row");
+    require(scale.type == ort::FLOAT || scale.type == ort::FLOAT16, "scales are neither float nor float16");
+    // One shift may be all rows'.
+    const int64_t count = std::min(count_, shifts.size() * 8);
+    const bool shared = each_ == 1 && count == 1;
+    require(shared || count == elements({table.rows, each_}), "shifts have another length than their blocks");
     const int64_t blocks = blocks_[blocks_.size() - 2], block = blocks_.back();
-    // One scale may be all blocks'.
-    const bool each = scales.size() == elements({table.rows, blocks});
-    require(each || scales.size() == table.rows, "scales are not one number a block");
     look_up(call, table, call.input(at), [&](int64_t row, const int8_t* numbers, float* y) {
+      const float whole = one_float(scale, row) * tensor_scale_;
       for (int64_t b = 0; b < blocks; ++b) {
-        const float factor = scales.as<float>()[each ? row * blocks + b : row];
+        const int64_t place = shared ? 0 : row * each_ + (each_ == 1 ? 0 : b);
+        const int by = piece(shifts.as<uint8_t>(), shifts.size(), 1, place);
+        const float factor = whole + whole * static_cast<float>(by);
         for (int64_t j = b * block; j < (b + 1) * block; ++j) y[j] = static_cast<float>(numbers[j]) * factor;
       }
     });
   }
 
  private:
+  float tensor_scale_;
   Shape blocks_;
-  int64_t row_ = 0;
+  int64_t row_ = 0, count_ = 0, each_ = 0;
 };
 
 // What is looked up has the axes of the indices, and one more: the codes of a plane by the number of rows.
@@ -275,10 +287,10 @@ void add_gathers(std::vector<std::unique_ptr<Operator>>& all) {
         }));
     if (!packing.lanes && packing.bits >= 4) continue;
     std::vector<int> rows(packing.widths().size(), ort::UINT8);
-    for (const int type : {ort::FLOAT, ort::ANY}) rows.push_back(type);
+    for (const int type : {ort::UINT8, ort::ANY, ort::ANY}) rows.push_back(type);
     all.push_back(std::make_unique<Operator>(
-        "BlockGatherPacked" + std::to_string(packing.bits) + (packing.trellis ? "Trellis" : ""), rows, outputs,
-        [&packing](const Info& info) { return std::make_unique<BlockGatherPacked>(info, &packing); },
+        "BlockGatherRows" + std::to_string(packing.bits) + (packing.trellis ? "Trellis" : ""), rows, outputs,
+        [&packing](const Info& info) { return std::make_unique<BlockGatherRows>(info, &packing); },
         [&packing](const std::vector<Dims>& in) { return picked(in, in[0], 8 / packing.widths()[0], in[0]); }));
   }
 }

@@ -52,6 +52,36 @@ struct Block {
   int64_t stride;
 };
 
+// A weight [k, n] of packed codes: see docs/format.md.
+struct Packed {
+  int bits;              // 2, 4 or 8
+  const uint8_t* codes;  // around 2^(bits - 1), [n, blocks, block * bits / 8]
+  int64_t block;         // 16 to 256 rows
+  int64_t blocks;
+  int64_t k;
+  int64_t n;
+  const uint8_t* multiples;   // of the column's scale, [n, blocks]; null where all are 1
+  bool nibbles;               // two multiples a byte
+  const float* column_scale;  // [n]
+  const float* block_scale;   // [n, blocks], instead of multiples and those of columns
+
+  int64_t row_bytes() const { return blocks * block * bits / 8; }
+  int64_t chunks() const { return (row_bytes() + 63) / 64; }
+  // Numbers of blocks lie so far apart that 16 can be read from any of them.
+  int64_t blocks_apart() const { return (blocks + 31) / 16 * 16; }
+};
+
+// Up to MOST_FEW rows, quantized in blocks, for a weight of packed codes.
+constexpr int64_t MOST_FEW = 4;
+struct FewRows {
+  const int8_t* q;       // [rows, chunks, 8 / bits, 64]
+  const int32_t* zeros;  // [rows, chunks, 16]
+  const float* scale;    // [rows, blocks_apart]
+  int64_t rows;
+  float* scratch;  // [2 * rows, blocks_apart]
+  float* y;        // [rows, n]
+};
+
 struct RowCodes {
   bool above;  // rows are never far below zero: only what is above counts for the scale
   int32_t zero_point;
@@ -76,6 +106,8 @@ struct Query {
   const float* mask;  // what is added to its scores, [count], or null
   float* y;           // [value_width]
 };
+// Where nothing is said of a floor: the constants of the function's body.
+constexpr RowCodes SYMMETRIC{false, 128, static_cast<float>(1e-30 * 127), static_cast<float>(1.0 / 127)};
 
 struct Isa {
   const char* name;
@@ -89,6 +121,11 @@ struct Isa {
   // Attention of any number of queries, and of few, for which keys and values are read once and as they lie.
   void (*attend)(const Keys& keys, const Query* queries, int64_t count);
   void (*attend_few)(const Keys& keys, const Query* queries, int64_t count);
+  void (*quantize_blocks)(const Packed& weight, const float* x, int8_t* q, int32_t* zeros, float* scale);
+  // Columns from `first` to before `last`.
+  void (*multiply_packed)(const Packed& weight, const FewRows& rows, int64_t first, int64_t last);
+  // One panel from column `first` on, its columns beyond n zero, and the sums of its columns.
+  void (*unpack_packed)(const Packed& weight, int64_t first, uint8_t* to, int32_t* sums);
   Encoding encoding;
 };
 
@@ -101,7 +138,7 @@ inline int64_t padded(int64_t k) { return (k + DEPTH - 1) / DEPTH * DEPTH; }
 
 // Memory of this thread, aligned to 64 bytes, for one use at a time of each number.
 enum Scratch {
-  PANELS, DECODED, SHIFTS, ROWS, COSTS, PLACES, WAYS, KEYS, VALUES, ASKED, SCORES, SHARES, ANSWERS, SCRATCHES
+  PANELS, DECODED, SHIFTS, ROWS, CODES, SCALES, COSTS, PLACES, WAYS, KEYS, VALUES, ASKED, SCORES, SHARES, ANSWERS, SCRATCHES
 };
 void* scratch(Scratch which, size_t bytes);
 }  // namespace bct

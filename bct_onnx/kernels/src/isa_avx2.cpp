@@ -3,6 +3,7 @@
 #include "core.inc"
 
 namespace bct {
-extern const Isa AVX2 = {"avx2", unpack, multiply, quantize, normalize, attend, attend_few, encoding};
+extern const Isa AVX2 = {"avx2", unpack, multiply, quantize, normalize, attend, attend_few, quantize_blocks,
+                            multiply_packed, unpack_packed, encoding};
 }
 #endif

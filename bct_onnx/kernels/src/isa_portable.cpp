@@ -2,5 +2,6 @@
 #include "core.inc"
 
 namespace bct {
-extern const Isa PORTABLE = {"portable", unpack, multiply, quantize, normalize, attend, attend_few, encoding};
+extern const Isa PORTABLE = {"portable", unpack, multiply, quantize, normalize, attend, attend_few, quantize_blocks,
+                            multiply_packed, unpack_packed, encoding};
 }

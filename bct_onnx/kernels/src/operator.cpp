@@ -253,6 +253,7 @@ extern "C" __attribute__((visibility("default"))) ort::Status* RegisterCustomOps
     auto& operators = *new std::vector<std::unique_ptr<bct::Operator>>;
     bct::add_products(operators);
     bct::add_quantizers(operators);
+    bct::add_packed(operators);
     bct::add_gathers(operators);
     bct::add_attentions(operators);
     for (const auto& op : operators) {

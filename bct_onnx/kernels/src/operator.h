@@ -99,6 +99,7 @@ struct Operator : ort::CustomOp {
 // All operators, one list a file.
 void add_products(std::vector<std::unique_ptr<Operator>>& all);
 void add_quantizers(std::vector<std::unique_ptr<Operator>>& all);
+void add_packed(std::vector<std::unique_ptr<Operator>>& all);
 void add_gathers(std::vector<std::unique_ptr<Operator>>& all);
 void add_attentions(std::vector<std::unique_ptr<Operator>>& all);
 

@@ -20,7 +20,7 @@ struct ShapeContext;
 constexpr uint32_t API_VERSION = 17;
 constexpr int INVALID_ARGUMENT = 2;
 
-enum Type : int { ANY = 0, FLOAT = 1, UINT8 = 2, INT8 = 3, INT32 = 6, INT64 = 7, FLOAT16 = 10, INT4 = 22 };
+enum Type : int { ANY = 0, FLOAT = 1, UINT8 = 2, INT8 = 3, INT32 = 6, INT64 = 7, BOOL = 9, FLOAT16 = 10, UINT4 = 21, INT4 = 22 };
 
 struct Api {
   void* slots[275];

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <mutex>
 
 #include "endings.h"
 #include "weights.h"
@@ -50,16 +51,17 @@ struct Matrix {
 
 int64_t panels_of(int64_t n) { return (n + PANEL - 1) / PANEL; }
 
-Panels unpack_all(const Isa& isa, const Weight& weight) {
+Panels unpack_all(const Isa& isa, const Call& call, const Weight& weight) {
   const int64_t panels = panels_of(weight.n), bytes = padded(weight.k) * PANEL;
   const int64_t total = elements({panels, bytes});
   Panels found{Memory(static_cast<uint8_t*>(std::aligned_alloc(64, static_cast<size_t>(std::max(total, bytes))))),
                std::vector<int32_t>(static_cast<size_t>(panels * PANEL))};
   require(found.codes != nullptr, "no memory for the weight");
-  for (int64_t i = 0; i < panels; i += MOST_PANELS) {
-    isa.unpack(weight, i * PANEL, std::min(MOST_PANELS, panels - i), found.codes.get() + i * bytes,
-               found.sums.data() + i * PANEL);
-  }
+  call.parallel(static_cast<size_t>((panels + MOST_PANELS - 1) / MOST_PANELS), [&](size_t task) {
+    const int64_t first = static_cast<int64_t>(task) * MOST_PANELS;
+    isa.unpack(weight, first * PANEL, std::min(MOST_PANELS, panels - first), found.codes.get() + first * bytes,
+               found.sums.data() + first * PANEL);
+  });
   return found;
 }
 
@@ -170,12 +172,14 @@ class Product : public Kernel {
     }
     if (!constant) return;
     weight_ = read_weight(inputs), weight_shape_ = inputs[2].shape, constant_ = true;
-    // A batch of weights is decoded at every call.
-    if (packing_ != nullptr || weight_shape_.size() == 2) panels_ = unpack_all(isa_, weight_);
   }
 
   void compute(const Call& call) override {
     const Tensor q = call.input(0), row_scale = call.input(1);
+    // Unpacked at the first call, so that making a session is no work. A batch of weights is decoded at every call.
+    if (constant_ && (packing_ != nullptr || weight_shape_.size() == 2)) {
+      std::call_once(unpacked_, [&] { panels_ = unpack_all(isa_, call, weight_); });
+    }
     Matrix matrix{weight_, panels_.codes ? &panels_ : nullptr, scale_.data(), zero_point_, nullptr,
                   endings_.curve, alpha_};
     Shape weight_shape = weight_shape_, scale_shape = scale_shape_;
@@ -283,6 +287,7 @@ class Product : public Kernel {
   Shape codes_, shifts_, matrix_;
   bool constant_ = false;
   Weight weight_{};
+  std::once_flag unpacked_;
   Panels panels_;
   Shape weight_shape_, scale_shape_;
   std::vector<float> scale_;

@@ -12,9 +12,6 @@ namespace {
 // Elements that are worth a task of their own.
 constexpr int64_t TASK = 1 << 14;
 
-// Where nothing is said of a floor: the constants of the function's body.
-constexpr RowCodes SYMMETRIC{false, 128, static_cast<float>(1e-30 * 127), static_cast<float>(1.0 / 127)};
-
 class Quantizer : public Kernel {
  public:
   Quantizer(const Info& info, bool above, bool normalizes, bool zeros)

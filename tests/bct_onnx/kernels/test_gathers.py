@@ -1,4 +1,4 @@
-"""BlockGather and BlockGatherPacked: to the bit what the numpy references say."""
+"""BlockGather and BlockGatherRows: to the bit what the numpy references say."""
 
 from typing import Any
 
@@ -71,17 +71,25 @@ def test_reference(suffix, indices):
 
 
 @pytest.mark.parametrize("packing", BY_PACKING, ids=str)
-def test_packed_reference(packing):
+@pytest.mark.parametrize("shared", [False, True])
+def test_packed_reference(packing, shared):
     codes, shifts = random_codes(packing.bits)
     unsigned = codes + np.int8(1 << (packing.bits - 1))
     constants = {
         f"rows{plane.bits}": plane.packed.reshape(ROWS, *packing.lane_axes(plane.bits), -1)
         for plane in split(unsigned, packing.bits, pack_rows(ROWS))
     }
-    scales = np.ldexp(np.random.default_rng(0).random((ROWS, 1, 1), np.float32), shifts[..., None])
+    scale = np.random.default_rng(0).random(ROWS).astype(np.float16)
     feeds = {"indices": INDICES}
-    attributes = {"blocks": [0, 0, K // BLOCK, BLOCK], "row": [0, 0, K]}
-    model = call(BY_PACKING[packing].name, feeds, {**constants, "scales": scales}, attributes)
+    attributes = {"blocks": [0, 0, K // BLOCK, BLOCK], "row": [0, 0, K], "tensor_scale": 0.75}
+    if shared:
+        shifts = shifts[:1, :1] | 1
+    flat = np.zeros(-(-shifts.size // 8) * 8, np.uint8)
+    flat[: shifts.size] = shifts.ravel()
+    attributes |= {"shifts": [-1, shifts.shape[1], 1], "count": [shifts.size]}
+    constants |= {"shifts": PACK[1](flat)[None], "scale": scale}
+    scales = block_gather_packed.shifted_scales(shifts[..., None], scale, 0.75)
+    model = call(BY_PACKING[packing].name, feeds, constants, attributes)
     numbers = stood_for(codes, packing).reshape(ROWS, -1, BLOCK)
     expected = block_gather_packed.reference(numbers, scales, INDICES)
     assert np.array_equal(run(model, feeds)[0], expected)

@@ -262,8 +262,8 @@ def test_packed_rows(packing, data):
         for plane in split(codes + np.int8(half), packing.bits, pack_rows(n))
     }
     zeros = [0] * len(shape)
-    attrs = {"blocks": [*zeros, blocks, size], "row": [*zeros, blocks * size]}
-    found = {**planes, "scales": scales, "indices": indices}
+    attrs = {**attrs, "blocks": [*zeros, blocks, size], "row": [*zeros, blocks * size]}
+    found = {**planes, **inputs, "indices": indices}
     (y,) = evaluate(block_gather_packed.BY_PACKING[packing], found, attrs, 18, fed=("indices",))
     assert y.tobytes() == block_gather_packed.reference(numbers, scales, indices).tobytes()
     table = decode_blocks.reference(numbers, shifts, (n, blocks * size))

@@ -21,7 +21,7 @@ def both(monkeypatch, folder, source, **options):
 
 
 def is_packed(result) -> bool:
-    return any(node.op_type.startswith("BlockGatherPacked") for node in result.proto.graph.node)
+    return any(node.op_type.startswith("BlockGatherRows") for node in result.proto.graph.node)
 
 
 @pytest.mark.parametrize("block_size", [8, 32, 0])

@@ -1,0 +1,209 @@
+// BothMatMul and NBitsMatMul: passes/functions/both_matmul.py, nbits.py. Codes stay as they lie in the file: few rows read
+// them there, for many rows they are decoded panel by panel.
+
+#include <algorithm>
+#include <cstring>
+
+#include "weights.h"
+
+namespace bct {
+namespace {
+
+// Bytes of codes that are worth a task of their own, where rows are few.
+constexpr int64_t TASK_BYTES = 1 << 17;
+// Elements of x that are worth a task of their own, where they are quantized.
+constexpr int64_t TASK = 1 << 14;
+// Rows that a panel is multiplied with at a time.
+constexpr int64_t TOGETHER = 128;
+// The longest sum of products of codes that 32 bits hold: LONGEST_SUM of passes/functions/quantize_rows.py.
+constexpr int64_t LONGEST_SUM = INT32_MAX / (255 * 128);
+
+struct Product {
+  const float* x;
+  float* y;
+  int64_t rows;
+};
+
+void multiply_few(const Isa& isa, const Call& call, const Packed& weight, const Product& product) {
+  const int64_t rows = product.rows, chunks = weight.chunks(), apart = weight.blocks_apart();
+  const int64_t length = chunks * 64 * (8 / weight.bits);
+  auto* q = static_cast<int8_t*>(scratch(CODES, static_cast<size_t>(rows * (length + chunks * 64))));
+  auto* zeros = reinterpret_cast<int32_t*>(q + rows * length);
+  std::vector<float> scale(static_cast<size_t>(rows * apart));
+  for (int64_t r = 0; r < rows; ++r) {
+    isa.quantize_blocks(weight, product.x + r * weight.k, q + r * length, zeros + r * chunks * 16, scale.data() + r * apart);
+  }
+  const int64_t columns = std::max<int64_t>(16, TASK_BYTES / std::max<int64_t>(1, weight.row_bytes()) / 2 * 2);
+  call.parallel(static_cast<size_t>((weight.n + columns - 1) / columns), [&](size_t task) {
+    const size_t bytes = static_cast<size_t>(2 * rows * apart) * sizeof(float);
+    auto* own = static_cast<float*>(scratch(SCALES, bytes));
+    std::memset(own, 0, bytes);
+    const int64_t first = static_cast<int64_t>(task) * columns;
+    isa.multiply_packed(weight, {q, zeros, scale.data(), rows, own, product.y}, first,
+                        std::min(weight.n, first + columns));
+  });
+}
+
+void multiply_many(const Isa& isa, const Call& call, const Packed& weight, const RowCodes& codes, const Product& product) {
+  const int64_t rows = product.rows, k = weight.k;
+  auto* q = static_cast<uint8_t*>(scratch(CODES, static_cast<size_t>(rows * k)));
+  std::vector<float> scale(static_cast<size_t>(rows));
+  const int64_t part = std::max<int64_t>(1, TASK / k);
+  call.parallel(static_cast<size_t>((rows + part - 1) / part), [&](size_t task) {
+    const int64_t start = static_cast<int64_t>(task) * part;
+    for (int64_t row = start; row < std::min(rows, start + part); ++row) {
+      isa.quantize(product.x + row * k, k, codes, q + row * k, &scale[static_cast<size_t>(row)]);
+    }
+  });
+  call.parallel(static_cast<size_t>((weight.n + PANEL - 1) / PANEL), [&](size_t task) {
+    const int64_t first = static_cast<int64_t>(task) * PANEL;
+    alignas(64) int32_t sums[PANEL];
+    auto* panel = static_cast<uint8_t*>(scratch(PANELS, static_cast<size_t>(padded(k) * PANEL)));
+    isa.unpack_packed(weight, first, panel, sums);
+    for (int64_t row = 0; row < rows; row += TOGETHER) {
+      Block block{};
+      block.q = q + row * k, block.row_scale = scale.data() + row;
+      block.rows = std::min(TOGETHER, rows - row), block.k = k;
+      block.panel = panel, block.sums = sums;
+      block.column_scale = weight.column_scale + first;
+      block.columns = std::min(PANEL, weight.n - first);
+      block.zero_point = codes.zero_point;
+      block.y = product.y + row * weight.n + first, block.stride = weight.n;
+      isa.multiply(block);
+    }
+  });
+}
+
+// What both functions have: x times packed codes that a node has as an input.
+class PackedProduct : public Kernel {
+ public:
+  explicit PackedProduct(const Info& info) {
+    geometry_.k = info.whole("K"), geometry_.n = info.whole("N");
+    geometry_.block = info.whole("block_size");
+    const int64_t bits = info.whole("bits"), k = geometry_.k, block = geometry_.block;
+    require(bits == 2 || bits == 4 || bits == 8, "bits are not 2, 4 or 8");
+    require(block >= 16 && block <= 256 && (block & (block - 1)) == 0, "block_size is no power of two from 16 to 256");
+    require(k > 0 && geometry_.n > 0, "K and N are not lengths");
+    geometry_.bits = static_cast<int>(bits), geometry_.blocks = (k - 1) / block + 1;
+    elements({geometry_.n, geometry_.blocks, block});
+  }
+
+ protected:
+  void set_codes(Packed& weight, const Tensor& codes) const {
+    require(codes.size() == weight.n * weight.row_bytes(), "codes are not [N, blocks, bytes of a block]");
+    weight.codes = codes.as<uint8_t>();
+  }
+
+  Product prepare(const Call& call) const {
+    const Tensor x = call.input(0);
+    require(!x.shape.empty() && x.shape.back() == geometry_.k, "x and the weight differ in K");
+    Shape shape = x.shape;
+    shape.back() = geometry_.n;
+    return {x.as<float>(), call.output<float>(0, shape), x.size() / geometry_.k};
+  }
+
+  void few(const Call& call, const Packed& weight, const Product& product) const {
+    for (int64_t row = 0; row < product.rows; row += MOST_FEW) {
+      multiply_few(isa_, call, weight,
+                   {product.x + row * weight.k, product.y + row * weight.n, std::min(MOST_FEW, product.rows - row)});
+    }
+  }
+
+  const Isa& isa_ = isa();
+  Packed geometry_{};
+};
+
+class NBitsMatMul : public PackedProduct {
+ public:
+  explicit NBitsMatMul(const Info& info) : PackedProduct(info) {}
+
+  void compute(const Call& call) override {
+    Packed weight = geometry_;
+    set_codes(weight, call.input(1));
+    const Tensor scale = call.input(2);
+    require(scale.size() == weight.n * weight.blocks, "scale is not one number a block");
+    weight.block_scale = scale.as<float>();
+    few(call, weight, prepare(call));
+  }
+};
+
+class BothMatMul : public PackedProduct {
+ public:
+  BothMatMul(const Info& info, int bits, bool above)
+      : PackedProduct(info), last_(bits == 8 ? 4 : 7), tensor_scale_(info.real("tensor_scale")) {
+    require(geometry_.bits == bits, "bits are not those of the function's name");
+    require(geometry_.k <= LONGEST_SUM, "K is too long for sums in integers");
+    if (above) {
+      const int64_t zero_point = info.whole("zero_point");
+      require(zero_point >= 0 && zero_point <= 255, "zero_point is no uint8");
+      codes_ = {true, static_cast<int32_t>(zero_point), info.real("least_peak"), info.real("step")};
+    }
+    Tensor scale;
+    if (info.constant(last_, &scale)) column_scale_ = floats(scale, tensor_scale_);
+  }
+
+  void compute(const Call& call) override {
+    Packed weight = geometry_;
+    set_codes(weight, call.input(2));
+    if (weight.bits < 8) {
+      const Tensor multiples = call.input(3);
+      require(multiples.type == ort::UINT4 || multiples.type == ort::UINT8, "multiples are not whole numbers");
+      require(multiples.size() == weight.n * weight.blocks, "multiples are not one number a block");
+      weight.multiples = multiples.as<uint8_t>(), weight.nibbles = multiples.type == ort::UINT4;
+    }
+    std::vector<float> scales;
+    if (column_scale_.empty()) scales = floats(call.input(last_), tensor_scale_);
+    const std::vector<float>& found = column_scale_.empty() ? scales : column_scale_;
+    require(static_cast<int64_t>(found.size()) == weight.n, "column_scale is not one number a column");
+    weight.column_scale = found.data();
+    const Tensor many = call.input(1);
+    require(many.size() == 1, "many is not one answer");
+    const Product product = prepare(call);
+    if (product.rows == 0) return;
+    if (*many.as<bool>()) {
+      multiply_many(isa_, call, weight, codes_, product);
+    } else {
+      few(call, weight, product);
+    }
+  }
+
+ private:
+  size_t last_;
+  float tensor_scale_;
+  RowCodes codes_ = SYMMETRIC;
+  std::vector<float> column_scale_;
+};
+
+// The axes of x, the last of them unknown here: shape inference has no attributes.
+std::vector<Dims> rows_of(const Dims& x, const Dims& codes) {
+  if (x.lengths.empty()) return {};
+  Dims y = x;
+  y.lengths.back() = codes.lengths.empty() ? -1 : codes.lengths[0];
+  y.names.back().clear();
+  return {y};
+}
+
+}  // namespace
+
+void add_packed(std::vector<std::unique_ptr<Operator>>& all) {
+  const std::vector<int> outputs{ort::FLOAT};
+  all.push_back(std::make_unique<Operator>(
+      "NBitsMatMul", std::vector<int>{ort::FLOAT, ort::UINT8, ort::FLOAT}, outputs,
+      [](const Info& info) { return std::make_unique<NBitsMatMul>(info); },
+      [](const std::vector<Dims>& in) { return rows_of(in[0], in[1]); }));
+  for (const int bits : {2, 4, 8}) {
+    for (const char* ending : {"", "ByDivision"}) {
+      for (const bool above : {false, true}) {
+        std::vector<int> inputs{ort::FLOAT, ort::BOOL, ort::UINT8};
+        if (bits < 8) inputs.insert(inputs.end(), {ort::ANY, ort::INT8, ort::INT8});  // multiples, table, spread
+        inputs.insert(inputs.end(), {ort::FLOAT, ort::ANY});               // turn, column_scale
+        all.push_back(std::make_unique<Operator>(
+            "BothMatMul" + std::to_string(bits) + (above ? "Above" : "") + ending, inputs, outputs,
+            [bits, above](const Info& info) { return std::make_unique<BothMatMul>(info, bits, above); },
+            [](const std::vector<Dims>& in) { return rows_of(in[0], in[2]); }));
+      }
+    }
+  }
+}
+
+}  // namespace bct
