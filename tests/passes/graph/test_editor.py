@@ -65,5 +65,5 @@ def test_nodes_keep_their_names(tmp_path):
     graph = files.read(tmp_path / "in.onnx").graph()
     passes.run(graph, passes.Options(bits=8, block_size=0, workers=1))
     named = {node.name: node.op for node in graph.nodes}
-    assert named["layer/n"] == "LayerNormalization" and named["layer/t"] == "Transpose"
-    assert named["y"] == "Add"
+    assert named["layer/n"] == "LayerNormalizationQuantizeRows" and named["layer/t"] == "Transpose"
+    assert named["y"] == "BlockMatMul8Residual"
