@@ -19,7 +19,7 @@ _BODY = """
         point = Constant <value_int: int = @zero_point> ()
         zero = Cast <to = 2> (point)
         product = com.microsoft.MatMulIntegerToFloat (q, weight, unit, column_scale, zero)
-        y = Mul (product, row_scale)"""
+        y = Mul (row_scale, product)"""
 
 
 def reference(

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from ..gelu.function import CURVES
 from . import block_matmul
-from .function import Function, call
+from .function import FUNCTIONS, Function, call
+from .unpack import PACKINGS
 
 Floats = NDArray[np.float32]
 # What a kernel's Gelu and its kin err by at most, beside 4 units in the last place.
@@ -76,8 +77,8 @@ LAST = (RELU, GELU, GELU_TANH, SILU, QUICK_GELU, RESIDUAL)
 CHAINS = ((BIAS,), *((last,) for last in LAST), *((BIAS, last) for last in LAST))
 
 
-def with_endings(product: Function, endings: Iterable[Ending]) -> Function:
-    """Return the function that computes a product and what follows it."""
+def with_endings(product: Function, endings: Iterable[Ending], nested: bool) -> Function:
+    """Return the function that computes a product, by a call where `nested`, and what follows it."""
     endings = tuple(endings)
     values = ["product", *(f"with_{ending.name.lower()}" for ending in endings[:-1]), product.outputs]
     steps = [ending.body.format(x=x, y=y) for ending, x, y in zip(endings, values[:-1], values[1:], strict=True)]
@@ -90,6 +91,7 @@ def with_endings(product: Function, endings: Iterable[Ending]) -> Function:
         product.dtypes,
         product.axes,
         calls=(product,),
+        nested=nested,
     )
 
 
@@ -100,9 +102,13 @@ def reference(product: Floats, endings: Iterable[Ending], inputs: Mapping[str, A
     return product
 
 
+# Products, and whether they may be called from within a function.
+_PRODUCTS = {block_matmul.INT8.name: True} | {
+    block_matmul.BY_SUFFIX[suffix].name: not packing.has_int4 for suffix, packing in PACKINGS.items()
+}
 # The function that follows another by an ending, by both names.
 FOLLOWED = {
-    (product.name + "".join(ending.name for ending in chain[:-1]), chain[-1].name): with_endings(product, chain)
-    for product in (block_matmul.INT8, *block_matmul.BY_SUFFIX.values())
+    (name + "".join(ending.name for ending in chain[:-1]), chain[-1].name): with_endings(FUNCTIONS[name], chain, nested)
+    for name, nested in _PRODUCTS.items()
     for chain in CHAINS
 }

@@ -35,6 +35,8 @@ class Function:
             those of the last input and one more ("picked"); one ("flat"); those that an attribute of this name lists.
         reads_floats: whether results depend on the first input's floats beyond the codes that are made of them.
         calls: the functions that the body calls, with attributes of their names; their nodes take the calls' places.
+        nested: whether these calls stay, so that a model that has several such functions holds what they call once.
+            ONNX Runtime lets no int4 through a call in a call.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Function:
     axes: str = "rows"
     reads_floats: bool = False
     calls: tuple[Function, ...] = ()
+    nested: bool = False
 
     def __post_init__(self) -> None:
         """Raise ValueError where the name is taken."""
@@ -80,7 +83,7 @@ def _proto(function: Function, opset: int) -> onnx.FunctionProto:
         f'<domain: "{DOMAIN}", opset_import: {domains}>'
         f"{function.name}{attributes} ({function.inputs}) => ({function.outputs}) {{ {function.text(opset)} }}"
     )
-    called = {part.name: _proto(part, opset) for part in function.calls}
+    called = {part.name: _proto(part, opset) for part in function.calls if not function.nested}
     taken = {name for node in _with_branches(proto.node) for name in (*node.input, *node.output)}
     nodes = [each for node in proto.node for each in _inlined(node, called, taken)]
     del proto.node[:]
@@ -101,11 +104,8 @@ def _with_branches(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
 
 
 def _inlined(node: onnx.NodeProto, called: Mapping[str, onnx.FunctionProto], taken: set[str]) -> list[onnx.NodeProto]:
-    """Return a node, or those of the function that it calls: ONNX Runtime lets no int4 through a call in a call.
-
-    Values keep their names where these are not taken.
-    """
-    if node.domain != DOMAIN:
+    """Return a node, or those of the function that it calls; values keep their names where these are not taken."""
+    if node.domain != DOMAIN or node.op_type not in called:
         return [node]
     inner, nodes = called[node.op_type], []
     names = dict(zip([*inner.input, *inner.output], [*node.input, *node.output], strict=True))
@@ -149,5 +149,7 @@ def function_of(node: gs.Node) -> Function | None:
 
 
 def protos(names: Iterable[str], opset: int) -> list[onnx.FunctionProto]:
-    """Return functions by name, sorted, for a model of an opset."""
-    return [FUNCTIONS[name].proto(opset) for name in sorted(set(names))]
+    """Return functions by name, and those that they call, sorted, for a model of an opset."""
+    functions = [FUNCTIONS[name] for name in names]
+    nested = (called.name for function in functions if function.nested for called in function.calls)
+    return [FUNCTIONS[name].proto(opset) for name in sorted({*names, *nested})]

@@ -58,6 +58,11 @@ class Packing:
         return f"{self.bits}{'Lanes' if self.lanes and NIBBLE in PLANES[self.bits] else ''}"
 
     @property
+    def has_int4(self) -> bool:
+        """Tell whether a plane is of the type int4."""
+        return NIBBLE in PLANES[self.bits] and not (self.lanes or self.trellis)
+
+    @property
     def inputs(self) -> str:
         """The names of the inputs: planes, the highest first, and a turn."""
         return ", ".join([*(f"codes{width}" for width in PLANES[self.bits]), "turn"])

@@ -10,7 +10,7 @@ from onnx import TensorProto, numpy_helper
 
 from bct_onnx import kernels
 from bct_onnx.sessions import Options, OrtSession, open_session
-from passes.functions.function import DOMAIN, FUNCTIONS
+from passes.functions.function import DOMAIN, FUNCTIONS, protos
 
 Array = NDArray[Any]
 OPSET = 21
@@ -48,7 +48,7 @@ def call(
     )
     opsets = [onnx.helper.make_opsetid("", OPSET), onnx.helper.make_opsetid(DOMAIN, 1)]
     opsets.append(onnx.helper.make_opsetid("com.microsoft", 1))
-    return onnx.helper.make_model(graph, functions=[function.proto(OPSET)], opset_imports=opsets, ir_version=10)
+    return onnx.helper.make_model(graph, functions=protos([function.name], OPSET), opset_imports=opsets, ir_version=10)
 
 
 def session(model: onnx.ModelProto, native: bool = True, optimize: str = "all", threads: int = 2) -> OrtSession:
