@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -86,6 +87,7 @@ def _proto(function: Function, opset: int) -> onnx.FunctionProto:
     called = {part.name: _proto(part, opset) for part in function.calls if not function.nested}
     taken = {name for node in _with_branches(proto.node) for name in (*node.input, *node.output)}
     nodes = [each for node in proto.node for each in _inlined(node, called, taken)]
+    _name_slices(nodes)
     del proto.node[:]
     proto.node.extend(nodes)
     used = {node.domain for node in _with_branches(nodes)}
@@ -94,6 +96,15 @@ def _proto(function: Function, opset: int) -> onnx.FunctionProto:
     proto.opset_import.extend(imports)
     proto.doc_string = function.summary
     return proto
+
+
+def _name_slices(nodes: Iterable[onnx.NodeProto]) -> None:
+    """Name Slices of the same value: ONNX Runtime makes one node of them, up to 1.21 named after the first alone."""
+    slices = [node for node in nodes if node.op_type == "Slice"]
+    sliced = Counter(node.input[0] for node in slices)
+    for node in slices:
+        if sliced[node.input[0]] > 1:
+            node.name = node.output[0]
 
 
 def _with_branches(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
