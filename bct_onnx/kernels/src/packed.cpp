@@ -1,8 +1,9 @@
 // BothMatMul and NBitsMatMul: passes/functions/both_matmul.py, nbits.py. Codes stay as they lie in the file: few rows read
-// them there, for many rows they are decoded panel by panel.
+// them there; for many rows they are decoded to panels, once, at the first call that has so many.
 
 #include <algorithm>
 #include <cstring>
+#include <mutex>
 
 #include "weights.h"
 
@@ -44,7 +45,18 @@ void multiply_few(const Isa& isa, const Call& call, const Packed& weight, const 
   });
 }
 
-void multiply_many(const Isa& isa, const Call& call, const Packed& weight, const RowCodes& codes, const Product& product) {
+Panels unpack_all(const Isa& isa, const Call& call, const Packed& weight) {
+  Panels found = make_panels(weight.k, weight.n);
+  call.parallel(static_cast<size_t>(panels_of(weight.n)), [&](size_t i) {
+    const int64_t first = static_cast<int64_t>(i) * PANEL;
+    isa.unpack_packed(weight, first, found.codes.get() + first * padded(weight.k), found.sums.data() + first);
+  });
+  return found;
+}
+
+// Without `panels` a weight is decoded a panel at a time.
+void multiply_many(const Isa& isa, const Call& call, const Packed& weight, const Panels* panels, const RowCodes& codes,
+                   const Product& product) {
   const int64_t rows = product.rows, k = weight.k;
   auto* q = static_cast<uint8_t*>(scratch(CODES, static_cast<size_t>(rows * k)));
   std::vector<float> scale(static_cast<size_t>(rows));
@@ -57,9 +69,16 @@ void multiply_many(const Isa& isa, const Call& call, const Packed& weight, const
   });
   call.parallel(static_cast<size_t>((weight.n + PANEL - 1) / PANEL), [&](size_t task) {
     const int64_t first = static_cast<int64_t>(task) * PANEL;
-    alignas(64) int32_t sums[PANEL];
-    auto* panel = static_cast<uint8_t*>(scratch(PANELS, static_cast<size_t>(padded(k) * PANEL)));
-    isa.unpack_packed(weight, first, panel, sums);
+    alignas(64) int32_t own_sums[PANEL];
+    const uint8_t* panel = nullptr;
+    const int32_t* sums = own_sums;
+    if (panels != nullptr) {
+      panel = panels->codes.get() + first * padded(k), sums = panels->sums.data() + first;
+    } else {
+      auto* own = static_cast<uint8_t*>(scratch(PANELS, static_cast<size_t>(padded(k) * PANEL)));
+      isa.unpack_packed(weight, first, own, own_sums);
+      panel = own;
+    }
     for (int64_t row = 0; row < rows; row += TOGETHER) {
       Block block{};
       block.q = q + row * k, block.row_scale = scale.data() + row;
@@ -138,8 +157,9 @@ class BothMatMul : public PackedProduct {
       require(zero_point >= 0 && zero_point <= 255, "zero_point is no uint8");
       codes_ = {true, static_cast<int32_t>(zero_point), info.real("least_peak"), info.real("step")};
     }
-    Tensor scale;
+    Tensor scale, codes, multiples;
     if (info.constant(last_, &scale)) column_scale_ = floats(scale, tensor_scale_);
+    constant_ = info.constant(2, &codes) && (bits == 8 || info.constant(3, &multiples));
   }
 
   void compute(const Call& call) override {
@@ -161,7 +181,8 @@ class BothMatMul : public PackedProduct {
     const Product product = prepare(call);
     if (product.rows == 0) return;
     if (*many.as<bool>()) {
-      multiply_many(isa_, call, weight, codes_, product);
+      if (constant_) std::call_once(unpacked_, [&] { panels_ = unpack_all(isa_, call, weight); });
+      multiply_many(isa_, call, weight, constant_ ? &panels_ : nullptr, codes_, product);
     } else {
       few(call, weight, product);
     }
@@ -172,6 +193,9 @@ class BothMatMul : public PackedProduct {
   float tensor_scale_;
   RowCodes codes_ = SYMMETRIC;
   std::vector<float> column_scale_;
+  bool constant_ = false;
+  std::once_flag unpacked_;
+  Panels panels_;
 };
 
 // The axes of x, the last of them unknown here: shape inference has no attributes.

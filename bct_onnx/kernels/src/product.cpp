@@ -26,18 +26,6 @@ struct Rows {
   int64_t rows;
 };
 
-// Memory aligned as panels want it.
-struct Free {
-  void operator()(uint8_t* data) const { std::free(data); }
-};
-using Memory = std::unique_ptr<uint8_t, Free>;
-
-// All panels of a weight, and the sums of their columns.
-struct Panels {
-  Memory codes;
-  std::vector<int32_t> sums;
-};
-
 // One matrix of a product.
 struct Matrix {
   Weight weight;
@@ -49,14 +37,9 @@ struct Matrix {
   float alpha;
 };
 
-int64_t panels_of(int64_t n) { return (n + PANEL - 1) / PANEL; }
-
 Panels unpack_all(const Isa& isa, const Call& call, const Weight& weight) {
   const int64_t panels = panels_of(weight.n), bytes = padded(weight.k) * PANEL;
-  const int64_t total = elements({panels, bytes});
-  Panels found{Memory(static_cast<uint8_t*>(std::aligned_alloc(64, static_cast<size_t>(std::max(total, bytes))))),
-               std::vector<int32_t>(static_cast<size_t>(panels * PANEL))};
-  require(found.codes != nullptr, "no memory for the weight");
+  Panels found = make_panels(weight.k, weight.n);
   call.parallel(static_cast<size_t>((panels + MOST_PANELS - 1) / MOST_PANELS), [&](size_t task) {
     const int64_t first = static_cast<int64_t>(task) * MOST_PANELS;
     isa.unpack(weight, first * PANEL, std::min(MOST_PANELS, panels - first), found.codes.get() + first * bytes,

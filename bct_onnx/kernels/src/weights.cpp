@@ -1,5 +1,7 @@
 #include "weights.h"
 
+#include <algorithm>
+
 #include <cmath>
 #include <cstring>
 
@@ -84,6 +86,15 @@ Weight packed_weight(const Packing& packing, const std::vector<Tensor>& planes, 
   found.shift_bytes = shift_bytes.size();
   require(found.shift_bytes == (codes[0] * n + 7) / 8, "shifts have another length than their blocks");
   return found;
+}
+
+Panels make_panels(int64_t k, int64_t n) {
+  const int64_t panels = panels_of(n), bytes = padded(k) * PANEL;
+  const auto total = static_cast<size_t>(std::max(elements({panels, bytes}), bytes));
+  Panels made{{}, std::vector<int32_t>(static_cast<size_t>(panels * PANEL))};
+  made.codes.reset(static_cast<uint8_t*>(std::aligned_alloc(64, total)));
+  require(made.codes != nullptr, "no memory for the weight");
+  return made;
 }
 
 }  // namespace bct

@@ -1,6 +1,8 @@
 // Weights and their scales as nodes have them, checked.
 #pragma once
 
+#include <cstdlib>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -34,5 +36,21 @@ std::vector<float> floats(const Tensor& values, float factor);
 // Error where these, or the lengths of the planes, do not fit each other.
 Weight packed_weight(const Packing& packing, const std::vector<Tensor>& planes, const Tensor& shifts_bytes,
                      const Shape& codes, const Shape& shifts, const Shape& matrix);
+
+// Memory aligned as panels want it.
+struct Free {
+  void operator()(uint8_t* data) const { std::free(data); }
+};
+
+// All panels of a weight [k, n], and the sums of their columns.
+struct Panels {
+  std::unique_ptr<uint8_t, Free> codes;
+  std::vector<int32_t> sums;
+};
+
+inline int64_t panels_of(int64_t n) { return (n + PANEL - 1) / PANEL; }
+
+// Panels to be filled; an error where there is no memory for them.
+Panels make_panels(int64_t k, int64_t n);
 
 }  // namespace bct
