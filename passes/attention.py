@@ -22,12 +22,12 @@ import onnx_graphsurgeon as gs
 
 from .base import Rewrite
 from .context import Context
+from .graph.attentions import make_call
 from .graph.constants import load
 from .graph.editor import Emitter
 from .graph.shapes import ONE, Shape, Shapes, Size, broadcast
 from .graph.types import element_type
 from .graph.walk import walk
-from .lowerings.attention import make_call
 from .lowerings.operators import cast, reshape
 from .patterns.attention import SPLIT, Attention, Heads, match_attention
 from .patterns.scores import Mask

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 
 from bct_onnx import files, search
 from bct_onnx.compression.mend import harmful_weights, keep_weights
+from bct_onnx.compression.tries import Tries, choose
 from bct_onnx.compression.workspace import EXACT_BITS, Result, Workspace
 from bct_onnx.errors import InaccurateError
-from bct_onnx.search import AIM, NEAR_ERROR, Choice, Goal, SearchRecord, Sensitivity
-from bct_onnx.sessions import OrtError, Session, give_back
+from bct_onnx.search import Goal, SearchRecord
+from bct_onnx.sessions import OrtError, give_back
 from bct_onnx.verify import Reference
-from passes import Coder, Options
+from passes import Options
 from passes.context import plain_codes
 from passes.graph.walk import walk
 
 # Models with these are searched only for a goal that was asked for.
 LOOPS = frozenset({"Loop", "Scan"})
-# Files of a search's own codes that are written, at most, before the one of the most bits.
-MOST_WRITTEN = 4
 _LATE = "the clock stopped the search long after its time: another run may give another file"
 
 
@@ -78,112 +74,13 @@ def _search(
         coder = search.memoized(workspace.coder(model, least), scratch.move)
         if not measured.curve.weights:
             return workspace.write(model, options, notes, coder)
-        tries = _Tries(workspace, model, options, coder, measured)
-        result, choice, met = _chosen(tries, goal, notes)
+        tries = Tries(workspace, model, options, coder, measured)
+        result, choice, met = choose(tries, goal, notes)
     error = tries.found(result)
     record = SearchRecord(goal, measured.curve, choice, error, met, measured.measured, measured.seconds)
     said = [_missed(goal, error, result.written.bytes)] if not met else []
     said += [_LATE] if measured.late else []
     return replace(result, search=record, notes=(*result.notes, *said))
-
-
-class _Tries:
-    """Files of one search: as large or as wrong as the one to be written, quickly made, and that itself."""
-
-    def __init__(
-        self, workspace: Workspace, model: files.ModelFile, options: Options, coder: Coder, measured: Sensitivity
-    ) -> None:
-        """Take what files are made of; codes that rely on data have no stand-ins."""
-        self._workspace, self._model, self.options = workspace, model, options
-        self._coder, self.measured = coder, measured
-        self._trial: Coder = coder if workspace.real else search.NoisyCodes()
-        self._errors: dict[tuple[tuple[str, int], ...], float] = {}
-
-    @property
-    def input_bytes(self) -> int:
-        """The bytes of the input model."""
-        return self._model.bytes
-
-    def bytes(self, bits: Mapping[str, int]) -> int:
-        """Return the bytes of the file with these bits."""
-        return self._encode(bits, search.codes_of_size).bytes
-
-    def error(self, bits: Mapping[str, int]) -> float:
-        """Return the error of the file with these bits, as a try tells it."""
-        key = tuple(sorted(bits.items()))
-        if key not in self._errors:
-            self._errors[key] = self._measure(self._encode(bits, self._trial).path)
-        return self._errors[key]
-
-    def write(self, bits: Mapping[str, int], notes: list[str]) -> Result:
-        """Write, and verify, the file with these bits."""
-        result = self._workspace.write(self._model, replace(self.options, bits_for=bits), [*notes], self._coder)
-        self._known = result, self._measure(result.written.path)
-        return result
-
-    def found(self, result: Result) -> float:
-        """Return the error of the file that was written last."""
-        known, error = self._known
-        assert known is result
-        return error
-
-    def _encode(self, bits: Mapping[str, int], coder: Coder) -> files.WrittenFile:
-        written = self._workspace.encode(self._model, replace(self.options, bits_for=bits), coder, [])[0]
-        self._model.let_go()
-        give_back()
-        return written
-
-    def _measure(self, path: Path) -> float:
-        return self.measured.error(Session(path).run)
-
-
-def _chosen(tries: _Tries, goal: Goal, notes: list[str]) -> tuple[Result, Choice, bool]:
-    """Return what is written for a goal, its bits, and whether it meets the goal."""
-    curve, options = tries.measured.curve, tries.options
-    if goal.max_drop is not None:
-        return _within_error(tries, goal.max_drop, notes)
-    plain_bytes = tries.bytes({}) if goal.plain_bytes else 0
-    limit = goal.limit_bytes(tries.input_bytes, plain_bytes)
-    assert limit is not None
-    choice, met = search.within_bytes(curve, limit, tries.bytes)
-    if goal.plain_bytes:
-        plain = curve.everywhere(options.bits)
-        better = met and tries.error(choice.bits) < tries.error(plain.bits)
-        choice, met = choice if better else plain, True
-    result = tries.write(choice.bits, notes)
-    if met and not goal.plain_bytes and result.written.bytes > limit:
-        # Some weights' codes are of another size than those like them.
-        choice, met = search.within_bytes(curve, 2 * limit - result.written.bytes, tries.bytes)
-        result = tries.write(choice.bits, notes)
-        met = met and result.written.bytes <= limit
-    return result, choice, met
-
-
-def _within_error(tries: _Tries, limit: float, notes: list[str]) -> tuple[Result, Choice, bool]:
-    """Return the smallest file found that errs by at most `limit`, or that of the most bits.
-
-    What a try tells of the error is near what the file errs by; where it is not near enough, tries go for another.
-    """
-    curve, aim = tries.measured.curve, limit
-    best: tuple[Result, Choice] | None = None
-    most, fewest = curve.point(0).bits, curve.point(len(curve.bytes) - 1).bits
-    for _ in range(MOST_WRITTEN):
-        choice, told = search.within_error(curve, aim, tries.error)
-        if best is not None and choice.bits == best[1].bits:
-            break
-        result = tries.write(choice.bits, notes)
-        error = tries.found(result)
-        if not told or choice.bits == most:
-            return result, choice, error <= limit
-        if error <= limit:
-            best = (result, choice) if best is None or result.written.bytes < best[0].written.bytes else best
-            if error >= NEAR_ERROR * limit or choice.bits == fewest:
-                break
-        aim *= AIM * limit / error if 0 < error < math.inf else 0.5
-    choice = curve.point(0) if best is None else best[1]
-    # What was written last may be another.
-    result = tries.write(choice.bits, notes) if best is None or result is not best[0] else result
-    return result, choice, tries.found(result) <= limit
 
 
 def _missed(goal: Goal, error: float, size: int) -> str:

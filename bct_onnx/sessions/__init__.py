@@ -1,8 +1,9 @@
 """ONNX Runtime: sessions that are silent, with errors of one line; what they take, and what memory allows."""
 
 from bct_onnx.sessions.cost import Cost, LoadCosts, load_costs, load_in_fresh_process
+from bct_onnx.sessions.heap import give_back
 from bct_onnx.sessions.load import NO_SPINNING, Options, OrtSession, open_session, peak_bytes, resident_bytes
-from bct_onnx.sessions.memory import MemoryPlan, available_bytes, give_back, limit_memory, plan_memory
+from bct_onnx.sessions.memory import MemoryPlan, available_bytes, limit_memory, plan_memory
 from bct_onnx.sessions.session import Latency, MemoryUse, OrtError, Session, TooLongError, essential_words
 
 __all__ = [

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -56,16 +54,6 @@ def available_bytes() -> int | None:
         with suppress(OSError, ValueError, AttributeError):
             found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return min(found, default=None)
-
-
-def give_back() -> None:
-    """Give memory that was freed back to the system, where the C library keeps it (glibc).
-
-    What sessions free stays with the process otherwise, and comes on top of what the next one takes.
-    """
-    gc.collect()
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def limit_memory() -> None:

@@ -35,28 +35,21 @@ def reference(codes: NDArray[np.int8], scale: NDArray[np.float32]) -> NDArray[np
     return (codes.astype(np.float32) * scale[..., None]).reshape(len(codes), -1)
 
 
-# The kernel repacks constant codes without scales that are none, and multiplies with zeros: in a session that folds
-# nothing, codes must not be constant either.
-MATMUL = Function(
-    "NBitsMatMul",
-    "x, codes, scale",
-    "y",
-    """
+def _matmul(name: str, inputs: str, summary: str) -> Function:
+    # The kernel repacks constant codes without scales that are none, and multiplies with zeros: in a session that folds
+    # nothing, codes must not be constant either.
+    body = f"""
         packed = Identity (codes)
         y = com.microsoft.MatMulNBits <
             K: int = @K, N: int = @N, bits: int = @bits, block_size: int = @block_size, accuracy_level = 4
-        > (x, packed, scale)""",
-    "Multiply x with a weight of packed codes, a scale a block",
-)
-OFFSET = Function(
+        > ({inputs.replace("codes", "packed")})"""
+    return Function(name, inputs, "y", body, summary)
+
+
+MATMUL = _matmul("NBitsMatMul", "x, codes, scale", "Multiply x with a weight of packed codes, a scale a block")
+OFFSET = _matmul(
     "NBitsMatMulOffset",
     "x, codes, scale, zero_points",
-    "y",
-    """
-        packed = Identity (codes)
-        y = com.microsoft.MatMulNBits <
-            K: int = @K, N: int = @N, bits: int = @bits, block_size: int = @block_size, accuracy_level = 4
-        > (x, packed, scale, zero_points)""",
     "Multiply x with a weight of packed codes, a scale and a zero point a block",
 )
 GATHER = Function(

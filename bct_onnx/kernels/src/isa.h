@@ -88,6 +88,8 @@ struct RowCodes {
   float least;
   float step;
 };
+// Where nothing is said of a floor: the constants of the function's body.
+constexpr RowCodes SYMMETRIC{false, 128, static_cast<float>(1e-30 * 127), static_cast<float>(1.0 / 127)};
 
 // Keys and values of a head, and how far their rows are apart.
 struct Keys {
@@ -106,8 +108,6 @@ struct Query {
   const float* mask;  // what is added to its scores, [count], or null
   float* y;           // [value_width]
 };
-// Where nothing is said of a floor: the constants of the function's body.
-constexpr RowCodes SYMMETRIC{false, 128, static_cast<float>(1e-30 * 127), static_cast<float>(1.0 / 127)};
 
 struct Isa {
   const char* name;

@@ -13,9 +13,9 @@ import onnx_graphsurgeon as gs
 
 from ..functions.attention import ATTENTION
 from ..functions.function import DOMAIN
-from ..graph.shapes import Shapes
-from ..graph.types import element_type
-from ..graph.walk import is_standard
+from .shapes import Shapes
+from .types import element_type
+from .walk import is_standard
 
 COUNTS = ("q_num_heads", "kv_num_heads")
 # Axes of rows [b, s, h * d] and of heads [b, h, s, d]; of masks.
