@@ -131,6 +131,19 @@ def test_weights_are_seen_in_the_file_as_they_are_encoded(source, tmp_path) -> N
             np.testing.assert_array_equal(switchable.run({"x": x}, same)[name], array)
 
 
+def test_tables_are_seen_by_their_rows(source, tmp_path) -> None:
+    """A row that is looked up is a column of what is encoded."""
+    table = random(2 * K, K, seed=1)
+    onnx.save(model("g (int64[m] i) => (float[m, 64] y) { y = Gather <axis = 0> (t, i) }", opset=21, t=table), source)
+    switchable = SwitchableModel(files.read(source), Options(), tmp_path / "s.onnx")
+    (switch,) = switchable.switches
+    assert switch.by_rows
+    np.testing.assert_array_equal(switch.matrix, table.T)
+    i = np.arange(3)
+    changed = switchable.run({"i": i}, {switch.tensor: switch.laid_out(2 * switch.matrix)})["y"]
+    np.testing.assert_array_equal(changed, 2 * table[i])
+
+
 def test_what_will_be_one_weight_is_switched_as_one(source, tmp_path) -> None:
     text = "g (float[m, 64] x) => (float[m, 128] y) { a = MatMul(x, w) b = MatMul(x, v) y = Concat<axis = 1>(a, b) }"
     w, v = random(K, K, seed=1), random(K, K, seed=2)
