@@ -28,6 +28,8 @@ TEXT_SHARE = 0.5
 OWN_ROWS, OWN_TOKENS, OWN_FEEDS = 8, 64, 8
 # Texts to learn from are others than those to compare on.
 OWN_SEED = 1
+# Seconds after which no run of theirs begins: the texts that are whole by then are all there are.
+OWN_SECONDS = 240.0
 
 
 class _LateError(Exception):
@@ -114,24 +116,33 @@ def more_feeds(run: Run, path: Path, model: ModelProto, feeds: Sequence[Feed], c
 def own_texts(run: Run, path: Path, model: ModelProto) -> list[Feed]:
     """Return feeds of text that a language model writes itself, from the first token; none for models of other kinds.
 
-    The same ones every time.
+    The same ones every time, but for a model so slow that OWN_SECONDS leave some out.
     """
+    until = time.monotonic() + OWN_SECONDS
+    texts: list[Feed] = []
+
+    def run_in_time(feed: Feed) -> Outputs:
+        if time.monotonic() > until:
+            raise _LateError
+        return run(feed)
+
     for group in candidate_plans(model, OWN_SEED, _values_of(model, path.parent), path.parent):
         for plan in group:
             if plan.sizes()["past"]:
                 continue
             try:
                 first = plan.feed()
-                decoder = decoder_of(run, plan, first, run(first))
-                if decoder is None:
-                    return []
-                return [
-                    _own_text(replace(decoder, plan=replace(plan, seed=(*plan.seed, number))))
-                    for number in range(OWN_FEEDS)
-                ]
-            except (OrtError, TooLongError, MemoryError):
+                decoder = decoder_of(run_in_time, plan, first, run_in_time(first))
+                if decoder is not None:
+                    for number in range(OWN_FEEDS):
+                        own = replace(decoder, plan=replace(plan, seed=(*plan.seed, number)))
+                        texts += [_own_text(own)]
+                return texts
+            except (TooLongError, _LateError):
+                return texts
+            except (OrtError, MemoryError):
                 continue
-    return []
+    return texts
 
 
 def _own_text(decoder: Decoder) -> Feed:

@@ -11,7 +11,7 @@ import numpy as np
 from bct_onnx.arrays import Array, Feed, Outputs, Run
 from bct_onnx.inputs.feeds import InputPlan
 from bct_onnx.inputs.roles import ModelInput, Role
-from bct_onnx.sessions import OrtError
+from bct_onnx.sessions import OrtError, TooLongError
 
 # Outputs of which a softmax is taken; those of every token are [batch, tokens, vocabulary].
 LOGITS = re.compile("logit", re.IGNORECASE)
@@ -119,6 +119,8 @@ class Decoder:
         rows, count = np.shape(feed[self.tokens])
         try:
             text = self._text(feed, rows, count, rng)
+        except TooLongError:
+            raise
         except OrtError:
             return self._drawn_in_rounds(feed, rng)
         return {**feed, self.tokens: np.asarray(text, np.asarray(feed[self.tokens]).dtype)}

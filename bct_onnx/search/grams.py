@@ -99,7 +99,7 @@ class Grams:
         self._at_hand: dict[str, Seen] = {}
 
     def get(self, name: str | None) -> Seen | None:
-        """Return what is known of an activation, or None where it could not be captured."""
+        """Return what is known of an activation, or None where it could not be captured or is not finite."""
         if name is not None and name not in self._at_hand:
             group = next((group for group in self._groups if name in group), None)
             if group is not None:
@@ -117,11 +117,13 @@ class Grams:
                 parts = np.split(every, [int(np.ceil(FITTED * len(every)))])
                 known = sums.setdefault(name, [np.zeros((every.shape[1],) * 2, np.float32) for _ in parts])
                 for number, part in enumerate(parts):
-                    known[number] += part.T @ part
+                    with np.errstate(over="ignore", invalid="ignore"):
+                        known[number] += part.T @ part
                     rows[name][number] += len(part)
         return {
             name: Seen(first, rest, (int(rows[name][0]), int(rows[name][1])), self._real)
             for name, (first, rest) in sums.items()
+            if np.isfinite(first).all() and np.isfinite(rest).all()
         }
 
 

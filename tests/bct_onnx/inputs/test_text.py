@@ -11,6 +11,7 @@ from bct_onnx.arrays import Feed, Outputs
 from bct_onnx.inputs.feeds import candidate_plans
 from bct_onnx.inputs.made import OWN_FEEDS, OWN_ROWS, OWN_TOKENS, made_inputs, more_feeds, own_texts
 from bct_onnx.inputs.text import Decoder, decoder_of, pair_caches
+from bct_onnx.sessions import TooLongError
 
 WORDS = 100
 HEAD = '<ir_version: 8, opset_import: ["" : 18]>'
@@ -75,6 +76,25 @@ def test_own_texts_are_many_tokens_and_the_same_every_time(text: str) -> None:
         assert ((ids[:, 1:] - ids[:, :-1]) % WORDS == 1).mean() > 0.9
         np.testing.assert_array_equal(ids, other["input_ids"])
     assert len({np.asarray(feed["input_ids"]).tobytes() for feed in feeds}) == OWN_FEEDS
+
+
+def test_a_slow_model_writes_no_more_texts_than_there_is_time_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bct_onnx.inputs.made.OWN_SECONDS", -1.0)
+    assert own_texts(sure, Path("m.onnx"), model(CACHED)) == []
+
+
+@pytest.mark.parametrize("text", [PLAIN, CACHED])
+def test_no_text_is_tried_again_after_a_run_that_takes_too_long(text: str) -> None:
+    runs: list[Feed] = []
+
+    def ends_late(feed: Feed) -> Outputs:
+        runs.append(feed)
+        if len(runs) > 2:
+            raise TooLongError("a run took more than 5 s and was stopped")
+        return sure(feed)
+
+    assert own_texts(ends_late, Path("m.onnx"), model(text)) == []
+    assert len(runs) == 3
 
 
 def test_models_that_fill_gaps_have_no_texts_of_their_own() -> None:

@@ -271,6 +271,15 @@ def test_grams_are_of_the_activations_and_codes_rely_on_them(source) -> None:
     np.testing.assert_array_equal(decode(coder(v, fmt, None, 1)), decode(encode(v, fmt)))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+def test_activations_that_are_not_finite_say_nothing(source: Path, value: float) -> None:
+    rows, v, fmt = random(400, K, seed=7), random(K, K, seed=2), BlockFormat.shifted(4, 8)
+    rows[5, 3] = value
+    grams = Grams(source, {"x": K}, [{"x": rows}])
+    assert grams.get("x") is None
+    np.testing.assert_array_equal(decode(compensating_coder(grams)(v, fmt, "x", 1)), decode(encode(v, fmt)))
+
+
 def test_codes_in_a_trellis_give_way_where_fitted_ones_err_less(source: Path) -> None:
     """Channels that are one channel are easy to make up for; independent ones are not."""
     v, fmt = random(K, K, seed=2), BlockFormat.best(4, 8)
