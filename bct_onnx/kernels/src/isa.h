@@ -129,7 +129,7 @@ struct Isa {
   Encoding encoding;
 };
 
-extern const Isa PORTABLE, AVX2, AVXVNNI, AVX512, AMX;
+extern const Isa PORTABLE, AVX2, AVXVNNI, AVX512, AMX, DOTPROD, I8MM;
 // The best for this processor, or the one that the environment's BCT_ONNX_KERNELS names, if it can run here. Kernels
 // ask when they are made.
 const Isa& isa();

@@ -1,5 +1,6 @@
 """The native kernels, built for the tests, on every kind of processor that this one can be."""
 
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,10 @@ def built() -> None:
         build()
 
 
-@pytest.fixture(params=["amx", "avx512", "avxvnni", "avx2", "portable"])
+PROCESSORS = {"x86_64": ["amx", "avx512", "avxvnni", "avx2"], "aarch64": ["i8mm", "dotprod"]}
+
+
+@pytest.fixture(params=[*PROCESSORS.get(platform.machine(), []), "portable"])
 def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Let sessions that are made use the kernels of a kind of processor, or of the best there is."""
     monkeypatch.setenv("BCT_ONNX_KERNELS", request.param)
