@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "coding.h"
 #include "encode.h"
 
 namespace bct {
@@ -127,6 +128,7 @@ struct Isa {
   // One panel from column `first` on, its columns beyond n zero, and the sums of its columns.
   void (*unpack_packed)(const Packed& weight, int64_t first, uint8_t* to, int32_t* sums);
   Encoding encoding;
+  Coding coding;
 };
 
 extern const Isa PORTABLE, AVX2, AVXVNNI, AVX512, AMX, DOTPROD, I8MM;

@@ -256,6 +256,8 @@ extern "C" __attribute__((visibility("default"))) ort::Status* RegisterCustomOps
     bct::add_packed(operators);
     bct::add_gathers(operators);
     bct::add_attentions(operators);
+    bct::add_codings(operators);
+    bct::add_tables(operators);
     for (const auto& op : operators) {
       if (ort::Status* status = api->add_operator(made, op.get())) api->release(status);
     }

@@ -102,5 +102,7 @@ void add_quantizers(std::vector<std::unique_ptr<Operator>>& all);
 void add_packed(std::vector<std::unique_ptr<Operator>>& all);
 void add_gathers(std::vector<std::unique_ptr<Operator>>& all);
 void add_attentions(std::vector<std::unique_ptr<Operator>>& all);
+void add_codings(std::vector<std::unique_ptr<Operator>>& all);
+void add_tables(std::vector<std::unique_ptr<Operator>>& all);
 
 }  // namespace bct
