@@ -11,14 +11,11 @@ from bct_onnx.compression.tries import Tries, choose
 from bct_onnx.compression.workspace import EXACT_BITS, Result, Workspace
 from bct_onnx.errors import InaccurateError
 from bct_onnx.search import Goal, SearchRecord
-from bct_onnx.sessions import OrtError, give_back
+from bct_onnx.sessions import MemoryUse, OrtError, give_back
 from bct_onnx.verify import Reference
 from passes import Options
 from passes.context import plain_codes
-from passes.graph.walk import walk
 
-# Models with these are searched only for a goal that was asked for.
-LOOPS = frozenset({"Loop", "Scan"})
 _LATE = "the clock stopped the search long after its time: another run may give another file"
 
 
@@ -39,15 +36,11 @@ def attempt(workspace: Workspace, model: files.ModelFile, options: Options, note
 
 def _with_chosen_bits(workspace: Workspace, model: files.ModelFile, options: Options, notes: list[str]) -> Result:
     """Write with the bits that the goal asks for; raises VerificationError where the result does not run."""
-    goal, small = workspace.goal, workspace.is_small(model)
+    goal, small = workspace.goal, workspace.is_small
     if goal is None or workspace.reference is None or not (goal.asked or goal.bounded or options.form.decoded_at_load):
         return workspace.write(model, options, notes, workspace.coder(model, options) if small else plain_codes)
-    if not small:
-        notes.append(f"the model is too large to measure its weights: {options.bits} bits everywhere")
-        return workspace.write(model, options, notes, plain_codes)
-    if not goal.asked and (workspace.reference.seeded or any(node.op in LOOPS for _, node in walk(model.graph()))):
-        what = "a model that draws numbers loses" if workspace.reference.seeded else "a loop costs"
-        notes.append(f"what {what} cannot be told beforehand: {options.bits} bits everywhere")
+    if not goal.asked and workspace.reference.seeded:
+        notes.append(f"what a model that draws numbers loses cannot be told beforehand: {options.bits} bits everywhere")
         return workspace.write(model, options, notes, workspace.coder(model, options))
     try:
         return _search(workspace, goal, workspace.reference, model, options, notes)
@@ -64,14 +57,22 @@ def _search(
     # What is measured lies in place of the result: whatever sweeps up after an interrupt knows it.
     workspace.clear()
     measured = search.measure_sensitivity(
-        model, options, reference.feeds, workspace.path, goal.seconds, workspace.progress, not workspace.real
+        model,
+        options,
+        reference.feeds,
+        workspace.path,
+        goal.seconds,
+        workspace.progress,
+        not workspace.real,
+        workspace.memory.use or MemoryUse.FULL,
     )
     # The session that measured is gone with what it took.
     workspace.clear()
     give_back()
     with closing(files.Scratch(workspace.path)) as scratch:
         least = replace(options, bits=min(options.bits, EXACT_BITS - 1))
-        coder = search.memoized(workspace.coder(model, least), scratch.move)
+        coder = workspace.coder(model, least) if workspace.is_small else plain_codes
+        coder = search.memoized(coder, scratch.move)
         if not measured.curve.weights:
             return workspace.write(model, options, notes, coder)
         tries = Tries(workspace, model, options, coder, measured)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from bct_onnx import files, search
+from bct_onnx.arrays import Outputs, Run
 from bct_onnx.compression.workspace import Result, Workspace
-from bct_onnx.search import AIM, NEAR_ERROR, Choice, Goal, Sensitivity
+from bct_onnx.search import Choice, Goal, Sensitivity
 from bct_onnx.sessions import Session, give_back
 from passes import Coder, Options
 
-# Files of a search's own codes that are written, at most, before the one of the most bits.
-MOST_WRITTEN = 4
+# Files of a search's own codes that are written, at most, on the way to a bounded error.
+MOST_WRITTEN = 5
 
 
 class Tries:
@@ -47,8 +47,14 @@ class Tries:
 
     def write(self, bits: Mapping[str, int], notes: list[str]) -> Result:
         """Write, and verify, the file with these bits."""
-        result = self._workspace.write(self._model, replace(self.options, bits_for=bits), [*notes], self._coder)
-        self._known = result, self._measure(result.written.path)
+        errors: list[float] = []
+
+        def measure(run: Run, answered: Sequence[Outputs]) -> None:
+            errors.append(self.measured.error(run, answered))
+
+        options = replace(self.options, bits_for=bits)
+        result = self._workspace.write(self._model, options, [*notes], self._coder, measure)
+        self._known = result, errors[0]
         return result
 
     def found(self, result: Result) -> float:
@@ -64,7 +70,7 @@ class Tries:
         return written
 
     def _measure(self, path: Path) -> float:
-        return self.measured.error(Session(path).run)
+        return self.measured.error(Session(path, self._workspace.memory.compressed).run)
 
 
 def choose(tries: Tries, goal: Goal, notes: list[str]) -> tuple[Result, Choice, bool]:
@@ -92,25 +98,20 @@ def choose(tries: Tries, goal: Goal, notes: list[str]) -> tuple[Result, Choice, 
 def _within_error(tries: Tries, limit: float, notes: list[str]) -> tuple[Result, Choice, bool]:
     """Return the smallest file found that errs by at most `limit`, or that of the most bits.
 
-    What a try tells of the error is near what the file errs by; where it is not near enough, tries go for another.
+    A stand-in tells what the most bits err by. All others are the search's own codes: what is encoded for one is at
+    hand for the next, and only weights whose bits change are encoded anew.
     """
-    curve, aim = tries.measured.curve, limit
-    best: tuple[Result, Choice] | None = None
-    most, fewest = curve.point(0).bits, curve.point(len(curve.bytes) - 1).bits
-    for _ in range(MOST_WRITTEN):
-        choice, told = search.within_error(curve, aim, tries.error)
-        if best is not None and choice.bits == best[1].bits:
-            break
-        result = tries.write(choice.bits, notes)
-        error = tries.found(result)
-        if not told or choice.bits == most:
-            return result, choice, error <= limit
-        if error <= limit:
-            best = (result, choice) if best is None or result.written.bytes < best[0].written.bytes else best
-            if error >= NEAR_ERROR * limit or choice.bits == fewest:
-                break
-        aim *= AIM * limit / error if 0 < error < math.inf else 0.5
-    choice = curve.point(0) if best is None else best[1]
-    # What was written last may be another.
-    result = tries.write(choice.bits, notes) if best is None or result is not best[0] else result
+    curve = tries.measured.curve
+    most = curve.point(0).bits
+    last: tuple[Result, Mapping[str, int]] | None = None
+
+    def error_of(bits: Mapping[str, int]) -> float:
+        nonlocal last
+        if bits == most:
+            return tries.error(bits)
+        last = tries.write(bits, notes), bits
+        return tries.found(last[0])
+
+    choice, _ = search.within_error(curve, limit, error_of, MOST_WRITTEN)
+    result = last[0] if last and last[1] == choice.bits else tries.write(choice.bits, notes)
     return result, choice, tries.found(result) <= limit

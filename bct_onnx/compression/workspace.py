@@ -20,15 +20,13 @@ from bct_onnx.inputs import own_texts
 from bct_onnx.opsets import ConversionError
 from bct_onnx.search import Goal, Grams, SearchRecord, product_inputs
 from bct_onnx.sessions import MemoryPlan, MemoryUse, OrtError, Session, give_back
-from bct_onnx.verify import Bound, Reference, Verification, compare, default_bound
+from bct_onnx.verify import Also, Bound, Reference, Verification, compare, default_bound
 from bct_onnx.version import __version__
 from passes import ChannelRange, Coder, LeftInFloat, Options, PassReport, Progress
 from passes.context import plain_codes
 
 # Metadata key by which a compressed model is known.
 MARK = "bct_onnx"
-# A larger input is not searched: its floats would be in memory several times.
-LARGEST_SEARCHED = 1 << 30
 # What the order of additions may change.
 SAME = 1e-3
 # Width of codes that need no making up for.
@@ -78,8 +76,13 @@ class Workspace:
     max_error: float | None = None
     found: dict[str, Mapping[str, ChannelRange]] = field(default_factory=dict)
 
-    def write(self, model: files.ModelFile, options: Options, notes: list[str], coder: Coder) -> Result:
-        """Rewrite, write and compare; raises VerificationError where the result does not run."""
+    def write(
+        self, model: files.ModelFile, options: Options, notes: list[str], coder: Coder, also: Also | None = None
+    ) -> Result:
+        """Rewrite, write and compare; raises VerificationError where the result does not run.
+
+        `also` looks at the result while it is loaded to be compared.
+        """
         sizes = measure_sizes(model, self.path, self.reference) if "intermediates" in options.operators else None
         written, reports, left = self.encode(model, options, coder, notes)
         # A session that decodes weights takes more memory than all else: it need not come on top of the input and the
@@ -87,7 +90,7 @@ class Workspace:
         model.let_go()
         give_back()
         self.progress("verifying", 0, 0)
-        verification = compare(self.reference, self.path) if self.reference else None
+        verification = compare(self.reference, self.path, also) if self.reference else None
         if verification is None and self.memory.use:
             _load(model.path, self.path, self.memory.use)
         coverage = count_coverage(sizes, reports) if sizes else None
@@ -162,9 +165,10 @@ class Workspace:
         if changed := [*mismatches, *wrong]:
             raise ConversionError(f"the converter changes the values of output {changed[0]!r}")
 
-    def is_small(self, model: files.ModelFile) -> bool:
-        """Tell whether memory holds a model's floats several times."""
-        return model.bytes <= LARGEST_SEARCHED and self.memory.use is MemoryUse.FULL
+    @property
+    def is_small(self) -> bool:
+        """Tell whether memory holds the model's floats several times."""
+        return self.memory.use is MemoryUse.FULL
 
     def coder(self, model: files.ModelFile, options: Options) -> Coder:
         """Return the coder: one that makes up for errors as the user's feeds show them, or text of the model's own.
@@ -186,7 +190,7 @@ class Workspace:
         """Return what the channels of the products' inputs hold, where a pass asks for it and memory allows."""
         fitted = self.real and min(options.widths) < EXACT_BITS
         asked = "even_channels" in options.operators and options.form.integer_rows
-        if self.reference is None or fitted or not asked or not self.is_small(model):
+        if self.reference is None or fitted or not asked or not self.is_small:
             return {}
         if "ranges" not in self.found:
             try:
@@ -212,7 +216,7 @@ def _is_uniform(options: Options) -> bool:
 def _load(source: Path, path: Path, use: MemoryUse) -> None:
     """See that the written model loads."""
     try:
-        Session(path, MemoryUse.FULL if use is MemoryUse.FULL else MemoryUse.UNFOLDED)
+        Session(path, MemoryPlan(use).compressed)
     except OrtError as error:
         try:
             Session(source, use)

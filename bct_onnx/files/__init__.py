@@ -3,6 +3,7 @@
 from .check import is_accepted, refusal
 from .disk import total_bytes
 from .mapped import MappedModel, is_mapped, write_mapped, write_proto
+from .order import graphs_of
 from .reader import ModelFile, bytes_on_disk, read
 from .scratch import Scratch
 from .staging import Stage, check_target, check_text, staged, write_json, write_text
@@ -18,6 +19,7 @@ __all__ = [
     "bytes_on_disk",
     "check_target",
     "check_text",
+    "graphs_of",
     "is_accepted",
     "is_mapped",
     "read",

@@ -104,13 +104,17 @@ def _fewest_answers(outputs: Sequence[Outputs]) -> int:
     return min(rows, default=FEWEST_ANSWERS)
 
 
-def more_feeds(run: Run, path: Path, model: ModelProto, feeds: Sequence[Feed], count: int) -> list[Feed]:
-    """Return the feeds that were made for a model, and as many like them as are wanted."""
-    found, seed = list(feeds), 0
-    while len(found) < count:
+def more_feeds(
+    run: Run, path: Path, model: ModelProto, made: tuple[Sequence[Feed], Sequence[Outputs]], count: int
+) -> tuple[list[Feed], list[Outputs]]:
+    """Return the feeds that were made for a model and its answers, and as many like them as are wanted."""
+    feeds, outputs, seed = list(made[0]), list(made[1]), 0
+    while len(feeds) < count:
         seed += 1
-        found += made_inputs(run, path, model, seed, float("inf")).feeds
-    return found[:count]
+        more = made_inputs(run, path, model, seed, float("inf"))
+        feeds += more.feeds
+        outputs += more.outputs
+    return feeds[:count], outputs[:count]
 
 
 def own_texts(run: Run, path: Path, model: ModelProto) -> list[Feed]:

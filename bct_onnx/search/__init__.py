@@ -8,13 +8,11 @@ from bct_onnx.search.ranges import channel_ranges, normalized_inputs
 from bct_onnx.search.record import SearchRecord, plot
 from bct_onnx.search.sensitivity import Sensitivity, measure_sensitivity
 from bct_onnx.search.stand_in import NoisyCodes, codes_of_size
-from bct_onnx.search.tune import AIM, NEAR_ERROR, within_bytes, within_error
+from bct_onnx.search.tune import within_bytes, within_error
 
 __all__ = [
-    "AIM",
     "DEFAULT_DROP",
     "DEFAULT_SECONDS",
-    "NEAR_ERROR",
     "PRESET_GOALS",
     "Choice",
     "Goal",

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
-import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from bct_onnx import files
-from bct_onnx.arrays import Feed, Outputs
+from bct_onnx.arrays import Feed, Outputs, Run
 from bct_onnx.fidelity import Answers, OutputError, output_errors, overall_error, round_error
 from bct_onnx.inputs import more_feeds
 from bct_onnx.search.choice import Curve, Weight
+from bct_onnx.search.roles import filled, spread_order
 from bct_onnx.search.stand_in import disturbed, relative_error, sample_columns
 from bct_onnx.search.switchable import Switch, SwitchableModel, formats, stored_bytes
 from bct_onnx.search.work import affordable
+from bct_onnx.sessions import MemoryUse
 from passes import Options, Progress
 
 # Part of a weight's squares that is noise when it is run, what codes of 4 bits err by: it stands out of float rounding
@@ -52,13 +53,13 @@ class Sensitivity:
     verified: int
     expected: Sequence[Outputs]
 
-    def error(self, run: Callable[[Feed], Outputs]) -> float:
-        """Return the error of a model that `run` answers with.
+    def error(self, run: Run, answered: Sequence[Outputs] = ()) -> float:
+        """Return the error of a model that `run` answers with; `answered` has what it said to the first feeds already.
 
         Feeds that were drawn like the same one of those verified are judged as one: the worst of many draws would be
         the larger the more there are.
         """
-        answered = [run(feed) for feed in self.feeds]
+        answered = [*answered, *(run(feed) for feed in self.feeds[len(answered) :])]
         first = slice(self.verified)
         alone = output_errors(Answers(self.feeds[first], self.expected[first]), answered[first])
         errors, mismatches = output_errors(Answers(self.feeds, self.expected), answered)
@@ -74,45 +75,40 @@ def measure_sensitivity(
     seconds: float,
     progress: Progress | None = None,
     made: bool = False,
+    use: MemoryUse = MemoryUse.FULL,
 ) -> Sensitivity:
-    """Code one weight after the other, the largest first, and compare the model's outputs on the feeds.
+    """Code one weight after the other and compare the model's outputs on the feeds.
 
-    `path` is a new file for the model with switchable weights. With `made` the feeds are nobody's: more are drawn like
-    them, and the token numbers that a language model reads from its own answers. The first feeds that `seconds` allow
-    at a nominal speed are run for every weight; weights for which there is no time are taken to be as sensitive as the
-    median of those measured. Errors at other widths follow from the weight's own error there. Nothing but the arguments
-    decides what is run, unless it takes four times as long as it should.
+    `path` is a new file for the model with switchable weights, loaded as `use` says. With `made` the feeds are
+    nobody's: more are drawn like them, and the token numbers that a language model reads from its own answers. The
+    first feeds that `seconds` allow at a nominal speed are run for every weight; weights for which there is no time are
+    taken to be as sensitive as those of their role in other layers. Errors at other widths follow from the weight's own
+    error there. Nothing but the arguments decides what is run, unless it takes four times as long as it should.
     """
     start = time.monotonic()
-    switchable = SwitchableModel(model, options, path)
-    costs = switchable.nominal_seconds(feeds) * (ROUNDS if made else 1)
+    switchable = SwitchableModel(model, options, path, use)
+    expected, costs = switchable.answers_and_costs(feeds)
+    costs *= ROUNDS if made else 1
     planned = affordable(costs, len(switchable.switches), seconds)
     verified = len(feeds)
     if made:
         answered = max(verified, planned.feeds, int((np.cumsum(costs) <= ANSWERS_SHARE * seconds).sum()))
-        feeds = more_feeds(switchable.run, model.path, model.proto, feeds, answered)
-    expected = [switchable.run(feed) for feed in feeds]
-    switches = sorted(switchable.switches, key=lambda switch: -switch.matrix.size)
-    probed: list[float | None] = []
-    late = False
-    for number, switch in enumerate(switches):
+        feeds, expected = more_feeds(switchable.run, model.path, model.proto, (feeds, expected), answered)
+    switches = switchable.switches
+    probed: dict[int, float] = {}
+    for number, place in enumerate(spread_order(switches)[: planned.weights]):
         if progress:
             progress("measuring", number, len(switches))
-        late = late or (number > 0 and time.monotonic() - start > PATIENCE * seconds)
-        skipped = late or number >= planned.weights
-        probed.append(
-            None if skipped else _probe(switchable, switch, feeds[: planned.feeds], expected[: planned.feeds])
-        )
-    shapes = [_relative_errors(switch, options) for switch in switches]
-    known = [sensitivity for sensitivity in probed if sensitivity]
-    typical = statistics.median(known) if known else 1.0
+        if number and time.monotonic() - start > PATIENCE * seconds:
+            break
+        probed[place] = _probe(switchable, switches[place], feeds[: planned.feeds], expected[: planned.feeds])
     weights = [
-        _weight(switch, options, sensitivity, shape, typical)
-        for switch, sensitivity, shape in zip(switches, probed, shapes, strict=True)
+        _weight(switchable, switch, options, sensitivity, place in probed)
+        for place, (switch, sensitivity) in enumerate(zip(switches, filled(switches, probed), strict=True))
     ]
-    measured = sum(weight.measured for weight in weights)
     took = time.monotonic() - start
-    return Sensitivity(Curve(weights), measured, measured < planned.weights, took, feeds, verified, expected)
+    curve = Curve(sorted(weights, key=lambda weight: -max(weight.bytes.values())))
+    return Sensitivity(curve, len(probed), len(probed) < planned.weights, took, feeds, verified, expected)
 
 
 def _by_kind(error: OutputError, kinds: int) -> OutputError:
@@ -120,7 +116,7 @@ def _by_kind(error: OutputError, kinds: int) -> OutputError:
     if error.by_feed is None:
         return error
     parts = [[each for each in error.by_feed[kind::kinds] if each is not None] for kind in range(kinds)]
-    return replace(error, error=max(math.sqrt(statistics.fmean(np.square(part))) for part in parts if part))
+    return replace(error, error=max(math.sqrt(float(np.square(part).mean())) for part in parts if part))
 
 
 def _probe(
@@ -139,16 +135,12 @@ def _probe(
     return error / part if part else 0.0
 
 
-def _relative_errors(switch: Switch, options: Options) -> dict[int, float]:
-    """Return the weight's own relative squared error by width, from some of its columns."""
-    sample = sample_columns(switch.matrix)
-    return {bits: relative_error(sample, fmt, options.workers) for bits, fmt in formats(switch, options).items()}
-
-
 def _weight(
-    switch: Switch, options: Options, probed: float | None, shape: Mapping[int, float], typical: float
+    switchable: SwitchableModel, switch: Switch, options: Options, sensitivity: float, measured: bool
 ) -> Weight:
-    sensitivity = typical if probed is None else probed
-    sizes = {bits: stored_bytes(fmt, switch.matrix.shape) for bits, fmt in formats(switch, options).items()}
-    errors = {bits: sensitivity * error for bits, error in shape.items()}
-    return Weight(switch.name, sizes, errors, measured=probed is not None)
+    """Return what every width of a weight takes and does, from the error of some of its columns."""
+    sample, known = sample_columns(switch.matrix), formats(switch, options)
+    switchable.let_go()
+    sizes = {bits: stored_bytes(fmt, switch.matrix.shape) for bits, fmt in known.items()}
+    errors = {bits: sensitivity * relative_error(sample, fmt, options.workers) for bits, fmt in known.items()}
+    return Weight(switch.name, sizes, errors, measured)

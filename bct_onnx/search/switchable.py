@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,9 +16,9 @@ from numpy.typing import NDArray
 
 import passes
 from bct_onnx import files
-from bct_onnx.arrays import Array, Feed
-from bct_onnx.search.work import nominal_seconds
-from bct_onnx.sessions import Session
+from bct_onnx.arrays import Array, Feed, Outputs
+from bct_onnx.search.work import is_size, nominal_seconds, with_sizes
+from bct_onnx.sessions import MemoryUse, Session
 from passes import Options, make_lowering
 from passes.constant import LARGEST_MAGNITUDE, SMALLEST_CODED_BYTES, reads_weight
 from passes.formats.block import BlockFormat, BlockTensor
@@ -154,7 +155,7 @@ class JoinedFloats(FloatLowering):
 class SwitchableModel:
     """The input model in one session; a run computes with its own weights but for those given."""
 
-    def __init__(self, model: files.ModelFile, options: Options, path: Path) -> None:
+    def __init__(self, model: files.ModelFile, options: Options, path: Path, use: MemoryUse = MemoryUse.FULL) -> None:
         """Write the model with its weights as optional inputs to the new file `path`; the first run loads it.
 
         The weights lie in `<path>.<hash>.data` beside it, as `files.write` has it.
@@ -171,29 +172,35 @@ class SwitchableModel:
         model.let_go()
         self._file = files.read(path)
         proto = onnx.load_model(path, load_external_data=False)
-        # What only the body of an If or a Loop reads is no initializer of the main graph, and no input can replace it.
-        main = {tensor.name: tensor for tensor in self._file.proto.graph.initializer}
-        known = [switch for switch in switches if switch.tensor in main]
-        self.switches = [switch.mapped(self._file.values(main[switch.tensor])) for switch in known]
+        inside = _read_inside(proto)
+        lifted = _lift(proto, {switch.tensor for switch in switches})
+        graphs = files.graphs_of(self._file.proto.graph)
+        kept = {tensor.name: tensor for graph in graphs for tensor in graph.initializer}
+        known = [switch for switch in switches if switch.tensor in lifted]
+        self._inside = sum(switch.matrix.size for switch in known if switch.tensor in inside)
+        self.switches = [switch.mapped(self._file.values(kept[switch.tensor])) for switch in known]
         _add_inputs(proto, [switch.tensor for switch in self.switches])
-        self._proto, self._path = proto, path
+        self._proto, self._path, self._use = proto, path, use
+        self._outputs = [value.name for value in proto.graph.output]
 
     @cached_property
     def _session(self) -> Session:
-        files.write_proto(self._proto, self._path)
-        return Session(self._path)
+        files.write_proto(with_sizes(self._proto), self._path)
+        return Session(self._path, self._use)
 
     def run(self, feed: Feed, instead: Mapping[str, Array] | None = None) -> dict[str, Array]:
         """Return the outputs with the named tensors replaced."""
-        return self._session.run({**feed, **(instead or {})})
+        return self._session.run({**feed, **(instead or {})}, self._outputs)
+
+    def answers_and_costs(self, feeds: Sequence[Feed]) -> tuple[list[Outputs], list[float]]:
+        """Return the outputs for each feed, and what a run of it takes at a nominal speed."""
+        answers = [self._session.run(feed) for feed in feeds]
+        costs = [nominal_seconds(self._proto, answer, self._inside) for answer in answers]
+        return [{name: answer[name] for name in answer if not is_size(name)} for answer in answers], costs
 
     def let_go(self) -> None:
         """Give back the memory that what was read of the weights takes."""
         self._file.let_go()
-
-    def nominal_seconds(self, feeds: Sequence[Feed]) -> list[float]:
-        """Return what a run of each feed takes at a nominal speed; the model's file is used for that."""
-        return nominal_seconds(self._proto, self._path, feeds)
 
 
 def formats(switch: Switch, options: Options) -> dict[int, BlockFormat]:
@@ -234,6 +241,28 @@ def _constants(graph: gs.Graph, options: Options, taken: set[str]) -> list[Switc
                     tensor.name, tensor.name, rows.T, True, tuple(values.shape), None, stored=True
                 )
     return list(found.values())
+
+
+def _read_inside(proto: onnx.ModelProto) -> set[str]:
+    """Return what is read in bodies of If, Loop and Scan, but for tables that are looked up."""
+    bodies = list(files.graphs_of(proto.graph))[1:]
+    return {name for body in bodies for node in body.node if node.op_type != "Gather" for name in node.input}
+
+
+def _lift(proto: onnx.ModelProto, names: set[str]) -> set[str]:
+    """Move the named initializers of bodies of If, Loop and Scan to the main graph: an input can replace them there.
+
+    Return the names of those that are there now: all but those that several bodies have.
+    """
+    graphs = list(files.graphs_of(proto.graph))
+    counts = Counter(tensor.name for graph in graphs for tensor in graph.initializer)
+    single = {name for name in names if counts[name] == 1}
+    for graph in graphs[1:]:
+        every = list(graph.initializer)
+        del graph.initializer[:]
+        for tensor in every:
+            (proto.graph if tensor.name in single else graph).initializer.append(tensor)
+    return single
 
 
 def _add_inputs(proto: onnx.ModelProto, names: Sequence[str]) -> None:

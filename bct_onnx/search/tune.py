@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bct_onnx.search.choice import Choice, Curve
 
-# Files written for one goal, at most.
+# Files written for a goal in bytes, at most.
 MOST_TRIES = 7
 # Part of the allowed error that a try aims at, and part that is near enough not to try for more.
 AIM, NEAR_ERROR = 0.98, 0.95
@@ -52,8 +52,12 @@ def within_bytes(curve: Curve, limit: float, size_of: Callable[[Bits], int]) -> 
     return (choice, False) if best is None else (best, True)
 
 
-def within_error(curve: Curve, limit: float, error_of: Callable[[Bits], float]) -> tuple[Choice, bool]:
+def within_error(
+    curve: Curve, limit: float, error_of: Callable[[Bits], float], tries: int = MOST_TRIES
+) -> tuple[Choice, bool]:
     """Return the bits of the smallest file found that errs by at most `limit`, and whether any does.
+
+    `error_of` tells what the file of some bits errs by; it is asked for the most bits, and for `tries` others at most.
 
     The most bits come first: they err by what the curve knows nothing of, the activations' codes. From there the
     squared error is taken to go in a straight line with the one expected, then in the line through the tries around
@@ -67,7 +71,7 @@ def within_error(curve: Curve, limit: float, error_of: Callable[[Bits], float]) 
     if met.found > limit**2:
         return met.choice, False
     fewest = curve.point(len(curve.bytes) - 1)
-    for _ in range(MOST_TRIES - 1):
+    for _ in range(tries):
         near = met.found >= (NEAR_ERROR * limit) ** 2
         if near or met.choice.bytes - fewest.bytes <= NEAR_BYTES * met.choice.bytes:
             break

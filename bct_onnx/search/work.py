@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnx
 
-from bct_onnx import files
-from bct_onnx.arrays import Array, Feed
-from bct_onnx.sessions import MemoryUse, Session, give_back
+from bct_onnx.arrays import Array, Outputs
+from passes.graph.phases import CACHE_RANK
 
 # Nominal speed: multiplications a second, and seconds a node takes however little it has to do. Two cores do it.
 RATE, NODE_SECONDS = 5e10, 1e-5
 PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
 # Part of the time that may go to running every weight on more feeds than one: files are written and measured, too.
 SHARE = 0.15
+# How the outputs begin that are sizes.
+_SIZE = "bct_onnx.size."
 
 
 @dataclass(frozen=True)
@@ -28,29 +28,36 @@ class Affordable:
     weights: int
 
 
-def nominal_seconds(proto: onnx.ModelProto, path: Path, feeds: Sequence[Feed]) -> list[float]:
-    """Return the seconds that a run of each feed takes at the nominal speed, by the sizes its products really have.
+def with_sizes(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model whose outputs have the sizes of its products' operands besides.
 
-    `path` is a new file for the model with the sizes as outputs. Products inside If, Loop and Scan are not counted.
+    Products inside If, Loop and Scan are not among them.
     """
     sized = onnx.ModelProto()
     sized.CopyFrom(proto)
-    products = [node for node in proto.graph.node if node.op_type in PRODUCTS and not node.domain]
-    del sized.graph.output[:]
-    for number, node in enumerate(products):
-        for part, tensor in (("x", node.input[0]), ("w", node.input[1]), ("y", node.output[0])):
-            name = f"size.{number}.{part}"
+    for number, node in enumerate(_products(proto)):
+        # Of weights only a convolution's is asked for: ONNX Runtime would copy those that two nodes read.
+        weight = [("w", node.input[1])] if node.op_type == "Conv" else []
+        for part, tensor in (("x", node.input[0]), ("y", node.output[0]), *weight):
+            name = f"{_SIZE}{number}.{part}"
             sized.graph.node.append(onnx.helper.make_node("Shape", [tensor], [name]))
             sized.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT64, [None]))
-    fixed = NODE_SECONDS * len(proto.graph.node)
-    if not products:
-        return [fixed] * len(feeds)
-    files.write_proto(sized, path)
-    session = Session(path, MemoryUse.MAPPED)
-    answers = [session.run(feed) for feed in feeds]
-    del session
-    give_back()
-    return [fixed + _multiplications(products, sizes) / RATE for sizes in answers]
+    return sized
+
+
+def is_size(output: str) -> bool:
+    """Tell whether an output is one of those that `with_sizes` adds."""
+    return output.startswith(_SIZE)
+
+
+def nominal_seconds(proto: onnx.ModelProto, answer: Outputs, inside: int = 0) -> float:
+    """Return the seconds that a run takes at the nominal speed, by what `with_sizes(proto)` answered.
+
+    `inside` are the numbers of the weights that only products inside If, Loop and Scan read: each is multiplied once
+    with every row of the answer, about.
+    """
+    multiplications = _multiplications(_products(proto), answer) + inside * _rows(answer)
+    return NODE_SECONDS * len(proto.graph.node) + multiplications / RATE
 
 
 def affordable(costs: Sequence[float], weights: int, seconds: float) -> Affordable:
@@ -63,12 +70,23 @@ def affordable(costs: Sequence[float], weights: int, seconds: float) -> Affordab
     return Affordable(feeds, min(weights, max(1, int(seconds / max(sum(costs[:feeds]), 1e-9)))))
 
 
+def _products(proto: onnx.ModelProto) -> list[onnx.NodeProto]:
+    return [node for node in proto.graph.node if node.op_type in PRODUCTS and not node.domain]
+
+
+def _rows(answer: Outputs) -> int:
+    """Return the rows of the output that has the most; caches, of more axes, have a row for every head."""
+    outputs = [array for name, array in answer.items() if not is_size(name)]
+    plain = [array for array in outputs if array.ndim < CACHE_RANK]
+    return max((int(np.prod(array.shape[:-1])) for array in plain or outputs), default=1)
+
+
 def _multiplications(products: Sequence[onnx.NodeProto], sizes: Mapping[str, Array]) -> int:
     total = 0
     for number, node in enumerate(products):
-        x, w, y = (sizes[f"size.{number}.{part}"] for part in "xwy")
+        x, y = (sizes[f"{_SIZE}{number}.{part}"] for part in "xy")
         if node.op_type == "Conv":
-            summed = int(np.prod(w[1:]))
+            summed = int(np.prod(sizes[f"{_SIZE}{number}.w"][1:]))
         else:
             summed = int(np.prod(x)) // max(1, int(np.prod(y[:-1]))) if len(x) else 1
         total += int(np.prod(y)) * summed

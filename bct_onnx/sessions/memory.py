@@ -28,6 +28,11 @@ class MemoryPlan:
     use: MemoryUse | None
     note: str | None = None
 
+    @property
+    def compressed(self) -> MemoryUse:
+        """How a compressed model is loaded, whose weights have to be decoded."""
+        return MemoryUse.FULL if self.use is MemoryUse.FULL else MemoryUse.UNFOLDED
+
 
 def plan_memory(size: int, available: int | None) -> MemoryPlan:
     """Return how to load an input of `size` bytes and its compression with `available` bytes of memory (None: any)."""

@@ -118,7 +118,7 @@ class Session:
             outputs.update({key: part for key, part in parts.items() if isinstance(part, np.ndarray)})
         return outputs
 
-    def latency(self, feed: Feed, seconds: float = 1.5, most_runs: int = 20) -> Latency:
+    def latency(self, feed: Feed, seconds: float = 0.6, most_runs: int = 20) -> Latency:
         """Time runs on a feed that ran before: at least one, then as many as fit."""
         times: list[float] = []
         while not times or (sum(times) < seconds and len(times) < most_runs):

@@ -1,13 +1,13 @@
 """Run the input model and the compressed model on the same feeds and compare what they answer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from onnx import ModelProto
 
-from bct_onnx.arrays import Array, Feed, Outputs, Value
+from bct_onnx.arrays import Array, Feed, Outputs, Run, Value
 from bct_onnx.errors import BctError, InaccurateError, VerificationError
 from bct_onnx.fidelity import Answers, Kind, OutputError, output_errors, round_error
 from bct_onnx.inputs import InputSource, made_inputs
@@ -18,6 +18,10 @@ from bct_onnx.verify.randomness import random_outputs, with_seeds
 _DEFAULTS = ((6, 0.25, 0.5), (4, 0.7, 0.25), (0, 1.0, None))
 # A cache is no answer: what an error in it does is seen in the outputs. Beyond this it holds nothing of use.
 _LARGEST_CACHE_ERROR = 1.0
+
+
+# Takes what runs a model, and its answers to the feeds of a reference.
+Also = Callable[[Run, Sequence[Outputs]], None]
 
 
 @dataclass(frozen=True)
@@ -176,15 +180,17 @@ def run_reference(
     return Reference(tuple(feeds), tuple(outputs), tuple(kinds), timed, latency, seeded=True, random=random)
 
 
-def compare(reference: Reference, path: str | Path) -> Verification:
+def compare(reference: Reference, path: str | Path, also: Also | None = None) -> Verification:
     """Run the compressed model on the reference's feeds; VerificationError when it does not load or run.
 
-    It is loaded to spare memory, and not timed, if the reference was.
+    It is loaded to spare memory, and not timed, if the reference was. `also` looks at it while it is loaded.
     """
     try:
         session = Session(with_seeds(path) if reference.seeded else path, _memory_use_of(reference))
         answered = [session.run(feed) for feed in reference.feeds]
         errors, mismatches = output_errors(reference.answers, answered)
+        if also:
+            also(session.run, answered)
         latency = session.latency(reference.feeds[reference.timed]) if reference.latency else None
     except OrtError as error:
         raise VerificationError(f"ONNX Runtime does not run the compressed model: {error}") from error

@@ -41,14 +41,10 @@ def test_what_was_read_of_a_model_is_given_back_after_every_weight(
     events: list[str] = []
     monkeypatch.setattr(files.ModelFile, "let_go", lambda _: events.append("given back"))
     onnx.save(model_of(MLP, w=random(K, K, seed=1), v=random(K, K, seed=2)), tmp_path / "in.onnx")
-    report = compress(
-        tmp_path / "in.onnx", tmp_path / "small.onnx", bits=4, progress=lambda what, *_: events.append(what)
-    )
+    compress(tmp_path / "in.onnx", tmp_path / "small.onnx", bits=4, progress=lambda what, *_: events.append(what))
     weights = [number for number, what in enumerate(events) if what == "matmul"]
     assert len(weights) >= 2
     assert all(events[number - 1] == "given back" for number in weights)
-    monkeypatch.setattr(workspace, "LARGEST_SEARCHED", 0)
-    assert compress(tmp_path / "in.onnx", tmp_path / "large.onnx", bits=4).output.sha256 == report.output.sha256
 
 
 def test_a_model_that_does_not_run_at_the_best_opset_is_written_at_the_next(
@@ -57,7 +53,7 @@ def test_a_model_that_does_not_run_at_the_best_opset_is_written_at_the_next(
     """What the attempt before left behind is in nobody's way."""
     calls: list[Path] = []
 
-    def refuse_once(reference: Reference, path: Path) -> Verification:
+    def refuse_once(reference: Reference, path: Path, *_: object) -> Verification:
         calls.append(path)
         if len(calls) == 1:
             raise VerificationError("not implemented")

@@ -103,9 +103,11 @@ def test_models_that_fill_gaps_have_no_texts_of_their_own() -> None:
 
 def test_more_feeds_are_like_the_first_and_the_same_every_time() -> None:
     proto = model(CACHED)
-    first = made_inputs(sure, Path("m.onnx"), proto, 0, 60.0).feeds
-    more, again = (more_feeds(sure, Path("m.onnx"), proto, first, 6) for _ in range(2))
+    first, answers, _ = made_inputs(sure, Path("m.onnx"), proto, 0, 60.0)
+    (more, outputs), (again, _) = (more_feeds(sure, Path("m.onnx"), proto, (first, answers), 6) for _ in range(2))
     assert more[: len(first)] == first
+    for feed, output in zip(more, outputs, strict=True):
+        np.testing.assert_array_equal(output["logits"], sure(feed)["logits"])
     for one, other in zip(more, again, strict=True):
         np.testing.assert_array_equal(one["input_ids"], other["input_ids"])
 

@@ -23,7 +23,8 @@ from bct_onnx.search import (
 from bct_onnx.search.grams import _together, product_inputs
 from bct_onnx.search.sensitivity import _by_kind
 from bct_onnx.search.switchable import SwitchableModel, formats, stored_bytes
-from bct_onnx.search.work import NODE_SECONDS, RATE, SHARE, Affordable, affordable, nominal_seconds
+from bct_onnx.search.work import NODE_SECONDS, RATE, SHARE, Affordable, affordable, nominal_seconds, with_sizes
+from bct_onnx.sessions import Session
 from passes import Options
 from passes.context import plain_codes
 from passes.formats.block import BlockFormat, decode
@@ -108,10 +109,10 @@ def test_the_switchable_model_keeps_its_weights_in_a_file_to_be_mapped(source, t
     (data,) = tmp_path.glob("s.onnx.*.data")
     assert data.stat().st_size >= 2 * 4 * K * K > path.stat().st_size
     before = switchable.run({"x": x})["y"]
-    # The file with sizes as outputs takes the place of the model's; the session that runs stays as it is.
-    assert switchable.nominal_seconds([{"x": x}])[0] > 0
-    np.testing.assert_array_equal(switchable.run({"x": x})["y"], before)
-    assert list(switchable.run({"x": x})) == ["y"]
+    (answer,), (cost,) = switchable.answers_and_costs([{"x": x}])
+    assert cost > 0
+    np.testing.assert_array_equal(answer["y"], before)
+    assert list(answer) == list(switchable.run({"x": x})) == ["y"]
 
 
 def test_weights_are_seen_in_the_file_as_they_are_encoded(source, tmp_path) -> None:
@@ -330,7 +331,9 @@ def test_a_search_that_takes_much_too_long_is_stopped_and_says_so(source, tmp_pa
 
 def test_a_run_costs_its_multiplications(source, tmp_path) -> None:
     proto = onnx.load(source)
-    costs = nominal_seconds(proto, tmp_path / "sized.onnx", [{"x": random(rows, K, seed=1)} for rows in (10, 1000)])
+    onnx.save(with_sizes(proto), tmp_path / "sized.onnx")
+    run_sized = Session(tmp_path / "sized.onnx").run
+    costs = [nominal_seconds(proto, run_sized({"x": random(rows, K, seed=1)})) for rows in (10, 1000)]
     fixed = NODE_SECONDS * len(proto.graph.node)
     assert costs == pytest.approx([fixed + 2 * rows * K * K / RATE for rows in (10, 1000)])
 
@@ -339,7 +342,8 @@ def test_a_convolution_costs_its_window_for_every_result(tmp_path: Path) -> None
     text = "g (float[n, 3, 16, 16] x) => (float[n, 8, 4, 4] y) { y = Conv <strides = [4, 4]> (x, w) }"
     proto = model(text, opset=21, w=random(8, 3 * 16, seed=1).reshape(8, 3, 4, 4))
     feed = {"x": random(2, 3 * 256, seed=2).reshape(2, 3, 16, 16)}
-    (cost,) = nominal_seconds(proto, tmp_path / "sized.onnx", [feed])
+    onnx.save(with_sizes(proto), tmp_path / "sized.onnx")
+    cost = nominal_seconds(proto, Session(tmp_path / "sized.onnx").run(feed))
     assert cost == pytest.approx(NODE_SECONDS + 2 * 8 * 16 * 48 / RATE)
 
 
@@ -384,10 +388,25 @@ LOOP = """g (float[m, 64] x) => (float[m, 64] y) {
     c2 = Identity(c) t = MatMul(s, v) s2 = Relu(t) }> }"""
 
 
-def test_loops_are_searched_only_when_asked_for(tmp_path: Path) -> None:
+def test_weights_of_bodies_are_measured_like_others(tmp_path: Path) -> None:
+    """Those that the main graph has, and those that only the body has."""
     path = tmp_path / "in.onnx"
-    onnx.save(model(LOOP, opset=21, w=random(K, K, seed=1), v=random(K, K, seed=2)), path)
+    proto = model(LOOP, opset=21, w=random(K, K, seed=1), v=random(K, K, seed=2))
+    own = proto.graph.initializer.pop()
+    assert own.name == "v"
+    (loop,) = (node for node in proto.graph.node if node.op_type == "Loop")
+    next(each for each in loop.attribute if each.name == "body").g.initializer.append(own)
+    onnx.save(proto, path)
+    switchable = SwitchableModel(files.read(path), Options(), tmp_path / "s.onnx")
+    found = {switch.name: switch for switch in switchable.switches}
+    assert found.keys() == {"w", "v"}
+    x = random(5, K, seed=3)
+    zeros = found["v"].laid_out(np.zeros((K, K), np.float32))
+    assert not switchable.run({"x": x}, {found["v"].tensor: zeros})["y"].any()
+    (answer,), (cost,) = switchable.answers_and_costs([{"x": x}])
+    np.testing.assert_array_equal(answer["y"], run(path, x=x)[0])
+    assert cost >= 2 * 5 * K * K / RATE
     report = compress(path, tmp_path / "out.onnx")
-    assert report.search is None
-    assert any("loop" in note for note in report.notes)
-    assert compress(path, tmp_path / "asked.onnx", max_drop=0.1).search is not None
+    assert report.search is not None
+    assert report.search.measured == 2
+    assert report.search.error <= DEFAULT_DROP
