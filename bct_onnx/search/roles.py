@@ -38,7 +38,7 @@ def filled(switches: Sequence[Switch], known: Mapping[int, float]) -> list[float
 
     Else it is drawn from weights of its role before and behind it; where none is known, the median of all.
     """
-    some = {place: figure for place, figure in known.items() if figure > 0}
+    some = {place: figure for place, figure in known.items() if 0 < figure < math.inf}
     typical = statistics.median(some.values()) if some else 1.0
     by_role: dict[Role, list[int]] = defaultdict(list)
     for place in sorted(some):

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,8 @@ def measure_sensitivity(
     if made:
         answered = max(verified, planned.feeds, int((np.cumsum(costs) <= ANSWERS_SHARE * seconds).sum()))
         feeds, expected = more_feeds(switchable.run, model.path, model.proto, (feeds, expected), answered)
+    # Feeds of other kinds take other branches of the model.
+    unlike = range(planned.feeds + 1, verified + 1)
     switches = switchable.switches
     probed: dict[int, float] = {}
     for number, place in enumerate(spread_order(switches)[: planned.weights]):
@@ -101,7 +104,7 @@ def measure_sensitivity(
             progress("measuring", number, len(switches))
         if number and time.monotonic() - start > PATIENCE * seconds:
             break
-        probed[place] = _probe(switchable, switches[place], feeds[: planned.feeds], expected[: planned.feeds])
+        probed[place] = _probe(switchable, switches[place], feeds, expected, [planned.feeds, *unlike])
     weights = [
         _weight(switchable, switch, options, sensitivity, place in probed)
         for place, (switch, sensitivity) in enumerate(zip(switches, filled(switches, probed), strict=True))
@@ -124,14 +127,22 @@ def _probe(
     switch: Switch,
     feeds: Sequence[Feed],
     expected: Sequence[Outputs],
+    ends: Sequence[int],
 ) -> float:
-    """Return the squared relative error of the outputs with this one weight noisy, for each part of its own error."""
+    """Return the squared relative error of the outputs with this one weight noisy, for each part of its own error.
+
+    Feeds up to the first of `ends` are run together; where they do not tell, those up to the next.
+    """
     # Noise is quickly made: an error of the same size does the same harm.
     noisy, part = disturbed(switch.matrix, PROBE_NOISE)
     switchable.let_go()
     instead = {switch.tensor: switch.laid_out(noisy)}
-    answered = [switchable.run(feed, instead) for feed in feeds]
-    error = round_error(overall_error(*output_errors(Answers(feeds, expected), answered), worst=False)) ** 2
+    for start, end in pairwise([0, *ends]):
+        answers = Answers(feeds[start:end], expected[start:end])
+        answered = [switchable.run(feed, instead) for feed in answers.feeds]
+        error = round_error(overall_error(*output_errors(answers, answered), worst=False)) ** 2
+        if error or not part:
+            break
     return error / part if part else 0.0
 
 

@@ -410,3 +410,22 @@ def test_weights_of_bodies_are_measured_like_others(tmp_path: Path) -> None:
     assert report.search is not None
     assert report.search.measured == 2
     assert report.search.error <= DEFAULT_DROP
+
+
+BRANCHES = """g (float[m, 64] x) => (float[m, 64] y) {
+  s = ReduceMean <keepdims = 0> (x) z = Constant <value = float {0}> () c = Less(s, z)
+  y = If(c) <then_branch = t () => (float[m, 64] p) { p = MatMul(x, w) },
+    else_branch = e () => (float[m, 64] q) { q = MatMul(x, v) }> }"""
+
+
+def test_a_weight_of_a_branch_is_run_on_the_feed_that_takes_it(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: 0.0)
+    path = tmp_path / "in.onnx"
+    onnx.save(model(BRANCHES, opset=21, w=random(K, K, seed=1), v=random(K, K, seed=2)), path)
+    x = random(40, K, seed=4)
+    feeds = [{"x": x - 1}, {"x": x + 1}]
+    # Time for one feed a weight.
+    found = measure_sensitivity(files.read(path), Options(block_size=8), feeds, tmp_path / "s.onnx", seconds=1e-3)
+    assert found.measured == 2
+    errors = [entry.error[4] for entry in found.curve.weights]
+    assert min(errors) > 0.5 * max(errors) > 0
