@@ -81,10 +81,11 @@ def measure_sensitivity(
     """Code one weight after the other and compare the model's outputs on the feeds.
 
     `path` is a new file for the model with switchable weights, loaded as `use` says. With `made` the feeds are
-    nobody's: more are drawn like them, and the token numbers that a language model reads from its own answers. The
-    first feeds that `seconds` allow at a nominal speed are run for every weight; weights for which there is no time are
-    taken to be as sensitive as those of their role in other layers. Errors at other widths follow from the weight's own
-    error there. Nothing but the arguments decides what is run, unless it takes four times as long as it should.
+    nobody's: where memory is not scarce more are drawn like them, and the token numbers that a language model reads
+    from its own answers. The first feeds that `seconds` allow at a nominal speed are run for every weight; weights for
+    which there is no time are taken to be as sensitive as those of their role in other layers. Errors at other widths
+    follow from the weight's own error there. Nothing but the arguments decides what is run, unless it takes four times
+    as long as it should.
     """
     start = time.monotonic()
     switchable = SwitchableModel(model, options, path, use)
@@ -92,7 +93,7 @@ def measure_sensitivity(
     costs *= ROUNDS if made else 1
     planned = affordable(costs, len(switchable.switches), seconds)
     verified = len(feeds)
-    if made:
+    if made and use is MemoryUse.FULL:
         answered = max(verified, planned.feeds, int((np.cumsum(costs) <= ANSWERS_SHARE * seconds).sum()))
         feeds, expected = more_feeds(switchable.run, model.path, model.proto, (feeds, expected), answered)
     # Feeds of other kinds take other branches of the model.

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 import passes
 from bct_onnx import files
 from bct_onnx.arrays import Array, Feed, Outputs
-from bct_onnx.search.work import is_size, nominal_seconds, with_sizes
-from bct_onnx.sessions import MemoryUse, Session
+from bct_onnx.search.work import is_size, nominal_seconds, products_of, with_sizes
+from bct_onnx.sessions import MemoryUse, Session, give_back
 from passes import Options, make_lowering
 from passes.constant import LARGEST_MAGNITUDE, SMALLEST_CODED_BYTES, reads_weight
 from passes.formats.block import BlockFormat, BlockTensor
@@ -181,21 +181,33 @@ class SwitchableModel:
         self.switches = [switch.mapped(self._file.values(kept[switch.tensor])) for switch in known]
         _add_inputs(proto, [switch.tensor for switch in self.switches])
         self._proto, self._path, self._use = proto, path, use
-        self._outputs = [value.name for value in proto.graph.output]
 
     @cached_property
     def _session(self) -> Session:
-        files.write_proto(with_sizes(self._proto), self._path)
+        files.write_proto(self._proto, self._path)
         return Session(self._path, self._use)
 
     def run(self, feed: Feed, instead: Mapping[str, Array] | None = None) -> dict[str, Array]:
         """Return the outputs with the named tensors replaced."""
-        return self._session.run({**feed, **(instead or {})}, self._outputs)
+        return self._session.run({**feed, **(instead or {})})
 
     def answers_and_costs(self, feeds: Sequence[Feed]) -> tuple[list[Outputs], list[float]]:
-        """Return the outputs for each feed, and what a run of it takes at a nominal speed."""
-        answers = [self._session.run(feed) for feed in feeds]
-        costs = [nominal_seconds(self._proto, answer, self._inside) for answer in answers]
+        """Return the outputs for each feed, and what a run of it takes at a nominal speed.
+
+        The session that tells the sizes of products keeps all of them in memory: where that is scarce, every weight is
+        taken to be multiplied with every row of the answers.
+        """
+        if self._use is not MemoryUse.FULL:
+            rough = [self.run(feed) for feed in feeds]
+            numbers = sum(switch.matrix.size for switch in self.switches)
+            return list(rough), [nominal_seconds([], len(self._proto.graph.node), each, numbers) for each in rough]
+        files.write_proto(with_sizes(self._proto), self._path)
+        session = Session(self._path, MemoryUse.MAPPED)
+        answers = [session.run(feed) for feed in feeds]
+        del session
+        give_back()
+        products, nodes = products_of(self._proto), len(self._proto.graph.node)
+        costs = [nominal_seconds(products, nodes, answer, self._inside) for answer in answers]
         return [{name: answer[name] for name in answer if not is_size(name)} for answer in answers], costs
 
     def let_go(self) -> None:

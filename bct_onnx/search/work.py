@@ -35,7 +35,7 @@ def with_sizes(proto: onnx.ModelProto) -> onnx.ModelProto:
     """
     sized = onnx.ModelProto()
     sized.CopyFrom(proto)
-    for number, node in enumerate(_products(proto)):
+    for number, node in enumerate(products_of(proto)):
         # Of weights only a convolution's is asked for: ONNX Runtime would copy those that two nodes read.
         weight = [("w", node.input[1])] if node.op_type == "Conv" else []
         for part, tensor in (("x", node.input[0]), ("y", node.output[0]), *weight):
@@ -50,14 +50,13 @@ def is_size(output: str) -> bool:
     return output.startswith(_SIZE)
 
 
-def nominal_seconds(proto: onnx.ModelProto, answer: Outputs, inside: int = 0) -> float:
-    """Return the seconds that a run takes at the nominal speed, by what `with_sizes(proto)` answered.
+def nominal_seconds(products: Sequence[onnx.NodeProto], nodes: int, answer: Outputs, besides: int = 0) -> float:
+    """Return the seconds that a run takes at the nominal speed, by the answer of `with_sizes(model)`.
 
-    `inside` are the numbers of the weights that only products inside If, Loop and Scan read: each is multiplied once
-    with every row of the answer, about.
+    `products` are those of the model, of so many nodes. `besides` are the numbers of weights whose products are not
+    among them: each is taken to be multiplied once with every row of the answer.
     """
-    multiplications = _multiplications(_products(proto), answer) + inside * _rows(answer)
-    return NODE_SECONDS * len(proto.graph.node) + multiplications / RATE
+    return NODE_SECONDS * nodes + (_multiplications(products, answer) + besides * _rows(answer)) / RATE
 
 
 def affordable(costs: Sequence[float], weights: int, seconds: float) -> Affordable:
@@ -70,7 +69,8 @@ def affordable(costs: Sequence[float], weights: int, seconds: float) -> Affordab
     return Affordable(feeds, min(weights, max(1, int(seconds / max(sum(costs[:feeds]), 1e-9)))))
 
 
-def _products(proto: onnx.ModelProto) -> list[onnx.NodeProto]:
+def products_of(proto: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Return the products of a model's main graph, in its order."""
     return [node for node in proto.graph.node if node.op_type in PRODUCTS and not node.domain]
 
 

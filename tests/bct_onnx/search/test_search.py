@@ -23,8 +23,17 @@ from bct_onnx.search import (
 from bct_onnx.search.grams import _together, product_inputs
 from bct_onnx.search.sensitivity import _by_kind
 from bct_onnx.search.switchable import SwitchableModel, formats, stored_bytes
-from bct_onnx.search.work import NODE_SECONDS, RATE, SHARE, Affordable, affordable, nominal_seconds, with_sizes
-from bct_onnx.sessions import Session
+from bct_onnx.search.work import (
+    NODE_SECONDS,
+    RATE,
+    SHARE,
+    Affordable,
+    affordable,
+    nominal_seconds,
+    products_of,
+    with_sizes,
+)
+from bct_onnx.sessions import MemoryUse, Session
 from passes import Options
 from passes.context import plain_codes
 from passes.formats.block import BlockFormat, decode
@@ -333,9 +342,19 @@ def test_a_run_costs_its_multiplications(source, tmp_path) -> None:
     proto = onnx.load(source)
     onnx.save(with_sizes(proto), tmp_path / "sized.onnx")
     run_sized = Session(tmp_path / "sized.onnx").run
-    costs = [nominal_seconds(proto, run_sized({"x": random(rows, K, seed=1)})) for rows in (10, 1000)]
-    fixed = NODE_SECONDS * len(proto.graph.node)
+    products, nodes = products_of(proto), len(proto.graph.node)
+    answers = [run_sized({"x": random(rows, K, seed=1)}) for rows in (10, 1000)]
+    costs = [nominal_seconds(products, nodes, answer) for answer in answers]
+    fixed = NODE_SECONDS * nodes
     assert costs == pytest.approx([fixed + 2 * rows * K * K / RATE for rows in (10, 1000)])
+
+
+def test_without_memory_every_weight_is_multiplied_with_every_row(source, tmp_path) -> None:
+    switchable = SwitchableModel(files.read(source), Options(), tmp_path / "s.onnx", MemoryUse.MAPPED)
+    few, many = ({"x": random(rows, K, seed=1)} for rows in (10, 1000))
+    (answer, _), (cheap, dear) = switchable.answers_and_costs([few, many])
+    np.testing.assert_allclose(answer["y"], run(source, **few)[0], rtol=1e-5, atol=1e-5)
+    assert dear - cheap == pytest.approx(2 * 990 * K * K / RATE)
 
 
 def test_a_convolution_costs_its_window_for_every_result(tmp_path: Path) -> None:
@@ -343,7 +362,7 @@ def test_a_convolution_costs_its_window_for_every_result(tmp_path: Path) -> None
     proto = model(text, opset=21, w=random(8, 3 * 16, seed=1).reshape(8, 3, 4, 4))
     feed = {"x": random(2, 3 * 256, seed=2).reshape(2, 3, 16, 16)}
     onnx.save(with_sizes(proto), tmp_path / "sized.onnx")
-    cost = nominal_seconds(proto, Session(tmp_path / "sized.onnx").run(feed))
+    cost = nominal_seconds(products_of(proto), 1, Session(tmp_path / "sized.onnx").run(feed))
     assert cost == pytest.approx(NODE_SECONDS + 2 * 8 * 16 * 48 / RATE)
 
 
