@@ -40,6 +40,7 @@ from .graph.endings import compose_endings
 from .graph.features import FIRST_OPSET, NOTHING, Feature, Lacks
 from .graph.follow import find_shapes
 from .graph.normalizations import compose_normalizations
+from .graph.product_rows import compose_product_rows
 from .graph.tidy import lift_constant_nodes, merge_equal, name_constants, shorten_names
 from .graph.turns import take_turns
 from .graph.walk import walk
@@ -142,11 +143,12 @@ def run(
     compose_calls(graph)
     compose_endings(graph)
     compose_normalizations(graph)
+    compose_product_rows(graph)
     take_turns(graph, context.editor)
     context.editor.finish()  # where no pass ran, too, nothing is left of nodes that became constants
     shorten_names(graph)
     if valid:
-        check_graph(graph, "compose_normalizations")
+        check_graph(graph, "compose_product_rows")
     return reports
 
 

@@ -35,7 +35,7 @@ class Function:
         axes: the axes of all outputs: those of the first input ("first"), but for the length of the last ("rows");
             those of the last input and one more ("picked"); one ("flat"); those that an attribute of this name lists.
         reads_floats: whether results depend on the first input's floats beyond the codes that are made of them.
-        calls: the functions that the body calls, with attributes of their names; their nodes take the calls' places.
+        calls: the functions that the body calls; their nodes take the calls' places.
         nested: whether these calls stay, so that a model that has several such functions holds what they call once.
             ONNX Runtime lets no int4 through a call in a call.
     """
@@ -63,8 +63,9 @@ class Function:
     @cached_property
     def attributes(self) -> dict[str, str]:
         """The attributes that a call must have, and their types in ONNX's text form: int, ints, float."""
-        called = [entry for function in self.calls for entry in function.attributes.items()]
-        return dict(called) | {name: kind for kind, name in re.findall(r"(\w+) = @(\w+)", self.text(OPSET_AXES))}
+        own = {name: kind for kind, name in re.findall(r"(\w+) = @(\w+)", self.text(OPSET_AXES))}
+        called = [name for function in self.calls for name in function.attributes]
+        return {name: own[name] for name in called if name in own} | own
 
     @cached_property
     def is_typed(self) -> bool:
@@ -123,19 +124,28 @@ def _inlined(node: onnx.NodeProto, called: Mapping[str, onnx.FunctionProto], tak
     for name in {name for each in inner.node for name in each.output} - names.keys():
         names[name] = name if name not in taken else f"{node.output[0]}_{name}"
     taken.update(names.values())
+    attributes = {attribute.name: attribute.ref_attr_name for attribute in node.attribute}
     for each in inner.node:
         copy = onnx.NodeProto()
         copy.CopyFrom(each)
+        for attribute in copy.attribute:
+            if attribute.ref_attr_name:
+                attribute.ref_attr_name = attributes[attribute.ref_attr_name]
         for tensors in (copy.input, copy.output):
             tensors[:] = [names[name] for name in tensors]
         nodes.append(copy)
     return nodes
 
 
-def call(function: Function) -> str:
-    """Return the call of a function in the body of another, whose values and attributes have the same names."""
-    attributes = ", ".join(f"{name}: {kind} = @{name}" for name, kind in function.attributes.items())
-    return f"{DOMAIN}.{function.name}{f' <{attributes}>' if attributes else ''} ({function.inputs})"
+def call(function: Function, names: Mapping[str, str] | None = None) -> str:
+    """Return the call of a function in the body of another.
+
+    Values and attributes of the other have the same names, or those that `names` gives them.
+    """
+    names = names or {}
+    attributes = ", ".join(f"{name}: {kind} = @{names.get(name, name)}" for name, kind in function.attributes.items())
+    inputs = ", ".join(names.get(name, name) for name in function.inputs.split(", "))
+    return f"{DOMAIN}.{function.name}{f' <{attributes}>' if attributes else ''} ({inputs})"
 
 
 def compose(outer: Function, given: str, inner: Function, name: str, summary: str) -> Function:
@@ -161,6 +171,9 @@ def function_of(node: gs.Node) -> Function | None:
 
 def protos(names: Iterable[str], opset: int) -> list[onnx.FunctionProto]:
     """Return functions by name, and those that they call, sorted, for a model of an opset."""
-    functions = [FUNCTIONS[name] for name in names]
-    nested = (called.name for function in functions if function.nested for called in function.calls)
-    return [FUNCTIONS[name].proto(opset) for name in sorted({*names, *nested})]
+    found, waiting = set[str](), list(names)
+    while waiting:
+        function = FUNCTIONS[waiting.pop()]
+        found.add(function.name)
+        waiting += [called.name for called in function.calls if function.nested]
+    return [FUNCTIONS[name].proto(opset) for name in sorted(found)]

@@ -17,15 +17,26 @@ int64_t row_in(const Shape& own, const Shape& shape, int64_t row) {
 
 std::vector<Endings> all_endings() {
   std::vector<Endings> found;
+  const RowKind none{};
   for (const bool bias : {false, true}) {
     const std::string name = bias ? "Bias" : "";
-    found.push_back({name, bias, NO_CURVE, false, false});
-    found.push_back({name + "Relu", bias, RELU, false, false});
-    found.push_back({name + "Gelu", bias, GELU, false, false});
-    found.push_back({name + "GeluTanh", bias, GELU_TANH, false, false});
-    found.push_back({name + "Silu", bias, GATED, false, false});
-    found.push_back({name + "QuickGelu", bias, GATED, true, false});
-    found.push_back({name + "Residual", bias, NO_CURVE, false, true});
+    found.push_back({name, bias, NO_CURVE, false, false, true, none});
+    found.push_back({name + "Relu", bias, RELU, false, false, true, none});
+    found.push_back({name + "Gelu", bias, GELU, false, false, true, none});
+    found.push_back({name + "GeluTanh", bias, GELU_TANH, false, false, true, none});
+    found.push_back({name + "Silu", bias, GATED, false, false, true, none});
+    found.push_back({name + "QuickGelu", bias, GATED, true, false, true, none});
+    found.push_back({name + "Residual", bias, NO_CURVE, false, true, true, none});
+  }
+  const std::vector<Endings> plain = found;
+  for (const Endings& each : plain) {
+    if (each.curve == NO_CURVE && !each.residual) continue;
+    for (const char* ending : {"", "Like"}) {
+      Endings both = each;
+      both.leaves = false, both.rows = {each.residual, !each.residual, ending};
+      both.name += both.rows.name();
+      found.push_back(both);
+    }
   }
   return found;
 }

@@ -6,6 +6,7 @@
 
 #include "isa.h"
 #include "operator.h"
+#include "rows.h"
 
 namespace bct {
 
@@ -15,6 +16,8 @@ struct Endings {
   Curve curve;
   bool alpha;  // an attribute of that name says how steep the curve is
   bool residual;
+  bool leaves;   // floats do, or what `rows` makes of them
+  RowKind rows;
 
   // Inputs behind those of the product.
   size_t inputs() const { return static_cast<size_t>(bias) + static_cast<size_t>(residual); }

@@ -33,17 +33,17 @@ struct Weight {
 // Functions of a number: max(x, 0); Gelu and its form with tanh; x * sigmoid(alpha * x).
 enum Curve { NO_CURVE, RELU, GELU, GELU_TANH, GATED };
 
-// Rows of uint8 codes q [rows, k] times columns of a panel, to floats:
+// Rows of uint8 codes q [rows, k] times columns of panels that lie one behind the other, to floats:
 // y = curve(float(sum of (q - zero_point) * weight) * column_scale * row_scale + bias) + residual, rounded in this order.
 struct Block {
   const uint8_t* q;
   const float* row_scale;
   int64_t rows;
   int64_t k;
-  const uint8_t* panel;  // [PANEL / 16, padded k / 4, 16, 4]
-  const int32_t* sums;   // of the panel's columns, [PANEL]
+  const uint8_t* panel;  // [panels, PANEL / 16, padded k / 4, 16, 4]
+  const int32_t* sums;   // of the columns, [panels, PANEL]
   const float* column_scale;
-  int64_t columns;  // of the panel that there are
+  int64_t columns;  // that there are, in all panels
   int32_t zero_point;
   const float* bias;  // as many as columns; null where there is none
   Curve curve;
@@ -140,7 +140,8 @@ inline int64_t padded(int64_t k) { return (k + DEPTH - 1) / DEPTH * DEPTH; }
 
 // Memory of this thread, aligned to 64 bytes, for one use at a time of each number.
 enum Scratch {
-  PANELS, DECODED, SHIFTS, ROWS, CODES, SCALES, COSTS, PLACES, WAYS, KEYS, VALUES, ASKED, SCORES, SHARES, ANSWERS, SCRATCHES
+  PANELS, DECODED, SHIFTS, ROWS, CODES, SCALES, COSTS, PLACES, WAYS, KEYS, VALUES, ASKED, SCORES, SHARES, ANSWERS, RESULTS,
+  SCRATCHES
 };
 void* scratch(Scratch which, size_t bytes);
 }  // namespace bct

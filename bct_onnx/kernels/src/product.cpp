@@ -6,92 +6,11 @@
 #include <mutex>
 
 #include "endings.h"
+#include "matrix.h"
 #include "weights.h"
 
 namespace bct {
 namespace {
-
-// Panels that a task decodes once: what stays in a core's own cache, and few enough for all threads to have some.
-constexpr int64_t MOST_PANEL_BYTES = 1 << 19, LEAST_TASKS = 6;
-// Codes of rows that all panels of a task are multiplied with before the next.
-constexpr int64_t ROW_BYTES = 3 << 16, LEAST_ROWS = 64, MOST_ROWS = 256;
-// Where there are few panels, rows are shared out, too: enough to make up for decoding.
-constexpr int64_t SHARED_ROWS = 512;
-
-struct Rows {
-  const uint8_t* q;
-  const float* scale;
-  const float* residual;  // null where there is none
-  float* y;
-  int64_t rows;
-};
-
-// One matrix of a product.
-struct Matrix {
-  Weight weight;
-  const Panels* panels;  // null where the weight is decoded at every call
-  const float* column_scale;
-  int32_t zero_point;
-  const float* bias;  // null where there is none
-  Curve curve;
-  float alpha;
-};
-
-Panels unpack_all(const Isa& isa, const Call& call, const Weight& weight) {
-  const int64_t panels = panels_of(weight.n), bytes = padded(weight.k) * PANEL;
-  Panels found = make_panels(weight.k, weight.n);
-  call.parallel(static_cast<size_t>((panels + MOST_PANELS - 1) / MOST_PANELS), [&](size_t task) {
-    const int64_t first = static_cast<int64_t>(task) * MOST_PANELS;
-    isa.unpack(weight, first * PANEL, std::min(MOST_PANELS, panels - first), found.codes.get() + first * bytes,
-               found.sums.data() + first * PANEL);
-  });
-  return found;
-}
-
-void multiply(const Isa& isa, const Call& call, const Matrix& matrix, const Rows& rows) {
-  const Weight& weight = matrix.weight;
-  const int64_t panels = panels_of(weight.n), bytes = padded(weight.k) * PANEL;
-  const int64_t wide = std::clamp<int64_t>(std::min(MOST_PANEL_BYTES / std::max<int64_t>(bytes, 1), panels / LEAST_TASKS),
-                                           1, MOST_PANELS);
-  const int64_t together = std::clamp(ROW_BYTES / std::max<int64_t>(weight.k, 1) / 32 * 32, LEAST_ROWS, MOST_ROWS);
-  const int64_t groups = (panels + wide - 1) / wide;
-  const int64_t share = groups < LEAST_TASKS ? std::min(rows.rows, SHARED_ROWS) : rows.rows;
-  const int64_t shares = (rows.rows + share - 1) / share;
-  call.parallel(static_cast<size_t>(groups * shares), [&](size_t task) {
-    const int64_t group = static_cast<int64_t>(task) / shares * wide, count = std::min(wide, panels - group);
-    const int64_t begin = static_cast<int64_t>(task) % shares * share, end = std::min(rows.rows, begin + share);
-    alignas(64) int32_t own_sums[MOST_PANELS * PANEL];
-    const uint8_t* codes = nullptr;
-    const int32_t* sums = own_sums;
-    if (matrix.panels != nullptr) {
-      codes = matrix.panels->codes.get() + group * bytes, sums = matrix.panels->sums.data() + group * PANEL;
-    } else {
-      auto* own_codes = static_cast<uint8_t*>(scratch(PANELS, static_cast<size_t>(bytes * count)));
-      isa.unpack(weight, group * PANEL, count, own_codes, own_sums);
-      codes = own_codes;
-    }
-    for (int64_t row = begin; row < end; row += together) {
-      for (int64_t i = 0; i < count; ++i) {
-        const int64_t first = (group + i) * PANEL;
-        Block block{};
-        block.rows = std::min(together, end - row);
-        block.q = rows.q + row * weight.k;
-        block.row_scale = rows.scale + row;
-        block.k = weight.k;
-        block.panel = codes + i * bytes, block.sums = sums + i * PANEL;
-        block.column_scale = matrix.column_scale + first;
-        block.columns = std::min(PANEL, weight.n - first);
-        block.zero_point = matrix.zero_point;
-        block.bias = matrix.bias != nullptr ? matrix.bias + first : nullptr;
-        block.curve = matrix.curve, block.alpha = matrix.alpha;
-        block.residual = rows.residual != nullptr ? rows.residual + row * weight.n + first : nullptr;
-        block.y = rows.y + row * weight.n + first;
-        block.stride = weight.n;
-        isa.multiply(block);
-      }
-    }
-  });
-}
 
 // The axes before the last two, as of the shorter ones' broadcast to `rank`.
 Shape batch_of(const Shape& shape, size_t rank) {
@@ -106,27 +25,45 @@ int64_t offset(const Shape& batch, const Shape& index) {
   return found;
 }
 
-// Where a product goes: to the output, or, where the residual has other axes, to memory of its own, added up at the end.
+// Where a product goes: to the output, or to memory of its own, where it is added up or leaves as rows of codes.
 struct Result {
-  Result(const Call& call, const Shape& shape, const Tensor& addend) : call(call), shape(shape), addend(addend) {
+  Result(const Call& call, const Shape& shape, const Tensor& addend, bool leaves)
+      : call(call), shape(shape), addend(addend), leaves(leaves) {
     if (addend.data == nullptr || addend.shape == shape) {
-      residual = addend.as<float>(), y = call.output<float>(0, shape);
-      return;
+      residual = addend.as<float>();
+      if (leaves) y = call.output<float>(0, shape);
+    } else {
+      sum_shape = broadcast(shape, addend.shape);
     }
-    sum_shape = broadcast(shape, addend.shape);
-    own.resize(static_cast<size_t>(elements(shape)));
-    y = own.data();
   }
 
-  void finish() const {
-    if (sum_shape.empty()) return;
-    auto* sum = call.output<float>(0, sum_shape);
-    add_rows(call, own.data(), shape, addend.as<float>(), addend.shape, sum, sum_shape);
+  // Whether rows become codes as they are made.
+  bool at_once() const { return !leaves && sum_shape.empty(); }
+
+  float* floats() {
+    if (y != nullptr) return y;
+    own.resize(static_cast<size_t>(elements(shape)));
+    return own.data();
+  }
+
+  // Adds what is to be added; rows that do not leave become codes.
+  void finish(const Isa& isa, const RowWriter* writer, size_t index) {
+    const bool sums = !sum_shape.empty();
+    if (sums) {
+      std::vector<float> sum(leaves ? 0 : static_cast<size_t>(elements(sum_shape)));
+      float* to = leaves ? call.output<float>(0, sum_shape) : sum.data();
+      add_rows(call, own.data(), shape, addend.as<float>(), addend.shape, to, sum_shape);
+      if (!leaves) own.swap(sum);
+    }
+    if (leaves) return;
+    const RowEnding ending = writer->begin(call, isa, sums ? sum_shape : shape, index);
+    if (!own.empty()) ending.finish_all(call, own.data(), static_cast<int64_t>(own.size()) / ending.k);
   }
 
   const Call& call;
   const Shape& shape;
   const Tensor& addend;
+  bool leaves;
   Shape sum_shape;
   std::vector<float> own;
   const float* residual = nullptr;
@@ -137,6 +74,7 @@ class Product : public Kernel {
  public:
   Product(const Info& info, const Packing* packing, const Endings& endings) : packing_(packing), endings_(endings) {
     if (endings_.alpha) alpha_ = info.real("alpha");
+    if (!endings_.leaves) writer_ = std::make_unique<RowWriter>(info, endings_.rows, "next_zero_point");
     const int64_t zero_point = info.whole("zero_point");
     require(zero_point >= 0 && zero_point <= 255, "zero_point is no uint8");
     zero_point_ = static_cast<int32_t>(zero_point);
@@ -191,6 +129,8 @@ class Product : public Kernel {
   }
 
  private:
+  size_t rows_input() const { return scale_input_ + 1 + endings_.inputs(); }
+
   bool is_turn(size_t input) const { return packing_ != nullptr && input == 3 + planes_; }
 
   Weight read_weight(const std::vector<Tensor>& inputs) const {
@@ -224,10 +164,16 @@ class Product : public Kernel {
     if (axes == 2) {
       require(columns == weight.n && scale_shape.size() <= 2 && (scale_shape.empty() || scale_shape.back() == weight.n),
               "scale is not one number a column");
-      Result result(call, y_shape, residual);
-      const Rows all{q.as<uint8_t>(), row_scales, result.residual, result.y, rows};
+      Result result(call, y_shape, residual, endings_.leaves);
+      Rows all{q.as<uint8_t>(), row_scales, result.residual, nullptr, rows};
+      if (result.at_once()) {
+        const RowEnding ending = writer_->begin(call, isa_, y_shape, rows_input());
+        if (rows * weight.n != 0) multiply(isa_, call, matrix, all, ending);
+        return;
+      }
+      all.y = result.floats();
       if (rows * weight.n != 0) multiply(isa_, call, matrix, all);
-      return result.finish();
+      return result.finish(isa_, writer_.get(), rows_input());
     }
     require(q.shape.size() >= 2, "a batch of weights wants a matrix of q");
     const size_t rank = std::max(q.shape.size(), axes) - 2;
@@ -244,7 +190,8 @@ class Product : public Kernel {
     // The row scales multiply what comes out: they broadcast with the product.
     y_shape = batch;
     y_shape.push_back(length), y_shape.push_back(weight.n);
-    Result result(call, y_shape, residual);
+    Result result(call, y_shape, residual, endings_.leaves);
+    float* y = result.floats();
     Shape index(rank, 0);
     const int64_t total = elements(y_shape) == 0 ? 0 : elements(batch);
     for (int64_t i = 0; i < total; ++i) {
@@ -254,15 +201,16 @@ class Product : public Kernel {
       one.column_scale += with * weight.n;
       const int64_t at = i * length * weight.n;
       multiply(isa_, call, one, {q.as<uint8_t>() + from * length * weight.k, row_scales + from * length,
-                                 result.residual != nullptr ? result.residual + at : nullptr, result.y + at, length});
+                                 result.residual != nullptr ? result.residual + at : nullptr, y + at, length});
       for (size_t axis = rank; axis-- > 0 && ++index[axis] == batch[axis];) index[axis] = 0;
     }
-    result.finish();
+    result.finish(isa_, writer_.get(), rows_input());
   }
 
   const Isa& isa_ = isa();
   const Packing* packing_;
   const Endings& endings_;
+  std::unique_ptr<RowWriter> writer_;
   float alpha_ = 1;
   size_t planes_ = 0, scale_input_ = 0;
   int32_t zero_point_ = 0;
@@ -283,18 +231,26 @@ void add_products(std::vector<std::unique_ptr<Operator>>& all) {
   static const std::vector<Endings> endings = all_endings();
   for (const Endings& ending : endings) {
     auto add = [&](const std::string& suffix, std::vector<int> inputs, const Packing* packing) {
+      const size_t scale = inputs.size() - 1;
       inputs.insert(inputs.end(), ending.inputs(), ort::FLOAT);
+      const size_t residual = inputs.size() - 1;
+      std::vector<int> outputs{ort::FLOAT};
+      if (!ending.leaves) {
+        for (const int type : ending.rows.inputs()) inputs.push_back(type);
+        outputs = ending.rows.outputs();
+      }
       all.push_back(std::make_unique<Operator>(
-          "BlockMatMul" + suffix + ending.name, inputs, std::vector<int>{ort::FLOAT},
+          "BlockMatMul" + suffix + ending.name, inputs, outputs,
           [packing, &ending](const Info& info) { return std::make_unique<Product>(info, packing, ending); },
-          [packing, &ending](const std::vector<Dims>& in) {
-            const Dims& columns = packing == nullptr ? in[2] : in[in.size() - 1 - ending.inputs()];
+          [packing, &ending, scale, residual](const std::vector<Dims>& in) {
+            const Dims& columns = packing == nullptr ? in[2] : in[scale];
             if (in[0].lengths.empty() || columns.lengths.empty()) return std::vector<Dims>{};
             if (packing == nullptr && columns.lengths.size() != 2) return std::vector<Dims>{};
             Dims y = in[0];
             y.lengths.back() = columns.lengths.back();
             y.names.back() = packing == nullptr ? columns.names.back() : "";
-            if (ending.residual) y = sum_of(y, in.back());
+            if (ending.residual) y = sum_of(y, in[residual]);
+            if (!ending.leaves) return ending.rows.shapes(y);
             return y.lengths.empty() ? std::vector<Dims>{} : std::vector<Dims>{y};
           }));
     };

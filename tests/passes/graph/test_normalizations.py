@@ -15,7 +15,7 @@ TOGETHER = {
     ONE.replace("(x", "<axis = 2, epsilon = 1e-3>(x"): ["LayerNormalizationQuantizeRows"],
     "h = LayerNormalization(x, g, b) p = MatMul(h, v) i = Add(p, h) j = LayerNormalization(i, g, b) y = MatMul(j, w)": [
         "LayerNormalizationQuantizeRows",
-        "LayerNormalizationQuantizeRowsLike",
+        "BlockMatMul8ResidualLayerNormalizationQuantizeRowsLike",
     ],
 }
 APART = [
