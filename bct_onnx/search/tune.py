@@ -58,7 +58,6 @@ def within_error(
     """Return the bits of the smallest file found that errs by at most `limit`, and whether any does.
 
     `error_of` tells what the file of some bits errs by; it is asked for the most bits, and for `tries` others at most.
-
     The most bits come first: they err by what the curve knows nothing of, the activations' codes. From there the
     squared error is taken to go in a straight line with the one expected, then in the line through the tries around
     the limit.
