@@ -111,9 +111,10 @@ def test_normalization(centered, bias, width):
     (y,) = run(call(name, {"x": x}, constants, attributes), {"x": x})
     z = normalization.reference(x, rows)
     expected = z * gain + (shift if bias else 0)
-    # A mean that is rounded otherwise may move a few codes by one: a shift, which is two thirds of the stated bound.
+    # A mean that is rounded otherwise may move a code by one, a shift: two thirds of the stated bound.
     off = np.abs(y - expected)
-    assert (off <= 1.4 * normalization.bound(x, rows) * np.abs(gain) + 1e-4).all()
+    assert (off <= normalization.bound(x, rows) * np.abs(gain)).all()
+    # Nearly all codes are the same, and what is left is the rounding of floats.
     assert np.quantile(off, 0.9) < 1e-3
 
 
