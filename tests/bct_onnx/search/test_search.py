@@ -22,7 +22,7 @@ from bct_onnx.search import (
 )
 from bct_onnx.search.grams import _together, product_inputs
 from bct_onnx.search.sensitivity import _by_kind
-from bct_onnx.search.switchable import SwitchableModel, formats, stored_bytes
+from bct_onnx.search.switchable import SwitchableModel, _lift, formats, stored_bytes
 from bct_onnx.search.work import (
     NODE_SECONDS,
     RATE,
@@ -448,3 +448,13 @@ def test_a_weight_of_a_branch_is_run_on_the_feed_that_takes_it(tmp_path: Path, m
     assert found.measured == 2
     errors = [entry.error[4] for entry in found.curve.weights]
     assert min(errors) > 0.5 * max(errors) > 0
+
+
+def test_only_names_of_one_body_move_to_the_main_graph() -> None:
+    proto = model(BRANCHES, opset=21)
+    (branch,) = (node for node in proto.graph.node if node.op_type == "If")
+    for names, each in zip((("w", "both"), ("both",)), branch.attribute, strict=True):
+        each.g.initializer.extend(onnx.numpy_helper.from_array(random(K, K), name) for name in names)
+    assert _lift(proto, {"w", "both"}) == {"w"}
+    graphs = [proto.graph, *(each.g for each in branch.attribute)]
+    assert [[tensor.name for tensor in graph.initializer] for graph in graphs] == [["w"], ["both"], ["both"]]
