@@ -83,6 +83,36 @@ struct FewRows {
   float* y;        // [rows, n]
 };
 
+// Codes of blocks whose scales are that of their column divided by a power of two: 2^below, 0 to MOST_BELOW.
+constexpr int MOST_BELOW = 60;
+struct ShiftedCodes {
+  Packed codes;
+  const uint8_t* below;  // [n, blocks]
+};
+
+// Rows in bfloat16 times columns of panels: y = sum * column_scale * row_scale, sums in float32.
+constexpr int64_t BFLOAT_PANEL = 32, BFLOAT_ROWS = 32, BFLOAT_DEPTH = 32;
+struct BfloatBlock {
+  const uint16_t* x;  // [rows to a multiple of BFLOAT_ROWS, k to one of BFLOAT_DEPTH], zeros behind k
+  const float* row_scale;
+  int64_t rows;
+  int64_t k;
+  const uint16_t* panels;  // [columns / BFLOAT_PANEL, k to a multiple of BFLOAT_DEPTH, BFLOAT_PANEL]
+  const float* column_scale;
+  int64_t columns;
+  float* y;  // [rows, stride]
+  int64_t stride;
+};
+
+// Null where there are no tiles of bfloat16.
+struct Bfloats {
+  // One panel from column `first` on, columns beyond n zero.
+  void (*unpack)(const ShiftedCodes& weight, int64_t first, uint16_t* to);
+  // A row of floats [k], and the power of two that it is divided by.
+  void (*round_row)(const float* x, int64_t k, uint16_t* to, float* scale);
+  void (*multiply)(const BfloatBlock& block);
+};
+
 struct RowCodes {
   bool above;  // rows are never far below zero: only what is above counts for the scale
   int32_t zero_point;
@@ -127,6 +157,7 @@ struct Isa {
   void (*multiply_packed)(const Packed& weight, const FewRows& rows, int64_t first, int64_t last);
   // One panel from column `first` on, its columns beyond n zero, and the sums of its columns.
   void (*unpack_packed)(const Packed& weight, int64_t first, uint8_t* to, int32_t* sums);
+  Bfloats bfloats;
   Encoding encoding;
   Coding coding;
 };

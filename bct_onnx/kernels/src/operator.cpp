@@ -254,6 +254,7 @@ extern "C" __attribute__((visibility("default"))) ort::Status* RegisterCustomOps
     bct::add_products(operators);
     bct::add_quantizers(operators);
     bct::add_packed(operators);
+    bct::add_nbits(operators);
     bct::add_gathers(operators);
     bct::add_attentions(operators);
     bct::add_codings(operators);

@@ -100,6 +100,7 @@ struct Operator : ort::CustomOp {
 void add_products(std::vector<std::unique_ptr<Operator>>& all);
 void add_quantizers(std::vector<std::unique_ptr<Operator>>& all);
 void add_packed(std::vector<std::unique_ptr<Operator>>& all);
+void add_nbits(std::vector<std::unique_ptr<Operator>>& all);
 void add_gathers(std::vector<std::unique_ptr<Operator>>& all);
 void add_attentions(std::vector<std::unique_ptr<Operator>>& all);
 void add_codings(std::vector<std::unique_ptr<Operator>>& all);

@@ -1,10 +1,11 @@
-// BothMatMul and NBitsMatMul: passes/functions/both_matmul.py, nbits.py. Codes stay as they lie in the file: few rows read
+// BothMatMul: passes/functions/both_matmul.py. Codes stay as they lie in the file: few rows read
 // them there; for many rows they are decoded to panels, once, at the first call that has so many.
 
 #include <algorithm>
 #include <cstring>
 #include <mutex>
 
+#include "packed.h"
 #include "weights.h"
 
 namespace bct {
@@ -19,13 +20,7 @@ constexpr int64_t TOGETHER = 128;
 // The longest sum of products of codes that 32 bits hold: LONGEST_SUM of passes/functions/quantize_rows.py.
 constexpr int64_t LONGEST_SUM = INT32_MAX / (255 * 128);
 
-struct Product {
-  const float* x;
-  float* y;
-  int64_t rows;
-};
-
-void multiply_few(const Isa& isa, const Call& call, const Packed& weight, const Product& product) {
+void multiply_few(const Isa& isa, const Call& call, const Packed& weight, const FloatRows& product) {
   const int64_t rows = product.rows, chunks = weight.chunks(), apart = weight.blocks_apart();
   const int64_t length = chunks * 64 * (8 / weight.bits);
   auto* q = static_cast<int8_t*>(scratch(CODES, static_cast<size_t>(rows * (length + chunks * 64))));
@@ -56,7 +51,7 @@ Panels unpack_all(const Isa& isa, const Call& call, const Packed& weight) {
 
 // Without `panels` a weight is decoded a panel at a time.
 void multiply_many(const Isa& isa, const Call& call, const Packed& weight, const Panels* panels, const RowCodes& codes,
-                   const Product& product) {
+                   const FloatRows& product) {
   const int64_t rows = product.rows, k = weight.k;
   auto* q = static_cast<uint8_t*>(scratch(CODES, static_cast<size_t>(rows * k)));
   std::vector<float> scale(static_cast<size_t>(rows));
@@ -93,59 +88,6 @@ void multiply_many(const Isa& isa, const Call& call, const Packed& weight, const
   });
 }
 
-// What both functions have: x times packed codes that a node has as an input.
-class PackedProduct : public Kernel {
- public:
-  explicit PackedProduct(const Info& info) {
-    geometry_.k = info.whole("K"), geometry_.n = info.whole("N");
-    geometry_.block = info.whole("block_size");
-    const int64_t bits = info.whole("bits"), k = geometry_.k, block = geometry_.block;
-    require(bits == 2 || bits == 4 || bits == 8, "bits are not 2, 4 or 8");
-    require(block >= 16 && block <= 256 && (block & (block - 1)) == 0, "block_size is no power of two from 16 to 256");
-    require(k > 0 && geometry_.n > 0, "K and N are not lengths");
-    geometry_.bits = static_cast<int>(bits), geometry_.blocks = (k - 1) / block + 1;
-    elements({geometry_.n, geometry_.blocks, block});
-  }
-
- protected:
-  void set_codes(Packed& weight, const Tensor& codes) const {
-    require(codes.size() == weight.n * weight.row_bytes(), "codes are not [N, blocks, bytes of a block]");
-    weight.codes = codes.as<uint8_t>();
-  }
-
-  Product prepare(const Call& call) const {
-    const Tensor x = call.input(0);
-    require(!x.shape.empty() && x.shape.back() == geometry_.k, "x and the weight differ in K");
-    Shape shape = x.shape;
-    shape.back() = geometry_.n;
-    return {x.as<float>(), call.output<float>(0, shape), x.size() / geometry_.k};
-  }
-
-  void few(const Call& call, const Packed& weight, const Product& product) const {
-    for (int64_t row = 0; row < product.rows; row += MOST_FEW) {
-      multiply_few(isa_, call, weight,
-                   {product.x + row * weight.k, product.y + row * weight.n, std::min(MOST_FEW, product.rows - row)});
-    }
-  }
-
-  const Isa& isa_ = isa();
-  Packed geometry_{};
-};
-
-class NBitsMatMul : public PackedProduct {
- public:
-  explicit NBitsMatMul(const Info& info) : PackedProduct(info) {}
-
-  void compute(const Call& call) override {
-    Packed weight = geometry_;
-    set_codes(weight, call.input(1));
-    const Tensor scale = call.input(2);
-    require(scale.size() == weight.n * weight.blocks, "scale is not one number a block");
-    weight.block_scale = scale.as<float>();
-    few(call, weight, prepare(call));
-  }
-};
-
 class BothMatMul : public PackedProduct {
  public:
   BothMatMul(const Info& info, int bits, bool above)
@@ -178,7 +120,7 @@ class BothMatMul : public PackedProduct {
     weight.column_scale = found.data();
     const Tensor many = call.input(1);
     require(many.size() == 1, "many is not one answer");
-    const Product product = prepare(call);
+    const FloatRows product = prepare(call);
     if (product.rows == 0) return;
     if (*many.as<bool>()) {
       if (constant_) std::call_once(unpacked_, [&] { panels_ = unpack_all(isa_, call, weight); });
@@ -198,7 +140,39 @@ class BothMatMul : public PackedProduct {
   Panels panels_;
 };
 
-// The axes of x, the last of them unknown here: shape inference has no attributes.
+}  // namespace
+
+PackedProduct::PackedProduct(const Info& info) {
+  geometry_.k = info.whole("K"), geometry_.n = info.whole("N");
+  geometry_.block = info.whole("block_size");
+  const int64_t bits = info.whole("bits"), k = geometry_.k, block = geometry_.block;
+  require(bits == 2 || bits == 4 || bits == 8, "bits are not 2, 4 or 8");
+  require(block >= 16 && block <= 256 && (block & (block - 1)) == 0, "block_size is no power of two from 16 to 256");
+  require(k > 0 && geometry_.n > 0, "K and N are not lengths");
+  geometry_.bits = static_cast<int>(bits), geometry_.blocks = (k - 1) / block + 1;
+  elements({geometry_.n, geometry_.blocks, block});
+}
+
+void PackedProduct::set_codes(Packed& weight, const Tensor& codes) const {
+  require(codes.size() == weight.n * weight.row_bytes(), "codes are not [N, blocks, bytes of a block]");
+  weight.codes = codes.as<uint8_t>();
+}
+
+FloatRows PackedProduct::prepare(const Call& call) const {
+  const Tensor x = call.input(0);
+  require(!x.shape.empty() && x.shape.back() == geometry_.k, "x and the weight differ in K");
+  Shape shape = x.shape;
+  shape.back() = geometry_.n;
+  return {x.as<float>(), call.output<float>(0, shape), x.size() / geometry_.k};
+}
+
+void PackedProduct::few(const Call& call, const Packed& weight, const FloatRows& rows) const {
+  for (int64_t row = 0; row < rows.rows; row += MOST_FEW) {
+    multiply_few(isa_, call, weight,
+                 {rows.x + row * weight.k, rows.y + row * weight.n, std::min(MOST_FEW, rows.rows - row)});
+  }
+}
+
 std::vector<Dims> rows_of(const Dims& x, const Dims& codes) {
   if (x.lengths.empty()) return {};
   Dims y = x;
@@ -207,14 +181,8 @@ std::vector<Dims> rows_of(const Dims& x, const Dims& codes) {
   return {y};
 }
 
-}  // namespace
-
 void add_packed(std::vector<std::unique_ptr<Operator>>& all) {
   const std::vector<int> outputs{ort::FLOAT};
-  all.push_back(std::make_unique<Operator>(
-      "NBitsMatMul", std::vector<int>{ort::FLOAT, ort::UINT8, ort::FLOAT}, outputs,
-      [](const Info& info) { return std::make_unique<NBitsMatMul>(info); },
-      [](const std::vector<Dims>& in) { return rows_of(in[0], in[1]); }));
   for (const int bits : {2, 4, 8}) {
     for (const char* ending : {"", "ByDivision"}) {
       for (const bool above : {false, true}) {
