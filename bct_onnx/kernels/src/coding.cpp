@@ -45,10 +45,16 @@ class CodeBlocks : public Kernel {
 
   void compute(const Call& call) override {
     const Tensor x = call.input(0);
-    const int64_t size = x.size(), k = x.shape.empty() ? 1 : x.shape.back();
+    const int64_t size = x.size();
+    const int64_t k = x.shape.empty() ? 1 : x.shape.back(), block = codes_.block;
     auto* y = call.output<float>(0, x.shape);
-    over_rows(call, k == 0 ? 0 : size / k, k,
-              [&](int64_t row) { isa_.coding.code_blocks(codes_, x.as<float>() + row * k, k, y + row * k); });
+    if (size == 0) return;
+    // Rows of whole blocks may be cut anywhere between blocks.
+    const int64_t length = k % block == 0 && block <= TASK ? TASK / block * block : k;
+    over_rows(call, (size + length - 1) / length, length, [&](int64_t part) {
+      const int64_t start = part * length;
+      isa_.coding.code_blocks(codes_, x.as<float>() + start, std::min(length, size - start), y + start);
+    });
   }
 
  private:
@@ -95,6 +101,7 @@ std::vector<Dims> as_first(const std::vector<Dims>& in) { return {in[0]}; }
 }  // namespace
 
 void add_codings(std::vector<std::unique_ptr<Operator>>& all) {
+  const size_t first = all.size();
   const std::vector<int> one{ort::FLOAT};
   for (const char* name : {"CodeBlocks", "CodeBlocksAnyRank", "CodedReluSquared"}) {
     const bool squared = name == std::string("CodedReluSquared");
@@ -111,6 +118,7 @@ void add_codings(std::vector<std::unique_ptr<Operator>>& all) {
       }
     }
   }
+  for (size_t i = first; i < all.size(); ++i) all[i]->in_place = true;
 }
 
 }  // namespace bct

@@ -122,6 +122,15 @@ struct RowCodes {
 // Where nothing is said of a floor: the constants of the function's body.
 constexpr RowCodes SYMMETRIC{false, 128, static_cast<float>(1e-30 * 127), static_cast<float>(1.0 / 127)};
 
+// Columns that become int8 codes, a scale each: their largest magnitude, at least `least`, times `step`.
+struct FloatColumns {
+  const float* b;  // [k, n]
+  int64_t k;
+  int64_t n;
+  float least;
+  float step;
+};
+
 // Keys and values of a head, and how far their rows are apart.
 struct Keys {
   const float* k;
@@ -157,6 +166,8 @@ struct Isa {
   void (*multiply_packed)(const Packed& weight, const FewRows& rows, int64_t first, int64_t last);
   // One panel from column `first` on, its columns beyond n zero, and the sums of its columns.
   void (*unpack_packed)(const Packed& weight, int64_t first, uint8_t* to, int32_t* sums);
+  // One panel from column `first` on, the sums of its columns and their scales; columns beyond n are zeros.
+  void (*pack_columns)(const FloatColumns& columns, int64_t first, uint8_t* panel, int32_t* sums, float* scales);
   Bfloats bfloats;
   Encoding encoding;
   Coding coding;

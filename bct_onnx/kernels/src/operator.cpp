@@ -1,6 +1,8 @@
 #include "operator.h"
 
 #include <atomic>
+#include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <limits>
 
@@ -234,6 +236,18 @@ Operator::Operator(std::string name, std::vector<int> inputs, std::vector<int> o
   last_version = [](const ort::CustomOp*) { return INT32_MAX; };
 }
 
+void Operator::allow_in_place(const char* runtime) {
+  // Versions are 1.x.y; those before it read no further than they know.
+  const char* minor = std::strchr(runtime, '.');
+  if (!in_place || minor == nullptr || std::strtoul(minor + 1, nullptr, 10) < ort::VERSION_IN_PLACE) return;
+  version = ort::VERSION_IN_PLACE;
+  may_in_place = [](int** inputs, int** outputs) -> size_t {
+    *inputs = new int(0), *outputs = new int(0);
+    return 1;
+  };
+  release_in_place = [](int* inputs, int* outputs) { delete inputs, delete outputs; };
+}
+
 }  // namespace bct
 
 // What ONNX Runtime calls. It fails never: what is not registered runs as the function that is in the file.
@@ -243,7 +257,7 @@ extern "C" __attribute__((visibility("default"))) ort::Status* RegisterCustomOps
   if (api == nullptr) return nullptr;
   bct::g_api = api;
   // Sessions refer to the domain as long as they live, so it stays.
-  static ort::Domain* const domain = [api]() -> ort::Domain* {
+  static ort::Domain* const domain = [api, base]() -> ort::Domain* {
     ort::Domain* made = nullptr;
     if (ort::Status* status = api->create_domain("bct_onnx", &made)) {
       api->release(status);
@@ -257,9 +271,11 @@ extern "C" __attribute__((visibility("default"))) ort::Status* RegisterCustomOps
     bct::add_nbits(operators);
     bct::add_gathers(operators);
     bct::add_attentions(operators);
+    bct::add_activation_products(operators);
     bct::add_codings(operators);
     bct::add_tables(operators);
     for (const auto& op : operators) {
+      op->allow_in_place(base->version());
       if (ort::Status* status = api->add_operator(made, op.get())) api->release(status);
     }
     return made;

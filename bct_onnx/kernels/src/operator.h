@@ -89,11 +89,16 @@ using Infer = std::function<std::vector<Dims>(const std::vector<Dims>& inputs)>;
 struct Operator : ort::CustomOp {
   Operator(std::string name, std::vector<int> inputs, std::vector<int> outputs,
            std::function<std::unique_ptr<Kernel>(const Info&)> make, Infer shapes);
+  // Tells a runtime of this version of what can be done in place, if it asks.
+  void allow_in_place(const char* runtime);
   std::string called;
   std::vector<int> inputs;
   std::vector<int> outputs;
   std::function<std::unique_ptr<Kernel>(const Info&)> make;
   Infer shapes;
+  // Whether the first output may lie where the first input does, if nothing else reads that: each of its numbers is made
+  // of inputs that are not written before.
+  bool in_place = false;
 };
 
 // All operators, one list a file.
@@ -103,6 +108,7 @@ void add_packed(std::vector<std::unique_ptr<Operator>>& all);
 void add_nbits(std::vector<std::unique_ptr<Operator>>& all);
 void add_gathers(std::vector<std::unique_ptr<Operator>>& all);
 void add_attentions(std::vector<std::unique_ptr<Operator>>& all);
+void add_activation_products(std::vector<std::unique_ptr<Operator>>& all);
 void add_codings(std::vector<std::unique_ptr<Operator>>& all);
 void add_tables(std::vector<std::unique_ptr<Operator>>& all);
 

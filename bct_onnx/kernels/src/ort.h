@@ -18,6 +18,8 @@ struct ShapeContext;
 
 // The first version with KernelContext_ParallelFor and shape inference of custom operators.
 constexpr uint32_t API_VERSION = 17;
+// The first version whose operators may say that an output can take an input's memory.
+constexpr uint32_t VERSION_IN_PLACE = 18;
 constexpr int INVALID_ARGUMENT = 2;
 
 enum Type : int { ANY = 0, FLOAT = 1, UINT8 = 2, INT8 = 3, INT32 = 6, INT64 = 7, BOOL = 9, FLOAT16 = 10, UINT4 = 21, INT4 = 22 };
@@ -127,6 +129,11 @@ struct CustomOp {
   Status* (*infer)(const CustomOp*, ShapeContext*);
   int (*first_version)(const CustomOp*);
   int (*last_version)(const CustomOp*);
+  // From VERSION_IN_PLACE on.
+  size_t (*may_in_place)(int** inputs, int** outputs);
+  void (*release_in_place)(int* inputs, int* outputs);
+  size_t (*aliases)(int** inputs, int** outputs);
+  void (*release_aliases)(int* inputs, int* outputs);
 };
 
 }  // namespace ort

@@ -94,6 +94,7 @@ std::vector<Dims> as_first(const std::vector<Dims>& in) { return {in[0]}; }
 }  // namespace
 
 void add_tables(std::vector<std::unique_ptr<Operator>>& all) {
+  const size_t first = all.size();
   const std::vector<int> one{ort::FLOAT};
   all.push_back(std::make_unique<Operator>(
       "BlockSoftmax", one, one, [](const Info& info) { return std::make_unique<Softmax>(info); }, as_first));
@@ -101,6 +102,7 @@ void add_tables(std::vector<std::unique_ptr<Operator>>& all) {
     all.push_back(std::make_unique<Operator>(
         table.name, one, one, [&table](const Info&) { return std::make_unique<TableCurve>(table); }, as_first));
   }
+  for (size_t i = first; i < all.size(); ++i) all[i]->in_place = true;
 }
 
 }  // namespace bct

@@ -1,6 +1,7 @@
 """Kernels of what lies between products on codes: to the bit what the numpy references say, or within stated bounds."""
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,11 +9,12 @@ from hypothesis.extra import numpy as arrays
 
 from passes import relu_squared
 from passes.functions import quantize_blocks
+from passes.functions.function import protos
 from passes.functions.quantize_blocks import CODE_TYPES
 from passes.gelu import function as gelu
 from passes.layer_normalization import function as normalization
 from passes.softmax import function as softmax
-from tests.bct_onnx.kernels.calls import call, run
+from tests.bct_onnx.kernels.calls import OPSET, call, run
 
 SHAPES = ((3, 1), (2, 5, 64), (1, 131), (40, 384), (0, 8), (2, 0), (7,))
 HUGE = np.array([0, -0.0, 1e-44, -1e-44, 1e-30, 1e30, 3.4e38, -3.4e38, 1, -1], np.float32)
@@ -187,3 +189,24 @@ def test_normalization_of_what_does_not_fit_is_an_error(width, gain):
     x = numbers((2, 64))
     with pytest.raises(Exception, match="BlockLayerNormalizationNoBias: "):
         run(call(function.name, {"x": x}, {"scale": numbers(gain)}, attributes | {"width": width}), {"x": x})
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.usefixtures("processor")
+def test_what_others_read_stays_as_it_is(kept):
+    x = numbers((7, 48))
+    model = coded("CodeBlocks", x, CODE_TYPES["int8"])
+    graph, (node,) = model.graph, model.graph.node
+    node.input[0] = "negative"
+    graph.node.insert(0, onnx.helper.make_node("Neg", ["x"], ["negative"]))
+    graph.node.append(onnx.helper.make_node("BlockSoftmax", ["y"], ["shares"], domain=node.domain, axes=[-1]))
+    model.functions.extend(protos(["BlockSoftmax"], OPSET))
+    graph.output.append(onnx.helper.make_tensor_value_info("shares", onnx.TensorProto.FLOAT, ["x0", "x1"]))
+    if kept:
+        graph.output.append(onnx.helper.make_tensor_value_info("negative", onnx.TensorProto.FLOAT, ["x0", "x1"]))
+    else:
+        del graph.output[0]
+    expected = {"y": quantize_blocks.reference(-x, CODE_TYPES["int8"], 16), "negative": -x}
+    expected["shares"] = softmax.reference(expected["y"], -1)
+    for output, y in zip(graph.output, run(model, {"x": x}), strict=True):
+        same(y, expected[output.name])
