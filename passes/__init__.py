@@ -41,6 +41,7 @@ from .graph.features import FIRST_OPSET, NOTHING, Feature, Lacks
 from .graph.follow import find_shapes
 from .graph.normalizations import compose_normalizations
 from .graph.product_rows import compose_product_rows
+from .graph.split_attentions import compose_split_attentions
 from .graph.tidy import lift_constant_nodes, merge_equal, name_constants, shorten_names
 from .graph.turns import take_turns
 from .graph.walk import walk
@@ -141,6 +142,7 @@ def run(
         _offered(module, "finish", _nothing)(graph, context, reports)
     valid = checked and refusal(graph) is None
     compose_calls(graph)
+    compose_split_attentions(graph)
     compose_endings(graph)
     compose_normalizations(graph)
     compose_product_rows(graph)

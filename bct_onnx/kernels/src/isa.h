@@ -141,10 +141,12 @@ struct Keys {
   int64_t width;
   int64_t value_width;
   float scale;
+  const float* v_bias;  // what is added to all values, [value_width], or null
 };
 
 struct Query {
   const float* q;     // [width]
+  const float* bias;  // what is added to it, [width], or null
   const float* mask;  // what is added to its scores, [count], or null
   float* y;           // [value_width]
 };
