@@ -2,7 +2,11 @@
 
     x [..., k] -- LayerNormalization(gain [k], bias [k]) -- y [..., k] -- QuantizeRows -> q [..., k], scale [..., 1]
 
-Bodies are the two nodes. A library of kernels quantizes a row while it is at hand.
+Where products read rows of another gain and bias than the floats have, as `even_channels` leaves them, both are a call:
+
+    x -- LayerNormalization(gain, bias) -- y;  x -- LayerNormalization(even_gain, even_bias) -- QuantizeRows -> q, scale
+
+Bodies are these nodes. A library of kernels quantizes a row while it is at hand.
 """
 
 from __future__ import annotations
@@ -28,23 +32,27 @@ def reference(
     return y, *quantize_rows.reference(y)
 
 
-def _function(quantize: Function) -> Function:
-    inputs = quantize.inputs.replace("x", "y", 1)
+def _node(y: str, before: str = "") -> str:
+    return f"{y} = LayerNormalization <axis = -1, epsilon: float = @epsilon> (x, {before}gain, {before}bias)"
+
+
+def _function(quantize: Function, even: bool) -> Function:
     rest = quantize.inputs.removeprefix("x")
-    quantized = call(quantize).replace(f"({quantize.inputs})", f"({inputs})")
+    rows = "even" if even else "y"
+    nodes = [_node("y"), *([_node("even", "even_")] if even else [])]
     return Function(
-        f"LayerNormalization{quantize.name}",
-        f"x, gain, bias{rest}",
+        f"LayerNormalization{'Even' if even else ''}{quantize.name}",
+        f"x, gain, bias{', even_gain, even_bias' if even else ''}{rest}",
         f"y, {quantize.outputs}",
-        f"""y = LayerNormalization <axis = -1, epsilon: float = @epsilon> (x, gain, bias)
-        {quantize.outputs} = {quantized}""",
-        f"Normalize each row of x. {quantize.summary.replace('x', 'y')}",
+        "\n".join([*nodes, f"{quantize.outputs} = {call(quantize, {'x': rows})}"]),
+        f"Normalize each row of x. {quantize.summary.replace('x', rows)}",
         (np.float32, *quantize.dtypes),
         calls=(quantize,),
     )
 
 
+_QUANTIZERS = tuple(each[False] for each in (quantize_rows.OWN, quantize_rows.LIKE, quantize_rows.DIVISION))
 # By the function that quantizes.
-BY_QUANTIZER = {
-    each[0].name: _function(each[0]) for each in (quantize_rows.OWN, quantize_rows.LIKE, quantize_rows.DIVISION)
-}
+BY_QUANTIZER = {each.name: _function(each, even=False) for each in _QUANTIZERS}
+# By the function that normalizes once: what it gives is codes alone.
+EVEN = {BY_QUANTIZER[each.name].name: _function(each, even=True) for each in _QUANTIZERS}

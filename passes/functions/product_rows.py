@@ -34,7 +34,8 @@ def _function(product: Function, quantizer: Function) -> Function:
 
 # What quantizes what an ending gives; calls of old opsets stay apart.
 _ABOVE = (quantize_rows.OWN[True], quantize_rows.LIKE[True])
-_NORMALIZED = tuple(normalize_rows.BY_QUANTIZER[each[False].name] for each in (quantize_rows.OWN, quantize_rows.LIKE))
+_ONCE = tuple(normalize_rows.BY_QUANTIZER[each[False].name] for each in (quantize_rows.OWN, quantize_rows.LIKE))
+_NORMALIZED = (*_ONCE, *(normalize_rows.EVEN[each.name] for each in _ONCE))
 _QUANTIZERS = {
     RESIDUAL.name: _NORMALIZED,
     **{curve.name: _ABOVE for curve in (RELU, GELU, GELU_TANH, SILU, QUICK_GELU)},

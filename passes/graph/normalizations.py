@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import onnx_graphsurgeon as gs
 
-from ..functions.function import DOMAIN
-from ..functions.normalize_rows import BY_QUANTIZER
+from ..functions.function import DOMAIN, Function
+from ..functions.normalize_rows import BY_QUANTIZER, EVEN
 from ..report import TOGETHER
 from .new import NewNode
 from .shapes import rank
@@ -30,6 +33,34 @@ def compose_normalizations(graph: gs.Graph) -> None:
             if all(places.get(id(maker), place) < place for maker in makers):
                 scope.nodes[place] = _composed(node, quantizer)
                 places[id(scope.nodes[place])] = place
+        _compose_even(scope)
+
+
+def _compose_even(scope: gs.Graph) -> None:
+    """Let what is normalized for codes alone, and what is for floats, be one call, in the place of the first."""
+    places = {id(node): place for place, node in enumerate(scope.nodes)}
+    outputs = {id(tensor) for tensor in scope.outputs}
+    for node in list(scope.nodes):
+        if node.domain != DOMAIN or node.op not in EVEN or node.outputs[0].outputs or id(node.outputs[0]) in outputs:
+            continue
+        others = [each for each in node.inputs[0].outputs if id(each) in places and _is_twin(each, node)]
+        if not others:
+            continue
+        both = others[0], node
+        place = min(places[id(each)] for each in both)
+        makers = [maker for each in both for tensor in each.inputs for maker in tensor.inputs]
+        if all(places.get(id(maker), -1) < place for maker in makers):
+            scope.nodes[place] = _even(*both)
+
+
+def _is_twin(node: gs.Node, call: gs.Node) -> bool:
+    """Tell whether a node normalizes what a call does, in the same way but for gain and bias."""
+    alike = _is_normalization(node) and node.inputs[0] is call.inputs[0]
+    return alike and _epsilon(node) == np.float32(call.attrs["epsilon"])
+
+
+def _epsilon(node: gs.Node) -> np.float32:
+    return np.float32(node.attrs.get("epsilon", 1e-5))
 
 
 def _is_normalization(node: gs.Node) -> bool:
@@ -49,9 +80,26 @@ def _composed(node: gs.Node, quantizer: gs.Node) -> gs.Node:
     """Return the call that takes the place of both, which make nothing any more."""
     inputs, outputs = [*node.inputs, *quantizer.inputs[1:]], [node.outputs[0], *quantizer.outputs]
     attrs = {**quantizer.attrs, "epsilon": float(node.attrs.get("epsilon", 1e-5))}
-    names = [each.name for each in (node, quantizer) if each.name and not isinstance(each, NewNode)]
-    for each in (node, quantizer):
+    return _call(BY_QUANTIZER[quantizer.op], attrs, inputs, outputs, (node, quantizer))
+
+
+def _even(node: gs.Node, quantized: gs.Node) -> gs.Node:
+    """Return the call that takes the place of a normalization, and of the call that quantizes another of the same."""
+    _, gain, bias, *zeros = quantized.inputs
+    inputs, outputs = [*node.inputs, gain, bias, *zeros], [node.outputs[0], *quantized.outputs[1:]]
+    return _call(EVEN[quantized.op], dict(quantized.attrs), inputs, outputs, (node, quantized))
+
+
+def _call(
+    function: Function,
+    attrs: dict[str, Any],
+    inputs: list[gs.Tensor],
+    outputs: list[gs.Tensor],
+    replaced: tuple[gs.Node, ...],
+) -> gs.Node:
+    """Return a call named after the nodes that it takes the place of, which make nothing any more."""
+    names = [each.name for each in replaced if each.name and not isinstance(each, NewNode)]
+    for each in replaced:
         each.inputs.clear()
         each.outputs.clear()
-    function = BY_QUANTIZER[quantizer.op]
     return (gs.Node if names else NewNode)(function.name, TOGETHER.join(names), attrs, inputs, outputs, DOMAIN)

@@ -32,10 +32,13 @@ std::vector<Endings> all_endings() {
   for (const Endings& each : plain) {
     if (each.curve == NO_CURVE && !each.residual) continue;
     for (const char* ending : {"", "Like"}) {
-      Endings both = each;
-      both.leaves = false, both.rows = {each.residual, !each.residual, ending};
-      both.name += both.rows.name();
-      found.push_back(both);
+      for (const bool even : {false, true}) {
+        if (even && !each.residual) continue;
+        Endings both = each;
+        both.leaves = false, both.rows = {each.residual, even, !each.residual, ending};
+        both.name += both.rows.name();
+        found.push_back(both);
+      }
     }
   }
   return found;

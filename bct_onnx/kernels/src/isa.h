@@ -131,6 +131,15 @@ struct FloatColumns {
   float step;
 };
 
+struct Normalization {
+  const float* gain;  // [k], and so all others
+  const float* bias;
+  const float* even_gain;  // null where rows are normalized once
+  const float* even_bias;
+  int64_t k;
+  float epsilon;
+};
+
 // Keys and values of a head, and how far their rows are apart.
 struct Keys {
   const float* k;
@@ -158,8 +167,8 @@ struct Isa {
   void (*unpack)(const Weight& weight, int64_t first, int64_t panels, uint8_t* to, int32_t* sums);
   void (*multiply)(const Block& block);
   void (*quantize)(const float* x, int64_t k, const RowCodes& codes, uint8_t* q, float* scale);
-  // y [k] = (x - mean) / deviation * gain + bias
-  void (*normalize)(const float* x, const float* gain, const float* bias, int64_t k, float epsilon, float* y);
+  // y [k] = (x - mean) / deviation * gain + bias, and `even` the same with the other gain and bias, where there are such
+  void (*normalize)(const float* x, const Normalization& by, float* y, float* even);
   // Attention of any number of queries, and of few, for which keys and values are read once and as they lie.
   void (*attend)(const Keys& keys, const Query* queries, int64_t count);
   void (*attend_few)(const Keys& keys, const Query* queries, int64_t count);
@@ -185,6 +194,7 @@ inline int64_t padded(int64_t k) { return (k + DEPTH - 1) / DEPTH * DEPTH; }
 // Memory of this thread, aligned to 64 bytes, for one use at a time of each number.
 enum Scratch {
   PANELS, DECODED, SHIFTS, ROWS, CODES, SCALES, COSTS, PLACES, WAYS, KEYS, VALUES, ASKED, SCORES, SHARES, ANSWERS, RESULTS,
+  EVEN,
   SCRATCHES
 };
 void* scratch(Scratch which, size_t bytes);

@@ -32,9 +32,10 @@ void add(std::vector<std::unique_ptr<Operator>>& all, const RowKind& kind) {
 
 void add_quantizers(std::vector<std::unique_ptr<Operator>>& all) {
   for (const char* ending : {"", "Like", "ByDivision"}) {
-    add(all, {false, false, ending});
-    add(all, {false, true, ending});
-    add(all, {true, false, ending});
+    add(all, {false, false, false, ending});
+    add(all, {false, false, true, ending});
+    add(all, {true, false, false, ending});
+    add(all, {true, true, false, ending});
   }
 }
 

@@ -17,11 +17,11 @@ const float* parameter(const Call& call, size_t index, int64_t k) {
 }  // namespace
 
 std::string RowKind::name() const {
-  return std::string(normalizes ? "LayerNormalization" : "") + (above ? "QuantizeRowsAbove" : "QuantizeRows") + ending;
+  return std::string(normalizes ? "LayerNormalization" : "") + (even ? "Even" : "") + (above ? "QuantizeRowsAbove" : "QuantizeRows") + ending;
 }
 
 std::vector<int> RowKind::inputs() const {
-  std::vector<int> found(normalizes ? 2 : 0, ort::FLOAT);
+  std::vector<int> found(normalizes ? (even ? 4 : 2) : 0, ort::FLOAT);
   if (ending == "Like") found.push_back(ort::UINT8);
   return found;
 }
@@ -67,10 +67,11 @@ RowEnding RowWriter::begin(const Call& call, const Isa& isa, const Shape& shape,
   ones.back() = 1;
   const int64_t rows = elements(ones);
   require(k > 0 || rows == 0, "rows are empty");
-  RowEnding found{isa, codes_, k, nullptr, nullptr, epsilon_, nullptr, nullptr, nullptr};
+  RowEnding found{isa, codes_, k, {nullptr, nullptr, nullptr, nullptr, k, epsilon_}, nullptr, nullptr, nullptr};
   size_t output = 0;
   if (kind_.normalizes) {
-    found.gain = parameter(call, index, k), found.bias = parameter(call, index + 1, k);
+    found.by.gain = parameter(call, index, k), found.by.bias = parameter(call, index + 1, k);
+    if (kind_.even) found.by.even_gain = parameter(call, index + 2, k), found.by.even_bias = parameter(call, index + 3, k);
     found.y = call.output<float>(output++, shape);
   }
   found.q = call.output<uint8_t>(output++, shape);

@@ -12,6 +12,7 @@ namespace bct {
 // Which function makes the codes: passes/functions/quantize_rows.py and normalize_rows.py.
 struct RowKind {
   bool normalizes;
+  bool even;  // by another gain and bias, too, whose rows become codes
   bool above;
   std::string ending;  // "", "Like", "ByDivision"
 
@@ -30,17 +31,17 @@ struct RowEnding {
   const Isa& isa;
   RowCodes codes;
   int64_t k;
-  const float* gain;  // null where rows are not normalized
-  const float* bias;
-  float epsilon;
-  float* y;  // as they are quantized, [rows, k], where they are normalized
+  Normalization by;  // no gain where rows are not normalized
+  float* y;          // normalized, [rows, k]
   uint8_t* q;
   float* scale;
 
   void finish(const float* x, int64_t row) const {
-    if (gain != nullptr) {
-      isa.normalize(x, gain, bias, k, epsilon, y + row * k);
-      x = y + row * k;
+    if (by.gain != nullptr) {
+      const bool twice = by.even_gain != nullptr;
+      float* even = twice ? static_cast<float*>(scratch(EVEN, static_cast<size_t>(k) * sizeof(float))) : nullptr;
+      isa.normalize(x, by, y + row * k, even);
+      x = twice ? even : y + row * k;
     }
     isa.quantize(x, k, codes, q + row * k, scale + row);
   }

@@ -65,6 +65,41 @@ def test_rows_do_not_depend_on_their_neighbours():
             assert np.array_equal(found, all_rows[row : row + 1])
 
 
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("shape", [(1, 1), (3, 7), (2, 5, 64), (1, 33, 100), (0, 8)])
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.usefixtures("processor")
+def test_two_gains_are_two_calls(ending, shape, native):
+    k, numbers = shape[-1], np.random.default_rng(2)
+    x = numbers.standard_normal(shape).astype(np.float32) * 3 + 1
+    if x.size > 200:
+        x[0, 0, 5], x[0, 1, 6], x[0, 2] = np.nan, np.inf, 0
+    names = ("gain", "bias", "even_gain", "even_bias")
+    values = {name: numbers.standard_normal(k).astype(np.float32) for name in names}
+    zeros = {"zeros": np.full((*shape[:-1], 1), 128, np.uint8)} if ending == "Like" else {}
+    attributes = {"epsilon": EPSILON} | ({} if ending == "ByDivision" else {"block_size": k})
+    how = {"native": native, "optimize": "all" if native else "none"}
+
+    def call_of(name: str, constants: dict[str, Array]) -> list[Array]:
+        model = call(f"LayerNormalization{name}QuantizeRows{ending}", {"x": x, **zeros}, constants, attributes)
+        return run(model, {"x": x, **zeros}, **how)
+
+    y, *_ = call_of("", {name: values[name] for name in names[:2]})
+    _, *codes = call_of("", {name: values[f"even_{name}"] for name in names[:2]})
+    for found, expected in zip(call_of("Even", values), [y, *codes], strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("name", ["even_gain", "even_bias"])
+def test_other_gains_that_do_not_fit_are_an_error(name):
+    names = ("gain", "bias", "even_gain", "even_bias")
+    constants = {each: np.ones(8, np.float32) for each in names} | {name: np.ones(9, np.float32)}
+    x = np.zeros((2, 8), np.float32)
+    model = call("LayerNormalizationEvenQuantizeRows", {"x": x}, constants, {"epsilon": EPSILON, "block_size": 8})
+    with pytest.raises(Exception, match="gain or bias is not one number a column"):
+        run(model, {"x": x})
+
+
 @pytest.mark.parametrize("name", ["gain", "bias"])
 @pytest.mark.parametrize("other", [np.ones(1, np.float32), np.ones((1, 8), np.float32), np.ones(9, np.float32)])
 def test_what_does_not_fit_is_an_error(name, other):

@@ -12,6 +12,7 @@ ABOVE = {"least_peak": 1.5, "step": 1 / 223}
 CURVED = [chain for chain in CHAINS if chain[-1].name in ("Relu", "Gelu", "GeluTanh", "Silu", "QuickGelu")]
 SUMMED = [chain for chain in CHAINS if chain[-1].name == "Residual"]
 KINDS = [(chain, like) for chain in (*CURVED, *SUMMED) for like in ("", "Like")]
+KINDS += [(chain, f"Even{like}") for chain in SUMMED for like in ("", "Like")]
 
 
 def named(chain: tuple[Ending, ...]) -> str:
@@ -19,7 +20,11 @@ def named(chain: tuple[Ending, ...]) -> str:
 
 
 def split_up(chain: tuple[Ending, ...], rows: tuple[int, ...], k: int, n: int, like: str):
-    """Return the functions' names, what both take, attributes of both, and the sizes of what is quantized."""
+    """Return the functions' names, what both take, attributes of both, and the sizes of what is quantized.
+
+    `like` is "Like" where zero points are given, behind "Even" where there are two gains and biases.
+    """
+    even, like = ("Even" if "Even" in like else ""), like.removeprefix("Even")
     numbers = np.random.default_rng(n)
     feeds, constants, plain = product(rows, k, n, seed=n)
     given = {ending.given for ending in chain}
@@ -30,8 +35,9 @@ def split_up(chain: tuple[Ending, ...], rows: tuple[int, ...], k: int, n: int, l
     first = {"zero_point": 128, "tensor_scale": 0.5} | ({"alpha": ALPHA} if "QuickGelu" in chain[-1].name else {})
     zeros = {"zeros": np.full((*rows, 1), 32, np.uint8)} if like else {}
     if "residual" in given:
-        second, attributes = f"LayerNormalizationQuantizeRows{like}", {"epsilon": 1e-5, "block_size": n}
-        parameters = {key: numbers.standard_normal(n).astype(np.float32) for key in ("gain", "bias")}
+        second, attributes = f"LayerNormalization{even}QuantizeRows{like}", {"epsilon": 1e-5, "block_size": n}
+        names = ("gain", "bias", "even_gain", "even_bias")[: 4 if even else 2]
+        parameters = {key: numbers.standard_normal(n).astype(np.float32) for key in names}
     else:
         second, attributes = f"QuantizeRowsAbove{like}", {"zero_point": 32, "block_size": n, **ABOVE}
         parameters = {}
