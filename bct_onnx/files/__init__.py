@@ -3,7 +3,7 @@
 from .check import is_accepted, refusal
 from .disk import total_bytes
 from .mapped import MappedModel, is_mapped, write_mapped, write_proto
-from .order import graphs_of
+from .order import bodies, graphs_of
 from .reader import ModelFile, bytes_on_disk, read
 from .scratch import Scratch
 from .staging import Stage, check_target, check_text, staged, write_json, write_text
@@ -16,6 +16,7 @@ __all__ = [
     "Scratch",
     "Stage",
     "WrittenFile",
+    "bodies",
     "bytes_on_disk",
     "check_target",
     "check_text",

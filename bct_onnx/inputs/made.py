@@ -18,6 +18,7 @@ from bct_onnx.inputs.feeds import InputPlan, candidate_plans
 from bct_onnx.inputs.scale import Values
 from bct_onnx.inputs.text import Decoder, decoder_of
 from bct_onnx.sessions import OrtError, TooLongError
+from passes.formats.threads import in_order
 
 # An output of fewer rows is asked again, at most so often, for so many rows at once: the error of a dozen answers says
 # little of that of the next dozen.
@@ -105,15 +106,28 @@ def _fewest_answers(outputs: Sequence[Outputs]) -> int:
 
 
 def more_feeds(
-    run: Run, path: Path, model: ModelProto, made: tuple[Sequence[Feed], Sequence[Outputs]], count: int
+    run: Run,
+    path: Path,
+    model: ModelProto,
+    made: tuple[Sequence[Feed], Sequence[Outputs]],
+    count: int,
+    workers: int = 1,
 ) -> tuple[list[Feed], list[Outputs]]:
-    """Return the feeds that were made for a model and its answers, and as many like them as are wanted."""
+    """Return the feeds that were made for a model and its answers, and as many like them as are wanted.
+
+    So many threads run the model at once.
+    """
     feeds, outputs, seed = list(made[0]), list(made[1]), 0
+
+    def more(seed: int) -> AnsweredInputs:
+        return made_inputs(run, path, model, seed, float("inf"))
+
     while len(feeds) < count:
-        seed += 1
-        more = made_inputs(run, path, model, seed, float("inf"))
-        feeds += more.feeds
-        outputs += more.outputs
+        draws = -(-(count - len(feeds)) // max(1, len(made[0])))
+        for drawn in in_order(more, range(seed + 1, seed + draws + 1), workers):
+            feeds += drawn.feeds
+            outputs += drawn.outputs
+        seed += draws
     return feeds[:count], outputs[:count]
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from functools import partial
+from itertools import count, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,14 @@ from bct_onnx.arrays import Feed, Outputs, Run
 from bct_onnx.fidelity import Answers, OutputError, output_errors, overall_error, round_error
 from bct_onnx.inputs import more_feeds
 from bct_onnx.search.choice import Curve, Weight
+from bct_onnx.search.ends import Ends
 from bct_onnx.search.roles import filled, spread_order
 from bct_onnx.search.stand_in import disturbed, relative_error, sample_columns
 from bct_onnx.search.switchable import Switch, SwitchableModel, formats, stored_bytes
 from bct_onnx.search.work import affordable
 from bct_onnx.sessions import MemoryUse
 from passes import Options, Progress
+from passes.formats.threads import in_order
 
 # Part of a weight's squares that is noise when it is run, what codes of 4 bits err by: it stands out of float rounding
 # and is not yet out of proportion.
@@ -92,24 +95,20 @@ def measure_sensitivity(
     expected, costs = switchable.answers_and_costs(feeds)
     costs *= ROUNDS if made else 1
     planned = affordable(costs, len(switchable.switches), seconds)
-    verified = len(feeds)
+    verified, switches = len(feeds), switchable.switches
+    # Where memory is scarce, one copy of a weight at a time.
+    workers = options.workers if use is MemoryUse.FULL else 1
     if made and use is MemoryUse.FULL:
         answered = max(verified, planned.feeds, int((np.cumsum(costs) <= ANSWERS_SHARE * seconds).sum()))
-        feeds, expected = more_feeds(switchable.run, model.path, model.proto, (feeds, expected), answered)
+        known = feeds, expected
+        feeds, expected = more_feeds(switchable.run, model.path, model.proto, known, answered, workers)
     # Feeds of other kinds take other branches of the model.
-    unlike = range(planned.feeds + 1, verified + 1)
-    switches = switchable.switches
-    probed: dict[int, float] = {}
-    for number, place in enumerate(spread_order(switches)[: planned.weights]):
-        if progress:
-            progress("measuring", number, len(switches))
-        if number and time.monotonic() - start > PATIENCE * seconds:
-            break
-        probed[place] = _probe(switchable, switches[place], feeds, expected, [planned.feeds, *unlike])
-    weights = [
-        _weight(switchable, switch, options, sensitivity, place in probed)
-        for place, (switch, sensitivity) in enumerate(zip(switches, filled(switches, probed), strict=True))
-    ]
+    counts = [planned.feeds, *range(planned.feeds + 1, verified + 1)]
+    probes = _Probes(switchable, feeds[: counts[-1]], expected[: counts[-1]], counts, workers)
+    order = spread_order(switches)[: planned.weights]
+    probed = probes.run(order, start + PATIENCE * seconds, partial(progress, "measuring") if progress else None)
+    found = zip(switches, filled(switches, probed), map(probed.__contains__, count()), strict=False)
+    weights = list(in_order(partial(_weight, switchable, options), found, options.workers))
     took = time.monotonic() - start
     curve = Curve(sorted(weights, key=lambda weight: -max(weight.bytes.values())))
     return Sensitivity(curve, len(probed), len(probed) < planned.weights, took, feeds, verified, expected)
@@ -123,36 +122,67 @@ def _by_kind(error: OutputError, kinds: int) -> OutputError:
     return replace(error, error=max(math.sqrt(float(np.square(part).mean())) for part in parts if part))
 
 
-def _probe(
-    switchable: SwitchableModel,
-    switch: Switch,
-    feeds: Sequence[Feed],
-    expected: Sequence[Outputs],
-    ends: Sequence[int],
-) -> float:
-    """Return the squared relative error of the outputs with this one weight noisy, for each part of its own error.
+@dataclass
+class _Probes:
+    """Runs with one weight noisy.
 
-    Feeds up to the first of `ends` are run together; where they do not tell, those up to the next.
+    Attributes:
+        switchable: the model.
+        feeds, expected: what it is run on, and what it answers.
+        counts: the first so many feeds are run together; where they do not tell, those up to the next count.
+        workers: weights that are run at a time.
     """
-    # Noise is quickly made: an error of the same size does the same harm.
-    noisy, part = disturbed(switch.matrix, PROBE_NOISE)
-    switchable.let_go()
-    instead = {switch.tensor: switch.laid_out(noisy)}
-    for start, end in pairwise([0, *ends]):
-        answers = Answers(feeds[start:end], expected[start:end])
-        answered = [switchable.run(feed, instead) for feed in answers.feeds]
-        error = round_error(overall_error(*output_errors(answers, answered), worst=False)) ** 2
-        if error or not part:
-            break
-    return error / part if part else 0.0
+
+    switchable: SwitchableModel
+    feeds: Sequence[Feed]
+    expected: Sequence[Outputs]
+    counts: Sequence[int]
+    workers: int
+
+    def run(self, order: Sequence[int], until: float, progress: Callable[[int, int], None] | None) -> dict[int, float]:
+        """Return what `_error` finds of the weights at some places, of all that begin before the clock says `until`.
+
+        The first is run whatever the clock says.
+        """
+        ends = self.switchable.ends(self.feeds, self.expected, self.workers)
+        first = order[:1]
+
+        def probe(place: int) -> float | None:
+            late = place not in first and time.monotonic() > until
+            return None if late else self._error(ends, self.switchable.switches[place])
+
+        probed: dict[int, float] = {}
+        for number, (place, error) in enumerate(zip(order, in_order(probe, order, self.workers), strict=False)):
+            if progress:
+                progress(number, len(self.switchable.switches))
+            if error is None:
+                break
+            probed[place] = error
+        return probed
+
+    def _error(self, ends: Ends, switch: Switch) -> float:
+        """Return the squared relative error of the outputs with a weight noisy, for each part of its own error."""
+        # Noise is quickly made: an error of the same size does the same harm.
+        noisy, part = disturbed(switch.matrix, PROBE_NOISE)
+        self.switchable.let_go()
+        instead = {switch.tensor: switch.laid_out(noisy)}
+        for start, end in pairwise([0, *self.counts]):
+            answers = Answers(self.feeds[start:end], self.expected[start:end])
+            answered = [ends.run(number, instead) for number in range(start, end)]
+            error = round_error(overall_error(*output_errors(answers, answered), worst=False)) ** 2
+            if error or not part:
+                break
+        return error / part if part else 0.0
 
 
-def _weight(
-    switchable: SwitchableModel, switch: Switch, options: Options, sensitivity: float, measured: bool
-) -> Weight:
-    """Return what every width of a weight takes and does, from the error of some of its columns."""
+def _weight(switchable: SwitchableModel, options: Options, found: tuple[Switch, float, bool]) -> Weight:
+    """Return what every width of a weight takes and does, from the error of some of its columns.
+
+    `found` is the weight, its sensitivity, and whether that was measured.
+    """
+    switch, sensitivity, measured = found
     sample, known = sample_columns(switch.matrix), formats(switch, options)
     switchable.let_go()
     sizes = {bits: stored_bytes(fmt, switch.matrix.shape) for bits, fmt in known.items()}
-    errors = {bits: sensitivity * relative_error(sample, fmt, options.workers) for bits, fmt in known.items()}
+    errors = {bits: sensitivity * relative_error(sample, fmt, 1) for bits, fmt in known.items()}
     return Weight(switch.name, sizes, errors, measured)

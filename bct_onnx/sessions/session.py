@@ -77,6 +77,7 @@ class Session:
             self._session = open_session(model, _options(use, threads))
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise OrtError(essential_words(error)) from error
+        self.threads = threads
         self.inputs = self._session.get_inputs()
         outputs = self._session.get_outputs()
         self.outputs = [value.name for value in outputs]
@@ -93,7 +94,9 @@ class Session:
         watch.daemon = True
         watch.start()
         try:
-            return self._run(feed, outputs or self.outputs, options)
+            found = self._run(feed, outputs or self.outputs, options)
+            # An array that lies in the session's memory would keep all of that.
+            return {name: array if array.flags.owndata else array.copy() for name, array in found.items()}
         except OrtError as error:
             if options.terminate:
                 raise TooLongError(f"a run took more than {MOST_SECONDS:g} s and was stopped") from error

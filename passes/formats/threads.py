@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # Ranges of columns are a multiple of this many, so that only the last of them is not whole vectors, and at least twice
@@ -30,3 +31,21 @@ def over_ranges(work: Callable[[slice], Result], length: int, width: int, worker
         return list(map(work, ranges))
     with ThreadPoolExecutor(max_workers=workers) as pool:
         return list(pool.map(work, ranges))
+
+
+def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Generator[Result]:
+    """Yield what `work` returns for each item, in order; `workers` of them are worked on at a time.
+
+    What waits for a thread when somebody leaves is not begun.
+    """
+    if workers <= 1:
+        yield from map(work, items)
+        return
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        futures = [pool.submit(work, item) for item in items]
+        try:
+            for future in futures:
+                yield future.result()
+        finally:
+            for future in futures:
+                future.cancel()

@@ -1,0 +1,103 @@
+"""Ends of a model: they answer like the whole of it, and stand for less of its work."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from bct_onnx import files
+from bct_onnx.arrays import Array
+from bct_onnx.search.ends import Ends, Place, end_of, find_places, first_readers
+from bct_onnx.search.switchable import SwitchableModel
+from bct_onnx.sessions import MemoryUse, Session
+from passes import Options
+from tests.helpers import model, random
+
+K, LAYERS = 32, 16
+
+
+def layers(between: str = "", outputs: str = "float[m, 32] y") -> onnx.ModelProto:
+    """Return a model of products one behind the other, each added to what it reads and to a tensor of the feed."""
+    lines = ["h0 = Identity(x)", "bias = Neg(given)", "two = Add(one, one)"]
+    for number in range(LAYERS):
+        lines.append(f"p{number} = MatMul(h{number}, w{number}) q{number} = Mul(p{number}, two)")
+        lines.append(f"s{number} = Add(h{number}, q{number}) h{number + 1} = Add(s{number}, bias)")
+    text = f"g (float[m, 32] x, float[32] given) => ({outputs}) {{ {' '.join(lines)} {between} y = Neg(h{LAYERS}) }}"
+    weights: dict[str, Array] = {f"w{number}": random(K, K, seed=number) / 8 for number in range(LAYERS)}
+    return model(text, opset=21, one=np.array(0.25, np.float32), **weights)
+
+
+def feeds_of(*rows: int) -> list[dict[str, Array]]:
+    return [{"x": random(each, K, seed=each), "given": random(K, seed=50)} for each in rows]
+
+
+def test_places_part_the_products_evenly_where_little_crosses() -> None:
+    proto = layers()
+    places = find_places(proto)
+    before = [sum(node.op_type == "MatMul" for node in proto.graph.node[: place.before]) for place in places]
+    assert before == pytest.approx([LAYERS / 3, 2 * LAYERS / 3], abs=1)
+    for place in places:
+        # One hidden state; what is made of constants alone crosses nothing.
+        (hidden,) = set(place.crossing) - {"bias"}
+        assert hidden[0] in "hs"
+    few = model("g (float[m, 32] x) => (float[m, 32] y) { y = MatMul(x, w) }", opset=21, w=random(K, K))
+    assert find_places(few) == []
+
+
+@pytest.mark.parametrize("use", [MemoryUse.FULL, MemoryUse.MAPPED])
+@pytest.mark.parametrize("outputs", ["float[m, 32] y", "float[m, 32] y, float[m, 32] h2"])
+def test_ends_answer_like_the_whole_model(tmp_path: Path, use: MemoryUse, outputs: str) -> None:
+    """Outputs that are made before a place, too."""
+    onnx.save(layers(outputs=outputs), tmp_path / "in.onnx")
+    switchable = SwitchableModel(files.read(tmp_path / "in.onnx"), Options(), tmp_path / "s.onnx", use)
+    feeds = feeds_of(3, 7)
+    expected = [switchable.run(feed) for feed in feeds]
+    ends = switchable.ends(feeds, expected, workers=2)
+    assert len(ends.places) == 2
+    assert len(switchable.switches) == LAYERS
+    for switch in switchable.switches:
+        instead = {switch.tensor: switch.laid_out(np.asarray(-switch.matrix))}
+        for number, feed in enumerate(feeds):
+            answer, whole = ends.run(number, instead), switchable.run(feed, instead)
+            assert answer.keys() == whole.keys()
+            assert not np.allclose(whole["y"], expected[number]["y"])
+            for name in whole:
+                np.testing.assert_allclose(answer[name], whole[name], rtol=1e-4, atol=1e-4)
+
+
+def test_an_end_holds_the_weights_behind_its_place_alone() -> None:
+    proto = layers()
+    place = find_places(proto)[1]
+    end = end_of(proto, place, {name: np.zeros((1, 1), np.float32) for name in place.crossing})
+    held = {tensor.name for tensor in end.graph.initializer if tensor.name.startswith("w")}
+    assert held == {name for name, first in first_readers(proto).items() if name[0] == "w" and first >= place.before}
+    assert 0 < len(held) < LAYERS / 2
+    assert {value.name for value in end.graph.input} == set(place.crossing)
+
+
+def test_what_a_body_reads_crosses_a_place() -> None:
+    body = """z = If(c) <then_branch = a () => (float[m, 32] t) { t = MatMul(h1, w0) },
+        else_branch = b () => (float[m, 32] e) { e = Identity(h1) }>"""
+    proto = layers(f"c = Constant <value = bool {{1}}> () {body}", "float[m, 32] y, float[m, 32] z")
+    for place in find_places(proto):
+        assert "h1" in place.crossing
+    assert first_readers(proto)["w0"] < find_places(proto)[0].before
+
+
+def test_ends_that_do_not_answer_like_the_model_are_left_out(tmp_path: Path) -> None:
+    """One draws its numbers anew."""
+    noise = "n = RandomNormalLike(h0)"
+    proto = layers(noise)
+    proto.graph.node[-1].CopyFrom(onnx.helper.make_node("Add", ["n", f"h{LAYERS}"], ["y"]))
+    onnx.save(proto, tmp_path / "in.onnx")
+    whole = Session(tmp_path / "in.onnx")
+    feeds = feeds_of(3)
+    place = Place(len(proto.graph.node) - 2, (f"h{LAYERS}", "h0"))
+    sized = onnx.ModelProto()
+    sized.CopyFrom(proto)
+    sized.graph.output.extend(onnx.ValueInfoProto(name=name) for name in place.crossing)
+    onnx.save(sized, tmp_path / "told.onnx")
+    ends = Ends(Session(tmp_path / "told.onnx"), feeds, [whole.run(feed) for feed in feeds])
+    ends.add(proto, [place], tmp_path / "end.onnx", MemoryUse.FULL, workers=1)
+    assert ends.places == []
