@@ -19,7 +19,7 @@ from bct_onnx.inputs import more_feeds
 from bct_onnx.search.choice import Curve, Weight
 from bct_onnx.search.ends import Ends
 from bct_onnx.search.roles import filled, spread_order
-from bct_onnx.search.stand_in import disturbed, relative_error, sample_columns
+from bct_onnx.search.stand_in import disturbed, take_sample
 from bct_onnx.search.switchable import Switch, SwitchableModel, formats, stored_bytes
 from bct_onnx.search.work import affordable
 from bct_onnx.sessions import MemoryUse
@@ -181,8 +181,8 @@ def _weight(switchable: SwitchableModel, options: Options, found: tuple[Switch, 
     `found` is the weight, its sensitivity, and whether that was measured.
     """
     switch, sensitivity, measured = found
-    sample, known = sample_columns(switch.matrix), formats(switch, options)
+    sample, known = take_sample(switch.matrix), formats(switch, options)
     switchable.let_go()
     sizes = {bits: stored_bytes(fmt, switch.matrix.shape) for bits, fmt in known.items()}
-    errors = {bits: sensitivity * relative_error(sample, fmt, 1) for bits, fmt in known.items()}
+    errors = {bits: sensitivity * sample.error(fmt, 1) for bits, fmt in known.items()}
     return Weight(switch.name, sizes, errors, measured)

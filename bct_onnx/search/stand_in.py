@@ -4,35 +4,64 @@ from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from passes import plain_codes
 from passes.formats.block import BlockFormat, BlockTensor
-from passes.formats.column_scale import TINY
+from passes.formats.column_scale import TINY, largest_of_columns
 from passes.formats.encode import encode, largest_size
 
 # Numbers of a weight that tell how its error goes with the width of its codes, and columns that they are taken of.
 SAMPLE_NUMBERS, FEWEST_COLUMNS, MOST_COLUMNS = 1 << 15, 24, 48
+# Columns with the largest numbers that are looked at besides.
+LARGEST_COLUMNS = 16
 # Columns whose noise is drawn at a time.
 PIECE = 1024
 # Width of the codes that noisy weights are written with: their own error is next to none.
 WRITTEN_BITS = 8
 
 
+@dataclass(frozen=True)
+class Sample:
+    """Columns of a weight that tell how its error goes with the width of its codes.
+
+    A number that is far larger than the others sets the step of its column: such a column may err by more than all
+    others together, and is not taken to stand for any of them.
+
+    Attributes:
+        largest: the columns with the largest numbers, float32 [k, up to 16].
+        others: some of the others, float32 [k, up to 48].
+        times: how many columns each of them stands for.
+    """
+
+    largest: NDArray[np.float32]
+    others: NDArray[np.float32]
+    times: float
+
+    def error(self, fmt: BlockFormat, workers: int) -> float:
+        """Return the squared error of codes as a part of the squares of the weight; 0 for zeros."""
+        first, second = (encode(columns, fmt, workers) for columns in (self.largest, self.others))
+        signal = first.signal + self.times * second.signal
+        return (first.noise + self.times * second.noise) / signal if signal else 0.0
+
+
+def take_sample(matrix: NDArray[np.floating], workers: int = 1) -> Sample:
+    """Return a sample of a [k, n] weight, the same for the same weight."""
+    n = matrix.shape[1]
+    by_size = np.argsort(-largest_of_columns(matrix, workers), kind="stable")
+    largest, others = np.sort(by_size[:LARGEST_COLUMNS]), by_size[LARGEST_COLUMNS:]
+    some = others[_evenly(len(others), matrix.shape[0])]
+    first, second = (np.ascontiguousarray(matrix[:, columns], np.float32) for columns in (largest, some))
+    return Sample(first, second, (n - len(largest)) / max(1, len(some)))
+
+
 def sample_columns(matrix: NDArray[np.floating]) -> NDArray[np.float32]:
     """Return some columns of a [k, n] weight, evenly from all of it: float32 [k, up to 48]."""
     k, n = matrix.shape
-    count = min(n, MOST_COLUMNS, max(FEWEST_COLUMNS, SAMPLE_NUMBERS // max(k, 1)))
-    columns: NDArray[np.int64] = np.unique(np.linspace(0, n - 1, count).astype(np.int64))
-    return np.ascontiguousarray(matrix[:, columns], np.float32)
-
-
-def relative_error(sample: NDArray[np.float32], fmt: BlockFormat, workers: int) -> float:
-    """Return the squared error of codes as a part of the squares of a [k, n] weight; 0 for zeros."""
-    tensor = encode(sample, fmt, workers)
-    return tensor.noise / tensor.signal if tensor.signal else 0.0
+    return np.ascontiguousarray(matrix[:, _evenly(n, k)], np.float32)
 
 
 def disturbed(matrix: NDArray[np.floating], part: float) -> tuple[NDArray[np.float32], float]:
@@ -91,7 +120,7 @@ class NoisyCodes:
         sample = sample_columns(weight)
         key = (_digest(sample), fmt)
         if key not in self._parts:
-            self._parts[key] = relative_error(sample, fmt, workers)
+            self._parts[key] = take_sample(weight, workers).error(fmt, workers)
         return self._parts[key]
 
 
@@ -109,3 +138,9 @@ def codes_of_size(weight: NDArray[np.floating], fmt: BlockFormat, activation: st
 
 def _digest(sample: NDArray[np.float32]) -> bytes:
     return hashlib.blake2b(repr(sample.shape).encode() + sample.tobytes(), digest_size=16).digest()
+
+
+def _evenly(n: int, k: int) -> NDArray[np.int64]:
+    """Return numbers below n, from the first to the last: as many as columns of k numbers are taken."""
+    count = min(n, MOST_COLUMNS, max(FEWEST_COLUMNS, SAMPLE_NUMBERS // max(k, 1)))
+    return np.unique(np.linspace(0, n - 1, count).astype(np.int64))

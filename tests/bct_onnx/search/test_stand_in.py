@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bct_onnx.search import NoisyCodes, codes_of_size
-from bct_onnx.search.stand_in import disturbed, relative_error, sample_columns
+from bct_onnx.search.stand_in import disturbed, take_sample
 from passes import make_lowering, plain_codes
 from passes.formats.block import BlockFormat, decode
 from passes.formats.encode import encode
@@ -74,10 +74,32 @@ def test_codes_for_the_bytes_are_of_the_same_shape_and_their_own(bits: int) -> N
     assert (tensor.codes != codes_of_size(other, fmt, None, 1).codes).any()
 
 
-def test_a_sample_is_of_all_columns_and_tells_the_error_of_the_weight() -> None:
-    weight, fmt = random(K, N, seed=6), BlockFormat.shifted(4, 8)
-    sample = sample_columns(weight)
-    assert sample.shape == (K, 48)
-    np.testing.assert_array_equal(sample[:, [0, -1]], weight[:, [0, -1]])
-    whole = encode(weight, fmt)
-    assert relative_error(sample, fmt, 1) == pytest.approx(whole.noise / whole.signal, rel=0.1)
+def test_a_sample_tells_the_error_of_the_weight() -> None:
+    weight = random(K, N, seed=6)
+    for bits in (2, 4, 8):
+        fmt = BlockFormat.shifted(bits, 8)
+        whole = encode(weight, fmt)
+        assert take_sample(weight).error(fmt, 1) == pytest.approx(whole.noise / whole.signal, rel=0.1)
+    zeros = np.zeros((K, N), np.float32)
+    assert take_sample(zeros).error(BlockFormat.shifted(4, 8), 1) == 0
+
+
+@pytest.mark.parametrize("column", [0, 7, N - 1])
+def test_a_column_with_a_huge_number_stands_for_itself_alone(column: int) -> None:
+    """All others of that column are lost in the step that the huge number asks for."""
+    weight, fmt = random(K, N, seed=6), BlockFormat.shifted(8, 0)
+    weight[3, column] = 40 * np.abs(weight).max()
+    sample, whole = take_sample(weight), encode(weight, fmt)
+    assert any(np.array_equal(each, weight[:, column]) for each in sample.largest.T)
+    assert not any(np.array_equal(each, weight[:, column]) for each in sample.others.T)
+    assert sample.error(fmt, 1) == pytest.approx(whole.noise / whole.signal, rel=0.1)
+
+
+@pytest.mark.parametrize("n", [1, 5, 16, 17, 40, 100])
+def test_a_sample_stands_for_every_column(n: int) -> None:
+    weight = random(K, n, seed=7)
+    sample = take_sample(weight)
+    assert sample.largest.shape[1] + sample.times * sample.others.shape[1] == pytest.approx(n)
+    if n <= sample.largest.shape[1] + sample.others.shape[1]:
+        whole = encode(weight, BlockFormat.shifted(4, 8))
+        assert sample.error(BlockFormat.shifted(4, 8), 1) == pytest.approx(whole.noise / whole.signal, rel=1e-3)
