@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -49,13 +50,26 @@ class Quantized:
     """Rows [rows, k] and the weight [k, n] that they are multiplied with, both about to be quantized."""
 
     rows: Floats
-    weight: Floats
+    weight: NDArray[np.floating]
+
+    @cached_property
+    def squares(self) -> Floats:
+        """Sums of the squares of the weight's rows, [k]."""
+        squares: Floats = np.einsum("kn,kn->k", self.weight, self.weight, dtype=np.float64)
+        return squares
+
+    @cached_property
+    def magnitudes(self) -> NDArray[np.float32]:
+        """Those of the weight, [k, n]."""
+        magnitudes: NDArray[np.float32] = np.abs(self.weight).astype(np.float32, copy=False)
+        return magnitudes
 
     def noise(self, mean: Floats, size: Floats) -> Noise:
         """Return the noise of the product with channels shifted by `mean` and divided by `size`, [k] each."""
         x = (self.rows - mean) / size
-        squares = float(np.square(size) @ np.square(self.weight).sum(axis=1))
-        steps = float(np.square((np.abs(self.weight) * size[:, None]).max(axis=0)).sum())
+        squares = float(np.square(size) @ self.squares)
+        peaks = (self.magnitudes * size.astype(np.float32)[:, None]).max(axis=0)
+        steps = float(np.square(peaks, dtype=np.float64).sum())
         activation = float(np.square(np.abs(x).max(axis=1)).mean()) * squares
         return Noise(activation, SHARE * steps * float(np.square(x).sum(axis=1).mean()))
 
@@ -67,8 +81,8 @@ class Quantized:
         every = -(-self.weight.shape[1] // MOST_COLUMNS)
         descent = _Descent(
             ((self.rows - mean) / unit).astype(np.float32),
-            np.square(self.weight).sum(axis=1) * np.square(unit),
-            (np.abs(self.weight[:, ::every]) * unit[:, None]).astype(np.float32),
+            self.squares * np.square(unit),
+            self.magnitudes[:, ::every] * unit.astype(np.float32)[:, None],
             float(every),
         )
         at = np.stack([np.log(size / unit), np.zeros(len(size))])
@@ -86,7 +100,7 @@ class Quantized:
 
 
 def least_noise(
-    rows: Floats, weight: Floats, starts: Sequence[tuple[Floats, Floats]], shifts: bool
+    rows: Floats, weight: NDArray[np.floating], starts: Sequence[tuple[Floats, Floats]], shifts: bool
 ) -> tuple[Floats, Floats, float]:
     """Return means and sizes [k] of channels, and the part of the noise of plain codes that they leave.
 
@@ -127,7 +141,7 @@ class _Descent:
         peak, share = _peaks(np.abs(x), axis=1)
         rows = np.square(peak)[:, None] * share
         # A share goes with a high power of x: it is 0 where x is.
-        tilted = np.divide(rows, x, out=np.zeros_like(x), where=x != 0).sum(axis=0) / size
+        tilted = (rows / np.where(x == 0, np.float32(1), x)).sum(axis=0) / size
         squares, most = np.square(size) * self.squares, float(np.square(peak).sum())
         column, parts = _peaks(self.weight * size.astype(np.float32)[:, None], axis=0)
         steps, length = np.square(column), np.square(x).mean(axis=0)

@@ -21,8 +21,11 @@ from .base import Rewrite
 from .channel_sizes import least_noise
 from .channels import large_channels
 from .context import ChannelRange, Context
+from .formats.column_scale import TINY
 from .formats.numbers import half_holds
+from .formats.threads import in_order
 from .graph.linear import Linear, match_linear
+from .graph.walk import walk
 from .layer_normalization.form import Normalization, match_normalization
 from .lowerings.stored import store_short
 from .moving_biases import MOVED, Biased, biased_product, put_bias, renewed
@@ -59,23 +62,10 @@ class Evened:
 
 def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite[Evened] | None:
     """Return the normalization whose channels, made even, are quantized with less noise."""
-    y = node.outputs[0] if node.outputs else None
-    known = None if y is None else context.ranges.get(y.name)
-    if y is None or known is None or not context.lowering.integer_rows:
-        return None
-    if context.editor.opset < OPSET_LAYER_NORMALIZATION:
-        return None
-    readers = tuple(linear for linear in (_product(each, y, context) for each in y.outputs) if linear)
-    form = match_normalization(node, context.is_output) if readers else None
-    if not isinstance(form, Normalization) or not form.centered or form.bias is None or form.addends:
-        return None
-    if form.dtype not in (None, "float32") or any(linear.k != form.width for linear in readers):
-        return None
-    if len(large_channels(y, form.width, context.is_output)):
-        return None  # multiplied apart, in float, which is nearer still
-    biases = tuple(biased for biased in (biased_product(linear.node, context) for linear in readers) if biased)
-    found = _evened(known, readers, shifted=len(biases) == len(readers))
-    return None if found is None else Rewrite(scope, Evened(node, form, *found, readers, biases))
+    context.found(_even_all)
+    channels = _channels(node, context)
+    found = None if channels is None else _evened(channels)
+    return None if channels is None or found is None else Rewrite(scope, channels.evened(*found))
 
 
 def replace(context: Context, matches: list[Rewrite[Evened]]) -> Skip | None:
@@ -128,10 +118,55 @@ def _product(node: gs.Node, y: gs.Tensor, context: Context) -> Linear | None:
     return linear if len(linear.weight.source.outputs) == 1 and linear.weight.dtype == "float32" else None
 
 
-def _evened(
-    known: ChannelRange, readers: tuple[Linear, ...], shifted: bool
-) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+@dataclass(frozen=True)
+class _Channels:
+    """A normalization whose channels can be changed, what is known of them, and what reads them, as in `Evened`."""
+
+    node: gs.Node
+    form: Normalization
+    known: ChannelRange
+    readers: tuple[Linear, ...]
+    biases: tuple[Biased, ...]
+
+    @property
+    def shifted(self) -> bool:
+        """Tell whether all products have biases, which make up for what is taken from channels."""
+        return len(self.biases) == len(self.readers)
+
+    def evened(self, mean: NDArray[np.float64], size: NDArray[np.float64]) -> Evened:
+        """Return the normalization with channels shifted and divided so."""
+        return Evened(self.node, self.form, mean, size, self.readers, self.biases)
+
+
+def _channels(node: gs.Node, context: Context) -> _Channels | None:
+    """Return the channels of a normalization that products read, where they can be changed."""
+    y = node.outputs[0] if node.outputs else None
+    known = None if y is None else context.ranges.get(y.name)
+    if y is None or known is None or not context.lowering.integer_rows:
+        return None
+    if context.editor.opset < OPSET_LAYER_NORMALIZATION:
+        return None
+    readers = tuple(linear for linear in (_product(each, y, context) for each in y.outputs) if linear)
+    form = match_normalization(node, context.is_output) if readers else None
+    if not isinstance(form, Normalization) or not form.centered or form.bias is None or form.addends:
+        return None
+    if form.dtype not in (None, "float32") or any(linear.k != form.width for linear in readers):
+        return None
+    if len(large_channels(y, form.width, context.is_output)):
+        return None  # multiplied apart, in float, which is nearer still
+    biases = tuple(biased for biased in (biased_product(linear.node, context) for linear in readers) if biased)
+    return _Channels(node, form, known, readers, biases)
+
+
+def _even_all(context: Context) -> None:
+    """Find, in threads, what is best for all normalizations: `_evened` has it at hand then."""
+    every = (_channels(node, context) for _, node in walk(context.editor.graph))
+    list(in_order(_evened, [channels for channels in every if channels], context.options.workers))
+
+
+def _evened(channels: _Channels) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Return the means and sizes with the least noise of the products, or None where little is gained."""
+    known, readers, shifted = channels.known, channels.readers, channels.shifted
     # Weights that were changed since have other names.
     key = (shifted, *(linear.weight.source.name for linear in readers))
     if key not in known.found:
@@ -148,12 +183,13 @@ def _least_noise_of_products(
     mean = known.mean.astype(np.float64) if shifted else np.zeros(rows.shape[1])
     distance = np.maximum(known.highest - mean, mean - known.lowest).astype(np.float64)
     nothing = np.zeros_like(mean), np.ones_like(mean), 1.0
-    weights = [linear.matrix().astype(np.float64) for linear in readers]
+    weights = [linear.matrix().astype(np.float32, copy=False) for linear in readers]
     # Noise counts beside what a product tells: its spread over rows.
     with np.errstate(over="ignore", invalid="ignore"):
-        spreads = [float(np.sqrt(np.square((rows - rows.mean(axis=0)) @ weight).mean())) for weight in weights]
-    if not np.all(distance > 0) or not all(np.isfinite(spread) and spread > 0 for spread in spreads):
+        centred = (rows - rows.mean(axis=0)).astype(np.float32)
+        spreads = [float(np.sqrt(np.square(centred @ weight, dtype=np.float64).mean())) for weight in weights]
+    if not np.all(distance > 0) or not all(np.isfinite(spread) and spread > TINY for spread in spreads):
         return nothing
-    every = np.hstack([weight / spread for weight, spread in zip(weights, spreads, strict=True)])
+    every = np.hstack([weight / np.float32(spread) for weight, spread in zip(weights, spreads, strict=True)])
     even = distance / np.exp(np.log(distance).mean())
     return least_noise(rows, every, [(mean, even**power) for power in POWERS], shifted)
