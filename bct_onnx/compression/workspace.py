@@ -91,6 +91,7 @@ class Workspace:
         give_back()
         self.progress("verifying", 0, 0)
         verification = compare(self.reference, self.path, also) if self.reference else None
+        give_back()
         if verification is None and self.memory.use:
             _load(model.path, self.path, self.memory.use)
         coverage = count_coverage(sizes, reports) if sizes else None

@@ -38,59 +38,66 @@ class Place:
 class End:
     """A session of what stands behind a place, and what it is fed with there for each feed of the model."""
 
-    place: Place
     session: Session
     feeds: Sequence[Feed]
 
+    def run(self, number: int, instead: Mapping[str, Array]) -> Outputs:
+        """Return its outputs for the feed of that number with the named tensors replaced."""
+        return self.session.run({**self.feeds[number], **instead})
+
 
 class Ends:
-    """A model that answers a few feeds with tensors replaced, each from the last place before all that reads it."""
+    """A model that answers a few feeds with tensors replaced, each from the last place before all that reads it.
 
-    def __init__(self, whole: Session, feeds: Sequence[Feed], expected: Sequence[Outputs]) -> None:
-        """Take a session of the whole model, and its answers to some feeds."""
-        self._whole, self._feeds, self._expected = whole, feeds, expected
-        self._ends: list[End] = []
-        self._readers: Mapping[str, int] = {}
+    Places are numbered from 1 on; 0 is where the model begins. One end is loaded at a time: sessions of the same
+    weights would hold them several times.
+    """
 
-    def add(self, proto: onnx.ModelProto, places: Sequence[Place], path: Path, use: MemoryUse, workers: int) -> None:
-        """Load what stands behind places of the model, which the whole session tells what crosses: to be called once.
-
-        The file `path` holds each of them while it is loaded. Ends that do not run, or do not answer like the model,
-        are left out.
-        """
-        names = list(dict.fromkeys(name for place in places for name in place.crossing))
+    def __init__(self, proto: onnx.ModelProto, path: Path, use: MemoryUse) -> None:
+        """Take a sorted model; the file `path` holds each of its ends while that is loaded."""
+        self._proto, self._path, self._use = proto, path, use
+        self.places = find_places(proto)
         self._readers = first_readers(proto)
-        found = list(in_order(lambda feed: self._whole.run(feed, names), self._feeds, workers)) if names else []
-        for place in places:
-            if not all(name in values for values in found for name in place.crossing):
-                continue  # what crosses are no arrays
-            try:
-                files.write_proto(end_of(proto, place, found[0]), path)
-                session = Session(path, use, self._whole.threads)
-                inputs = {value.name for value in session.inputs}
-                crossing = [{name: values[name] for name in place.crossing} for values in found]
-                every = [
-                    {name: value for name, value in (feed | values).items() if name in inputs}
-                    for feed, values in zip(map(dict, self._feeds), crossing, strict=True)
-                ]
-                answer = session.run(every[0])
-            except OrtError:
-                continue
-            if _agree(answer, self._expected[0]):
-                self._ends.append(End(place, session, every))
+        self._feeds: Sequence[Feed] = ()
+        self._expected: Sequence[Outputs] = ()
+        self._crossing: Sequence[Outputs] = ()
 
     @property
-    def places(self) -> list[Place]:
-        """The places behind which runs can begin."""
-        return [end.place for end in self._ends]
+    def crossing(self) -> list[str]:
+        """The names of all that crosses a place."""
+        return list(dict.fromkeys(name for place in self.places for name in place.crossing))
 
-    def run(self, number: int, instead: Mapping[str, Array]) -> Outputs:
-        """Return the outputs for the feed of that number with the named tensors replaced."""
-        first = min(self._readers.get(name, 0) for name in instead)
-        end = next((end for end in reversed(self._ends) if end.place.before <= first), None)
-        if end is None:
-            return self._whole.run({**self._feeds[number], **instead}, list(self._expected[number]))
-        return {**self._expected[number], **end.session.run({**end.feeds[number], **instead})}
+    def look(self, whole: Session, feeds: Sequence[Feed], expected: Sequence[Outputs], workers: int) -> None:
+        """Take feeds, the model's answers to them, and what crosses the places, which a session of the whole tells."""
+        names = self.crossing
+        self._feeds, self._expected = feeds, expected
+        self._crossing = list(in_order(lambda feed: whole.run(feed, names), feeds, workers)) if names else []
+
+    def of(self, tensor: str) -> int:
+        """Return the number of the last place that stands before all that reads a tensor."""
+        first = self._readers.get(tensor, 0)
+        return sum(place.before <= first for place in self.places)
+
+    def load(self, number: int, threads: int) -> End | None:
+        """Return the end behind a place, or None where it does not run or does not answer like the model."""
+        place = self.places[number - 1]
+        if not all(name in values for values in self._crossing for name in place.crossing):
+            return None  # what crosses are no arrays
+        try:
+            files.write_proto(end_of(self._proto, place, self._crossing[0]), self._path)
+            session = Session(self._path, self._use, threads)
+            inputs = {value.name for value in session.inputs}
+            feeds = [
+                {
+                    **{name: value for name, value in feed.items() if name in inputs},
+                    **{name: values[name] for name in place.crossing},
+                }
+                for feed, values in zip(self._feeds, self._crossing, strict=True)
+            ]
+            answer = session.run(feeds[0])
+        except OrtError:
+            return None
+        return End(session, feeds) if _agree(answer, self._expected[0]) else None
 
 
 def find_places(proto: onnx.ModelProto) -> list[Place]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from bct_onnx.search.switchable import Switch
+from bct_onnx.search.floats import Switch
 
 Role = tuple[str, tuple[int, ...]]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count, pairwise
@@ -13,14 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from bct_onnx import files
-from bct_onnx.arrays import Feed, Outputs, Run
+from bct_onnx.arrays import Array, Feed, Outputs, Run
 from bct_onnx.fidelity import Answers, OutputError, output_errors, overall_error, round_error
 from bct_onnx.inputs import more_feeds
 from bct_onnx.search.choice import Curve, Weight
-from bct_onnx.search.ends import Ends
+from bct_onnx.search.ends import End
+from bct_onnx.search.floats import Switch
 from bct_onnx.search.roles import filled, spread_order
 from bct_onnx.search.stand_in import disturbed, take_sample
-from bct_onnx.search.switchable import Switch, SwitchableModel, formats, stored_bytes
+from bct_onnx.search.switchable import SwitchableModel, formats, stored_bytes
 from bct_onnx.search.work import affordable
 from bct_onnx.sessions import MemoryUse
 from passes import Options, Progress
@@ -142,37 +143,49 @@ class _Probes:
     def run(self, order: Sequence[int], until: float, progress: Callable[[int, int], None] | None) -> dict[int, float]:
         """Return what `_error` finds of the weights at some places, of all that begin before the clock says `until`.
 
-        The first is run whatever the clock says.
+        The first is run whatever the clock says. Those that begin at one place are run together, in the order given.
         """
-        ends = self.switchable.ends(self.feeds, self.expected, self.workers)
-        first = order[:1]
+        ends, switches = self.switchable.ends, self.switchable.switches
+        ends.look(self.switchable.session, self.feeds, self.expected, self.workers)
+        groups = sorted({ends.of(switches[place].tensor) for place in order})
+        by_end = [(group, [place for place in order if ends.of(switches[place].tensor) == group]) for group in groups]
+        first, probed = by_end[0][1][:1], dict[int, float]()
+        for group, places in by_end:
+            if group:
+                self.switchable.unload()
+            end = ends.load(group, self.switchable.threads) if group else None
 
-        def probe(place: int) -> float | None:
-            late = place not in first and time.monotonic() > until
-            return None if late else self._error(ends, self.switchable.switches[place])
+            def probe(place: int, end: End | None = end) -> float | None:
+                late = place not in first and time.monotonic() > until
+                return None if late else self._error(end, switches[place])
 
-        probed: dict[int, float] = {}
-        for number, (place, error) in enumerate(zip(order, in_order(probe, order, self.workers), strict=False)):
-            if progress:
-                progress(number, len(self.switchable.switches))
-            if error is None:
-                break
-            probed[place] = error
+            for place, error in zip(places, in_order(probe, places, self.workers), strict=False):
+                if progress:
+                    progress(len(probed), len(switches))
+                if error is None:
+                    return probed
+                probed[place] = error
         return probed
 
-    def _error(self, ends: Ends, switch: Switch) -> float:
+    def _error(self, end: End | None, switch: Switch) -> float:
         """Return the squared relative error of the outputs with a weight noisy, for each part of its own error."""
         # Noise is quickly made: an error of the same size does the same harm.
         noisy, part = disturbed(switch.matrix, PROBE_NOISE)
         self.switchable.let_go()
         instead = {switch.tensor: switch.laid_out(noisy)}
-        for start, end in pairwise([0, *self.counts]):
-            answers = Answers(self.feeds[start:end], self.expected[start:end])
-            answered = [ends.run(number, instead) for number in range(start, end)]
+        for start, stop in pairwise([0, *self.counts]):
+            answers = Answers(self.feeds[start:stop], self.expected[start:stop])
+            answered = [self._answer(end, number, instead) for number in range(start, stop)]
             error = round_error(overall_error(*output_errors(answers, answered), worst=False)) ** 2
             if error or not part:
                 break
         return error / part if part else 0.0
+
+    def _answer(self, end: End | None, number: int, instead: Mapping[str, Array]) -> Outputs:
+        """Return the outputs for one of the feeds; those that are made before the end are as expected."""
+        if end is None:
+            return self.switchable.run(self.feeds[number], instead)
+        return {**self.expected[number], **end.run(number, instead)}
 
 
 def _weight(switchable: SwitchableModel, options: Options, found: tuple[Switch, float, bool]) -> Weight:

@@ -4,153 +4,34 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from threading import Lock
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-from numpy.typing import NDArray
 
 import passes
 from bct_onnx import files
 from bct_onnx.arrays import Array, Feed, Outputs
-from bct_onnx.search.ends import Ends, Place, find_places
+from bct_onnx.search.ends import Ends
+from bct_onnx.search.floats import FloatLowering, JoinedFloats, Switch, uncoded
 from bct_onnx.search.work import is_size, nominal_seconds, products_of, with_sizes
 from bct_onnx.sessions import MemoryUse, Session, give_back
 from passes import Options, make_lowering
 from passes.constant import LARGEST_MAGNITUDE, SMALLEST_CODED_BYTES, reads_weight
-from passes.formats.block import BlockFormat, BlockTensor
+from passes.formats.block import BlockFormat
 from passes.graph.constants import load
-from passes.graph.editor import Emitter
 from passes.graph.walk import walk
-from passes.lowerings.base import Apart, StoredWeight
+from passes.lowerings.base import Apart
 from passes.written import BLOCK_SIZE, as_rows
 
 # The passes that store weights through the lowering; the rest stays as the input model has it.
 STORING = frozenset({"tied", "gather", "matmul"})
 # First input version of IR in which an initializer may be an input with a default value.
 DEFAULTS_IR = 4
-
-
-@dataclass(frozen=True)
-class Switch:
-    """A weight that a run can replace.
-
-    Attributes:
-        name: its name in the report.
-        tensor: name of the input that replaces it.
-        matrix: float [k, n], as it is encoded; mapped once the model is written.
-        by_rows: True where the model holds it as [n, k].
-        shape: shape in the model.
-        activation: name of what multiplies with it, or None.
-        stored: True for a weight that nothing multiplies in integers.
-    """
-
-    name: str
-    tensor: str
-    matrix: NDArray[np.floating]
-    by_rows: bool
-    shape: tuple[int, ...]
-    activation: str | None = None
-    stored: bool = False
-
-    def mapped(self, values: NDArray[np.floating]) -> Switch:
-        """Return the same with its matrix seen in `values`, which the model holds."""
-        rows = as_rows(values) if self.stored else values
-        return replace(self, matrix=rows.T if self.by_rows else rows)
-
-    def laid_out(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return a [k, n] matrix as the model holds it."""
-        return np.ascontiguousarray(matrix.T if self.by_rows else matrix).reshape(self.shape)
-
-
-@dataclass(frozen=True)
-class Uncoded(BlockTensor):
-    """A weight [k, n] as it is, in the place of its codes, and the name of what multiplies with it, or None."""
-
-    weight: NDArray[np.floating]
-    activation: str | None
-
-
-def uncoded(weight: NDArray[np.floating], fmt: BlockFormat, activation: str | None, workers: int) -> Uncoded:
-    """Return a weight with codes of zeros that take no memory."""
-    del workers
-    (k, n), (blocks, rows) = weight.shape, fmt.blocks(weight.shape[0])
-    codes = np.broadcast_to(np.int8(0), (blocks, rows, n))
-    exponents = np.broadcast_to(np.uint8(0), (blocks, n))
-    scale = np.broadcast_to(np.float16(1), n)
-    return Uncoded(fmt, k, codes, exponents, scale, 1.0, 0.0, 0.0, weight, activation)
-
-
-@dataclass
-class FloatLowering:
-    """A lowering of one graph that writes weights as they are, those of `uncoded`, and lists them."""
-
-    name: str = "floats"
-    integer_rows: ClassVar[bool] = False
-    decoded_at_load: ClassVar[bool] = False
-    standard_only: ClassVar[bool] = True
-    batches: ClassVar[bool] = False
-    apart: ClassVar[Apart] = Apart.ALWAYS
-    block_sizes: ClassVar[tuple[int, ...]] = ()
-    switches: list[Switch] = field(default_factory=list)
-    best_opset: int = 1
-
-    def format(self, bits: int, block_size: int, k: int) -> BlockFormat:
-        """Return any format."""
-        del k
-        return BlockFormat.shifted(bits, block_size)
-
-    def opset(self, bits: int) -> int:
-        """Return the lowest opset: there is nothing to decode."""
-        del bits
-        return 1
-
-    def store(
-        self,
-        load_at: Emitter,
-        tensor: BlockTensor,
-        name: str,
-        by_rows: bool,
-        only_rows: bool = False,  # noqa: ARG002 (whatever reads it)
-    ) -> StoredWeight:
-        """Write the weight as it is."""
-        assert isinstance(tensor, Uncoded)
-        matrix = tensor.weight.astype(np.float32, copy=False)
-        values = load_at.constant(np.ascontiguousarray(matrix.T if by_rows else matrix), f"switch.{name}")
-        shape = tuple(int(size) for size in values.shape)
-        self.switches.append(Switch("", values.name, matrix, by_rows, shape, tensor.activation))
-        return StoredWeight(name, values, values, tensor.format, tensor.k, tensor.n, by_rows, 1.0, 0)
-
-    def multiply(
-        self,
-        at: Emitter,
-        x: gs.Tensor,
-        weight: StoredWeight,
-        name: str,
-        node: str = "",
-        floor: float | None = None,
-    ) -> gs.Variable:
-        """Write MatMul."""
-        del node, floor
-        values = weight.values
-        if weight.by_rows:
-            values = at.op("Transpose", values, name=f"{name}.columns", perm=[1, 0])
-        return at.op("MatMul", x, values, name=f"{name}.product", dtype=np.float32)
-
-    def lookup(self, at: Emitter, table: StoredWeight, indices: gs.Tensor, name: str, node: str = "") -> gs.Variable:
-        """Write Gather."""
-        del node
-        return at.op("Gather", table.values, indices, name=f"{name}.rows", dtype=np.float32, axis=0)
-
-
-class JoinedFloats(FloatLowering):
-    """The same, with weights of one input side by side, where their codes will have one width."""
-
-    apart: ClassVar[Apart] = Apart.NEVER
 
 
 class SwitchableModel:
@@ -183,30 +64,39 @@ class SwitchableModel:
         _add_inputs(proto, [switch.tensor for switch in self.switches])
         self._proto, self._path, self._use = proto, path, use
         self._outputs = [value.name for value in proto.graph.output]
+        self._loaded: Session | None = None
+        self._lock = Lock()
 
     @cached_property
-    def _places(self) -> list[Place]:
-        return find_places(self._proto)
+    def ends(self) -> Ends:
+        """The model from places in it on."""
+        return Ends(self._proto, self._path, self._use)
 
-    @cached_property
-    def _session(self) -> Session:
-        """One that tells what crosses the places, too; one thread, where runs go on side by side."""
-        told = onnx.ModelProto()
-        told.CopyFrom(self._proto)
-        names = dict.fromkeys(name for place in self._places for name in place.crossing)
-        told.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in self._outputs)
-        files.write_proto(told, self._path)
-        return Session(self._path, self._use, 1 if self._use is MemoryUse.FULL else 0)
+    @property
+    def threads(self) -> int:
+        """Threads of a session: one, where runs go on side by side."""
+        return 1 if self._use is MemoryUse.FULL else 0
+
+    @property
+    def session(self) -> Session:
+        """One that tells what crosses the places of `ends`, too."""
+        with self._lock:
+            if self._loaded is None:
+                told = onnx.ModelProto()
+                told.CopyFrom(self._proto)
+                names = [name for name in self.ends.crossing if name not in self._outputs]
+                told.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+                files.write_proto(told, self._path)
+                self._loaded = Session(self._path, self._use, self.threads)
+            return self._loaded
 
     def run(self, feed: Feed, instead: Mapping[str, Array] | None = None) -> dict[str, Array]:
         """Return the outputs with the named tensors replaced; several threads may ask at once."""
-        return self._session.run({**feed, **(instead or {})}, self._outputs)
+        return self.session.run({**feed, **(instead or {})}, self._outputs)
 
-    def ends(self, feeds: Sequence[Feed], expected: Sequence[Outputs], workers: int) -> Ends:
-        """Return what answers these feeds with tensors replaced, given the model's answers, in less time than `run`."""
-        ends = Ends(self._session, feeds, expected)
-        ends.add(self._proto, self._places, self._path, self._use, workers)
-        return ends
+    def unload(self) -> None:
+        """Drop the session; the next run loads it again."""
+        self._loaded = None
 
     def answers_and_costs(self, feeds: Sequence[Feed]) -> tuple[list[Outputs], list[float]]:
         """Return the outputs for each feed, and what a run of it takes at a nominal speed.

@@ -53,17 +53,23 @@ def test_ends_answer_like_the_whole_model(tmp_path: Path, use: MemoryUse, output
     switchable = SwitchableModel(files.read(tmp_path / "in.onnx"), Options(), tmp_path / "s.onnx", use)
     feeds = feeds_of(3, 7)
     expected = [switchable.run(feed) for feed in feeds]
-    ends = switchable.ends(feeds, expected, workers=2)
-    assert len(ends.places) == 2
+    ends = switchable.ends
+    ends.look(switchable.session, feeds, expected, workers=2)
     assert len(switchable.switches) == LAYERS
-    for switch in switchable.switches:
+    numbers = [ends.of(switch.tensor) for switch in switchable.switches]
+    assert sorted(set(numbers)) == [0, 1, 2]
+    assert numbers == sorted(numbers)
+    for switch, at in zip(switchable.switches, numbers, strict=True):
+        end = ends.load(at, 1) if at else None
         instead = {switch.tensor: switch.laid_out(np.asarray(-switch.matrix))}
-        for number, feed in enumerate(feeds):
-            answer, whole = ends.run(number, instead), switchable.run(feed, instead)
+        for number, feed in enumerate(feeds if end else []):
+            assert end is not None
+            answer, whole = {**expected[number], **end.run(number, instead)}, switchable.run(feed, instead)
             assert answer.keys() == whole.keys()
             assert not np.allclose(whole["y"], expected[number]["y"])
             for name in whole:
                 np.testing.assert_allclose(answer[name], whole[name], rtol=1e-4, atol=1e-4)
+        switchable.unload()
 
 
 def test_an_end_holds_the_weights_behind_its_place_alone() -> None:
@@ -91,13 +97,10 @@ def test_ends_that_do_not_answer_like_the_model_are_left_out(tmp_path: Path) -> 
     proto = layers(noise)
     proto.graph.node[-1].CopyFrom(onnx.helper.make_node("Add", ["n", f"h{LAYERS}"], ["y"]))
     onnx.save(proto, tmp_path / "in.onnx")
-    whole = Session(tmp_path / "in.onnx")
-    feeds = feeds_of(3)
-    place = Place(len(proto.graph.node) - 2, (f"h{LAYERS}", "h0"))
-    sized = onnx.ModelProto()
-    sized.CopyFrom(proto)
-    sized.graph.output.extend(onnx.ValueInfoProto(name=name) for name in place.crossing)
-    onnx.save(sized, tmp_path / "told.onnx")
-    ends = Ends(Session(tmp_path / "told.onnx"), feeds, [whole.run(feed) for feed in feeds])
-    ends.add(proto, [place], tmp_path / "end.onnx", MemoryUse.FULL, workers=1)
-    assert ends.places == []
+    feeds, ends = feeds_of(3), Ends(proto, tmp_path / "end.onnx", MemoryUse.FULL)
+    ends.places = [Place(len(proto.graph.node) - 2, (f"h{LAYERS}", "h0"))]
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in ends.crossing)
+    onnx.save(proto, tmp_path / "told.onnx")
+    whole = Session(tmp_path / "told.onnx")
+    ends.look(whole, feeds, [whole.run(feed, ["y"]) for feed in feeds], workers=1)
+    assert ends.load(1, 1) is None

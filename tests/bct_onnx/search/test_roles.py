@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bct_onnx.search.floats import Switch
 from bct_onnx.search.roles import filled, role_of, spread_order
-from bct_onnx.search.switchable import Switch
 
 
 def switch(name: str, k: int = 2) -> Switch:
