@@ -20,6 +20,8 @@ from passes import (
     pass_name,
 )
 from passes.graph.phases import CACHE_INPUT, CACHE_RANK
+from passes.lowerings.base import Lowering
+from passes.lowerings.operators import OPSET_BITWISE
 
 from .errors import BctError
 from .files.order import nodes_of
@@ -48,6 +50,9 @@ PRESETS = {
 DEFAULT_PRESET = "balanced"
 # Block size where a preset's small blocks, one bit of exponent each, give way to blocks with whole scales.
 SCALED_BLOCK = 32
+# Bits that a table of which rows are looked up has more than weights of few bits in forms for decoding by token: its
+# errors count twice, in the lookups and in the output product, and nothing makes up for them. SmolLM2-135M.
+MORE_TABLE_BITS = 1
 # Width of the only codes that standard operators have at every opset.
 STANDARD_BITS = 8
 # What a preset promises: the domains of all operators in what it writes.
@@ -214,10 +219,19 @@ class Request:
                 operators=operators,
                 activations=self.activations or preset.activations,
                 lacks=self.limits.lacks,
+                table_bits=_table_bits(form, width),
                 inline=self.inline or self.domains is not None,
             )
         except ValueError as error:
             raise BctError(str(error)) from error
+
+
+def _table_bits(form: Lowering, bits: int) -> int | None:
+    """Return the width of tables beside weights of few bits in forms for decoding by token, or None for the same."""
+    if bits > WIDEST_BOTH or form.decoded_at_load:
+        return None
+    more = bits + MORE_TABLE_BITS
+    return more if form.table_format(more, SCALED_BLOCK, WIDE, OPSET_BITWISE).bits == more else None
 
 
 def _operators(preset: frozenset[str], names: Sequence[str] | None) -> frozenset[str]:

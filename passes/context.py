@@ -141,9 +141,7 @@ class Context:
             if reason := self.uncodable(matrix, sources):
                 return reason
             name = TOGETHER.join(self.names.get(source.name, source.name) for source in sources)
-            fmt = self.lowering.format(self.options.width(name), self.options.block_size, matrix.shape[0])
-            # What rows of a table are is looked up by operators that take no zero points in every release.
-            fmt = fmt.centered if by_rows else fmt
+            fmt = self._format(name, matrix.shape[0], by_rows)
             recorded = self.rows_of.get(activation, activation) if activation else None
             tensor = self.coder(matrix, fmt, recorded, self.options.workers)
             stored = self.lowering.store(self.editor.at_load(), tensor, f"w{len(self.stored)}", by_rows, only_rows)
@@ -164,6 +162,18 @@ class Context:
                 )
             )
         return self.stored[key]
+
+    def _format(self, name: str, k: int, by_rows: bool) -> BlockFormat:
+        """Return the format of a weight of k rows, or by rows of a table of which rows are looked up."""
+        options = self.options
+        if not by_rows:
+            return self.lowering.format(options.width(name), options.block_size, k)
+        bits, opset = options.table_width(name), self.editor.at_load().opset
+        fmt = self.lowering.table_format(bits, options.block_size, k, opset)
+        if fmt.bits == bits:
+            return fmt
+        # Where there are no such codes, tables have the width of all weights.
+        return self.lowering.table_format(options.width(name), options.block_size, k, opset)
 
     def uncodable(self, matrix: NDArray[np.floating], sources: list[gs.Constant]) -> Skip | None:
         """Return why a weight made of some constants has no codes, or None."""

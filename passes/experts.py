@@ -19,19 +19,32 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from .context import Context
+from .formats.block import BlockFormat
 from .graph.constants import ConstantView, resolve
 from .graph.editor import Emitter
 from .graph.features import Feature
 from .lowerings.base import StoredWeight
 from .lowerings.operators import reshape
-from .lowerings.table import make_lowering
+from .lowerings.packed import Packed
 from .report import Skip
 
 COMPUTES = True
+
+
+@dataclass
+class PackedRows(Packed):
+    """Packed weights as QMoE takes them, which has no zero points."""
+
+    def table_format(self, bits: int, block_size: int, k: int, opset: int) -> BlockFormat:
+        """Return what a weight has, without zero points."""
+        del opset
+        return self.format(bits, block_size, k).centered
+
+
 # Inputs of MoE: weights, each with its bias behind it, between which QMoE has scales; a third weight.
 FIRST, SECOND, THIRD = 2, 4, 6
 AXES = 3
-PACKED = make_lowering("packed", frozenset({Feature.NBITS_2}))
+PACKED = PackedRows(lacks=frozenset({Feature.NBITS_2}))
 # Rows of a matrix that is longer than any block.
 LONG = 1 << 20
 

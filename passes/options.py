@@ -52,6 +52,7 @@ class Options:
         lacks: features that the runtime which is to run the file does not have.
         inline: whether the file holds what functions do in place of their calls, for runtimes that know no functions.
         bits_for: width of the codes of single weights, by the name they have in the report, instead of `bits`.
+        table_bits: width of the codes of tables of which rows are looked up, instead of `bits`, or None.
     """
 
     bits: int = 6
@@ -65,6 +66,7 @@ class Options:
     lacks: Lacks = NOTHING
     inline: bool = False
     bits_for: Mapping[str, int] = field(default_factory=dict)
+    table_bits: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no lowering can do, with ValueError."""
@@ -97,7 +99,7 @@ class Options:
     @property
     def widths(self) -> frozenset[int]:
         """All widths that weights may have."""
-        return frozenset({self.bits, *self.bits_for.values()})
+        return frozenset({self.bits, self.table_bits or self.bits, *self.bits_for.values()})
 
     def width(self, name: str) -> int:
         """Return the width of the codes of a weight, or of several whose names ` + ` joins, as in `bits_for`.
@@ -107,6 +109,10 @@ class Options:
         if name in self.bits_for:
             return self.bits_for[name]
         return max(self._width_of.get(part, self.bits) for part in name.split(TOGETHER))
+
+    def table_width(self, name: str) -> int:
+        """Return the same for a table of which rows are looked up."""
+        return self.table_bits if self.table_bits and name not in self.bits_for else self.width(name)
 
     @cached_property
     def _width_of(self) -> dict[str, int]:

@@ -164,9 +164,11 @@ def relative_error(output: Array, reference: Array) -> float:
     return float(np.linalg.norm(output - reference) / np.linalg.norm(reference))
 
 
-def decoded(weight: Array, bits: int, block_size: int = 32, lowering: str = "dense") -> Array:
-    """Return what a lowering's codes of a [k, n] weight stand for, in the weight's type."""
-    fmt = passes.make_lowering(lowering).format(bits, block_size, weight.shape[0])
+def decoded(weight: Array, bits: int, block_size: int = 32, lowering: str = "dense", opset: int = 0) -> Array:
+    """Return what a lowering's codes of a [k, n] weight stand for, in the weight's type; at an opset, of a table."""
+    form = passes.make_lowering(lowering)
+    fmt = form.format(bits, block_size, weight.shape[0])
+    fmt = form.table_format(bits, block_size, weight.shape[0], opset) if opset else fmt
     return decode(encode(weight, fmt)).astype(weight.dtype)
 
 

@@ -84,6 +84,11 @@ class FloatLowering:
         del k
         return BlockFormat.shifted(bits, block_size)
 
+    def table_format(self, bits: int, block_size: int, k: int, opset: int) -> BlockFormat:
+        """Return what a weight has."""
+        del opset
+        return self.format(bits, block_size, k)
+
     def opset(self, bits: int) -> int:
         """Return the lowest opset: there is nothing to decode."""
         del bits

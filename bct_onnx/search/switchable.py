@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
 
@@ -26,6 +26,7 @@ from passes.formats.block import BlockFormat
 from passes.graph.constants import load
 from passes.graph.walk import walk
 from passes.lowerings.base import Apart
+from passes.lowerings.operators import OPSET_BITWISE
 from passes.written import BLOCK_SIZE, as_rows
 
 # The passes that store weights through the lowering; the rest stays as the input model has it.
@@ -127,7 +128,8 @@ def formats(switch: Switch, options: Options) -> dict[int, BlockFormat]:
     if switch.stored:
         return {bits: BlockFormat.fine(bits, BLOCK_SIZE) for bits in range(2, 9)}
     lowering = make_lowering(options.lowering, options.lacks)
-    asked = {bits: lowering.format(bits, options.block_size, len(switch.matrix)) for bits in range(2, 9)}
+    form = partial(lowering.table_format, opset=OPSET_BITWISE) if switch.by_rows else lowering.format
+    asked = {bits: form(bits, options.block_size, len(switch.matrix)) for bits in range(2, 9)}
     return {bits: fmt for bits, fmt in asked.items() if fmt.bits == bits}
 
 
@@ -138,7 +140,8 @@ def stored_bytes(fmt: BlockFormat, shape: Sequence[int]) -> int:
     exponent_bits = 0
     if fmt.max_exponent:
         exponent_bits = 8 if fmt.steps > 1 else next(width for width in (1, 2, 4) if fmt.max_exponent < 1 << width)
-    return -(-n * blocks * (rows * fmt.bits + exponent_bits) // 8) + 2 * n
+    zero_bits = fmt.bits if fmt.offset else 0
+    return -(-n * blocks * (rows * fmt.bits + exponent_bits + zero_bits) // 8) + 2 * n
 
 
 def _constants(graph: gs.Graph, options: Options, taken: set[str]) -> list[Switch]:

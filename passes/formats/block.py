@@ -84,6 +84,11 @@ class BlockFormat:
         return cls(bits, block_size, steps=1, max_exponent=LARGEST_SHIFT, powers=True)
 
     @property
+    def whole_bytes(self) -> bool:
+        """Whether what codes stand for, times what their exponents do, is an int8 with one scale a column."""
+        return self.steps == 1 and not self.whole and not self.powers
+
+    @property
     def uniform(self) -> BlockFormat:
         """The same format with codes that stand for themselves."""
         return replace(self, trellis=False)

@@ -7,7 +7,8 @@
 
 BothMatMul8 has codes of a byte: DecodeBytes and ColumnScales in the place of the two. BothMatMulOffset... have zero
 points of blocks, uint8 [n, blocks / 2], for the packed form, as MatMulNBits has them; their int8 weight and scales are
-inputs. A session decodes and arranges each form once, outside of the branches.
+inputs. So are those of BothMatMulDecoded..., and its codes, bytes that are decoded of others. A session decodes and
+arranges each form once, outside of the branches.
 """
 
 from __future__ import annotations
@@ -98,7 +99,18 @@ def _offset(above: bool, blockwise: bool) -> Function:
     )
 
 
+def _decoded(above: bool, blockwise: bool) -> Function:
+    return Function(
+        f"BothMatMulDecoded{_ending(above, blockwise)}",
+        "x, many, weight, column_scale, codes, block_scale",
+        "y",
+        partial(_branches, above=above, blockwise=blockwise),
+        _SUMMARY,
+    )
+
+
 # By width, whether x has a floor, and whether its axes allow for blockwise QuantizeLinear, see quantize_rows.
 BY_ROWS = {key: _function(*key) for key in product(nbits.WIDTHS, (False, True), (False, True))}
 # By the last two.
 OFFSET = {key: _offset(*key) for key in product((False, True), (False, True))}
+DECODED = {key: _decoded(*key) for key in product((False, True), (False, True))}

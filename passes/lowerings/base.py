@@ -77,6 +77,10 @@ class Lowering(Protocol):
         """Return the nearest format the lowering has for a request and a weight of k rows."""
         ...
 
+    def table_format(self, bits: int, block_size: int, k: int, opset: int) -> BlockFormat:
+        """Return the same for a table with k columns of which rows are looked up, at an opset."""
+        ...
+
     def opset(self, bits: int) -> int:
         """Return the lowest opset that weights of this width need."""
         ...

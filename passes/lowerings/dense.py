@@ -55,6 +55,11 @@ class Dense:
         # A trellis' levels, doubled by a shift, need a whole byte.
         return BlockFormat.best(bits, block) if self.most_bits == BYTE else BlockFormat.shifted(bits, block)
 
+    def table_format(self, bits: int, block_size: int, k: int, opset: int) -> BlockFormat:
+        """Return what a weight has."""
+        del opset
+        return self.format(bits, block_size, k)
+
     def opset(self, bits: int) -> int:
         """Return the opset of operators on bits, or of QuantizeLinear for whole bytes."""
         return max(OPSET_QUANTIZE, opset_for(bits))
@@ -89,7 +94,7 @@ class Dense:
     ) -> gs.Variable:
         """Write the integer multiplication of a row-wise quantized x."""
         rows = at.once(RowQuantizer, RowQuantizer).quantize(at, x, weight.k, floor)
-        columns = self._columns(at, weight)
+        columns = self.columns(at, weight)
         attrs = {"zero_point": rows.zero_point, "tensor_scale": weight.tensor_scale}
         if weight.k <= LONGEST_SUM:
             call = (rows.q, rows.scale, columns, weight.scale)
@@ -141,7 +146,8 @@ class Dense:
             values = slice_first(load, values, axis, tensor.k, f"{name}.unpadded")
         return values, size
 
-    def _columns(self, at: Emitter, weight: StoredWeight) -> gs.Tensor:
+    def columns(self, at: Emitter, weight: StoredWeight) -> gs.Tensor:
+        """Return a weight as int8 [k, n], turned once where it lies by rows."""
         if not weight.by_rows:
             return weight.values
         values, name = weight.values, weight.values.name

@@ -3,6 +3,8 @@
 codes uint8 [n, blocks, block bytes], block scales [n, blocks]
 x [..., k] -- NBitsMatMul -> [..., n]
 indices [...] -- NBitsGather -> [..., k]
+
+Tables of which rows are looked up are int8 in memory, see `int8_tables`, where the opset decodes that.
 """
 
 from __future__ import annotations
@@ -12,16 +14,17 @@ from typing import ClassVar
 
 import numpy as np
 import onnx_graphsurgeon as gs
-from numpy.typing import NDArray
 
 from ..formats.block import BlockFormat, BlockTensor
-from ..formats.planes import pack_nibbles
-from ..formats.threads import over_ranges
 from ..functions import nbits
 from ..graph.editor import Emitter
 from ..graph.features import NOTHING, Feature, Lacks
+from . import int8_tables
 from .base import Apart, StoredWeight
-from .operators import slice_first
+from .dense import Dense
+from .multiples import PackedWeight, store_multiples
+from .operators import OPSET_BITWISE, slice_first
+from .packing import pack
 from .scales import expand_scales
 
 # Widths of MatMulNBits, with what they are where runtimes may lack them.
@@ -30,8 +33,6 @@ WIDTHS = {2: Feature.NBITS_2, 4: None, 8: Feature.NBITS_8}
 SMALLEST_BLOCK, LARGEST_BLOCK = 16, 256
 # One block for a whole column is not to be had: the kernel's fastest block at 8 bits stands for it.
 WHOLE_COLUMN_BLOCK = 128
-# Columns that a thread packs at a time: a row's part is two lines of a cache, all of them stay in the second level.
-COLUMNS = 128
 
 
 @dataclass
@@ -54,13 +55,27 @@ class Packed:
     block_sizes: ClassVar[tuple[int, ...]] = (0, 16, 32, 64, 128, 256)
 
     def format(self, bits: int, block_size: int, k: int) -> BlockFormat:
-        """Return the next width and power-of-two block size that the kernel takes, with quarter-octave scales.
+        """Return the next width and power-of-two block size that the kernel takes.
 
-        Weights of more bits than there are have the most.
+        Scales are multiples of the column's, of codes of 8 bits quarter octaves. Weights of more bits than there are
+        have the most.
         """
+        width, block = self.width(bits), kernel_block(block_size, k)
+        return BlockFormat.fine(width, block) if width == nbits.BYTE else BlockFormat.multiples(width, block)
+
+    def table_format(self, bits: int, block_size: int, k: int, opset: int) -> BlockFormat:
+        """Return int8 rows in any width, or what a weight has where these do not unpack, without zero points.
+
+        What rows are looked up by takes no zero points in every release.
+        """
+        if bits >= nbits.BYTE or opset < OPSET_BITWISE:
+            return self.format(bits, block_size, k).centered
+        return Dense().format(bits, int8_tables.BLOCK, k)
+
+    def width(self, bits: int) -> int:
+        """Return the next width that the kernel takes."""
         widths = [width for width, feature in WIDTHS.items() if feature not in self.lacks]
-        width = next((w for w in widths if w >= bits), widths[-1])
-        return BlockFormat.fine(width, kernel_block(block_size, k))
+        return next((w for w in widths if w >= bits), widths[-1])
 
     def opset(self, bits: int) -> int:
         """Return the lowest opset: its operators are the runtime's own, and Pow and Cast as they always were."""
@@ -69,7 +84,11 @@ class Packed:
     def store(
         self, load: Emitter, tensor: BlockTensor, name: str, by_rows: bool, only_rows: bool = False
     ) -> StoredWeight:
-        """Write packed codes [n, blocks, block bytes] and the scales' expansion."""
+        """Write packed codes [n, blocks, block bytes] and the scales' expansion, or int8 rows of a table."""
+        if tensor.format.whole_bytes:
+            return Dense().store(load, tensor, name, by_rows, only_rows)
+        if tensor.format.whole:
+            return store_multiples(load, tensor, name, by_rows)
         packed = pack(tensor.codes, tensor.format, load.workers)
         scale, scale_bytes = expand_scales(
             load,
@@ -92,11 +111,30 @@ class Packed:
         floor: float | None = None,
     ) -> gs.Variable:
         """Write MatMulNBits."""
-        call = (x, weight.values, weight.scale)
-        return at.call(nbits.MATMUL, *call, name=f"{name}.product", node=node, attrs=packed_attributes(weight))[0]
+        if weight.format.whole_bytes:
+            return self._multiply_table(at, x, weight, name, node, floor)
+        return self._multiply_packed(at, x, weight, name, node)
+
+    def _multiply_packed(self, at: Emitter, x: gs.Tensor, weight: StoredWeight, name: str, node: str) -> gs.Variable:
+        zeros = weight.zero_points if isinstance(weight, PackedWeight) else ()
+        call = (x, weight.values, weight.scale, *zeros)
+        function = nbits.OFFSET if zeros else nbits.MATMUL
+        return at.call(function, *call, name=f"{name}.product", node=node, attrs=packed_attributes(weight))[0]
+
+    def _multiply_table(
+        self, at: Emitter, x: gs.Tensor, table: StoredWeight, name: str, node: str, floor: float | None
+    ) -> gs.Variable:
+        if self._has_bytes(table):
+            return int8_tables.multiply(at, x, table, name, node)
+        return Dense().multiply(at, x, table, name, node, floor)
+
+    def _has_bytes(self, table: StoredWeight) -> bool:
+        return int8_tables.has_bytes(table) and Feature.NBITS_8 not in self.lacks
 
     def lookup(self, at: Emitter, table: StoredWeight, indices: gs.Tensor, name: str, node: str = "") -> gs.Variable:
-        """Write GatherBlockQuantized, or what it computes, on the same codes, seen as [n, row bytes]."""
+        """Write GatherBlockQuantized, or what it computes, on the same codes, seen as [n, row bytes]; or int8 rows."""
+        if table.format.whole_bytes:
+            return Dense().lookup(at, table, indices, name, node)
         fmt, blocks = table.format, table.format.blocks(table.k)[0]
         has = at.has(Feature.GATHER_BLOCKS_2 if fmt.bits == 2 else Feature.GATHER_BLOCKS)
         attrs = {
@@ -125,31 +163,3 @@ def kernel_block(block_size: int, k: int) -> int:
     while block > SMALLEST_BLOCK and block // 2 >= k:
         block //= 2
     return block
-
-
-def pack(codes: NDArray[np.int8], fmt: BlockFormat, workers: int) -> NDArray[np.uint8]:
-    """Return codes [blocks, rows, n] as [n, blocks, block bytes], around 2^(bits-1), the first of a byte lowest."""
-    blocks, rows, n = codes.shape
-    packed = np.empty((n, blocks, rows * fmt.bits // 8), np.uint8)
-
-    def pack_range(columns: slice) -> None:
-        packed[columns] = _pack_columns(np.ascontiguousarray(codes[:, :, columns].transpose(2, 0, 1)), fmt)
-
-    over_ranges(pack_range, n, COLUMNS, workers)
-    return packed
-
-
-def _pack_columns(codes: NDArray[np.int8], fmt: BlockFormat) -> NDArray[np.uint8]:
-    """Return [n, blocks, block bytes] of codes [n, blocks, rows]."""
-    unsigned = (codes.view(np.uint8) + np.uint8(-fmt.low)) & np.uint8((1 << fmt.bits) - 1)
-    shape = codes.shape[:2]
-    if fmt.bits == 8:
-        return unsigned
-    if fmt.bits == 4:
-        return pack_nibbles(unsigned.reshape(-1)).reshape(*shape, -1)
-    return pack_nibbles(pack_pairs(unsigned.reshape(-1))).reshape(*shape, -1)
-
-
-def pack_pairs(pieces: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return [m] values below 4 as [m / 2] values below 16."""
-    return pieces[0::2] | (pieces[1::2] << np.uint8(2))

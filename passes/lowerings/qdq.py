@@ -52,6 +52,11 @@ class Qdq:
         even = next((size for size in (asked, *EVEN_BLOCKS) if size <= asked and k % size == 0), asked)
         return BlockFormat.fine(next(w for w in WIDTHS if w >= bits), min(even, round_up(k)))
 
+    def table_format(self, bits: int, block_size: int, k: int, opset: int) -> BlockFormat:
+        """Return what a weight has."""
+        del opset
+        return self.format(bits, block_size, k)
+
     def opset(self, bits: int) -> int:
         """Return the opset of operators on bits, for codes of a byte that of operators that broadcast."""
         return opset_for(bits) if bits < 8 else OPSET_BROADCAST

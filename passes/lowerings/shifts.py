@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..formats.block import BlockFormat
-from .packed import Packed
+from .packed import Packed, kernel_block
 
 
 @dataclass
@@ -20,5 +20,9 @@ class Shifts(Packed):
 
     def format(self, bits: int, block_size: int, k: int) -> BlockFormat:
         """Return the next width and block size that the kernel takes, with powers of two for all scales."""
-        packed = super().format(bits, block_size, k)
-        return BlockFormat.shifts_only(packed.bits, packed.block_size)
+        return BlockFormat.shifts_only(self.width(bits), kernel_block(block_size, k))
+
+    def table_format(self, bits: int, block_size: int, k: int, opset: int) -> BlockFormat:
+        """Return what a weight has."""
+        del opset
+        return self.format(bits, block_size, k)

@@ -33,7 +33,8 @@ def rounded(source, bits):
     found = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in source.graph.initializer}
     flat = {name: found[name].reshape(-1, found[name].shape[-1]).T for name in "fs"}
     return with_weights(
-        source, **{name: decoded(w, bits, 32, "packed").T.reshape(found[name].shape) for name, w in flat.items()}
+        source,
+        **{name: decoded(w, bits, 32, "packed", opset=1).T.reshape(found[name].shape) for name, w in flat.items()},
     )
 
 

@@ -12,7 +12,7 @@ from onnx import TensorProto
 from passes.formats.block import BlockFormat
 from passes.formats.planes import pack_nibbles
 from passes.functions import both_matmul, decode_multiples, nbits, quantize_rows
-from passes.lowerings.packed import pack
+from passes.lowerings.packing import pack
 from tests.bct_onnx.kernels.calls import Array, call, run, session
 
 FLOOR = -0.17

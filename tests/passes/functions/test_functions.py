@@ -34,8 +34,7 @@ from passes.functions.function import DOMAIN, FUNCTIONS, Function, protos
 from passes.gelu import function as gelu
 from passes.graph.follow import find_shapes
 from passes.layer_normalization import function as layer_normalization
-from passes.lowerings.both import pack_zeros
-from passes.lowerings.packed import pack
+from passes.lowerings.packing import pack, pack_zeros
 from passes.softmax import function as softmax
 from tests.helpers import Array, run
 

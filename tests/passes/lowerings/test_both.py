@@ -9,6 +9,7 @@ from passes.functions.quantize_rows import LONGEST_SUM
 from passes.graph.editor import Emitter
 from passes.lowerings import both
 from passes.lowerings.both import MOST_ROWS, Both
+from passes.lowerings.packing import pack_zeros
 from tests.helpers import K, activation_bound, model, nodes, operators, optimized, plain, random, rewrite, run
 from tests.passes.lowerings.test_lowerings import as_float, build, encoded, product
 
@@ -87,7 +88,7 @@ def test_packed_codes_less_their_zero_points_are_the_weight(tmp_path, k):
 
 def test_zero_points_lie_as_the_kernel_has_them():
     zeros = np.array([[-8, 7], [0, 1], [3, -1]], np.int8)
-    np.testing.assert_array_equal(both.pack_zeros(zeros), [[0x80, 0x0B], [0x9F, 0x07]])
+    np.testing.assert_array_equal(pack_zeros(zeros), [[0x80, 0x0B], [0x9F, 0x07]])
 
 
 @pytest.mark.parametrize("magnitude", [0.0, 1e-20, 1e20])

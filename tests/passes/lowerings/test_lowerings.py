@@ -76,8 +76,8 @@ def encoded(
 ) -> BlockTensor:
     """Return codes as a weight or as a table has them; with `skew`, most numbers are on one side of zero."""
     weight = (random(*shape, seed=sum(shape)) + skew) * 10.0 ** random(1, shape[1], seed=1)
-    fmt = lowering.format(bits, block, shape[0])
-    return encode(weight.astype(np.float32), fmt.centered if table else fmt)
+    fmt = lowering.table_format(bits, block, shape[0], 21) if table else lowering.format(bits, block, shape[0])
+    return encode(weight.astype(np.float32), fmt)
 
 
 def product(folder: Path, lowering: Lowering, tensor: BlockTensor, by_rows: bool = False) -> onnx.ModelProto:
@@ -166,9 +166,10 @@ def test_qdq_needs_no_blockwise_operator(tmp_path, opset, shape):
 
 
 @every_shape
-@pytest.mark.parametrize("bits", [2, 4, 8])
-def test_packed_decodes_to_the_codes(tmp_path, bits, shape):
-    tensor = encoded(Packed(), bits, 32, shape)
+@pytest.mark.parametrize(("bits", "skew"), [(2, 0), (4, 0), (4, 1), (8, 0)])
+def test_packed_decodes_to_the_codes(tmp_path, bits, skew, shape):
+    tensor = encoded(Packed(), bits, 32, shape, skew=skew)
+    assert tensor.zeros is not None or not skew
     proto = plain(product(tmp_path, Packed(), tensor))
     # The kernel's activations are floats at level 0: then the unit matrix shows the weight itself.
     (node,) = [node for node in proto.graph.node if node.op_type == "MatMulNBits"]
@@ -223,7 +224,7 @@ def test_no_node_of_the_decoding_is_unknown_to_the_fold_test(tmp_path):
     """Before optimization the graph holds the nodes whose absence the tests above assert."""
     decoding = constant_nodes(product(tmp_path, Dense(), encoded(Dense(), 6, 32, (172, 5))))
     assert {"Cast", "BitShift", "BitwiseAnd", "BitwiseOr", "Reshape", "Slice"} <= set(decoding)
-    assert "Pow" in constant_nodes(product(tmp_path, Packed(), encoded(Packed(), 4, 32, (64, 5))))
+    assert "Pow" in constant_nodes(product(tmp_path, Packed(), encoded(Packed(), 8, 32, (64, 5))))
 
 
 @every_shape
@@ -348,10 +349,10 @@ def test_lowest_opsets(name, bits, expected):
         ("dense", (6, 32, 768), (6, 32, 1)),
         ("dense", (6, 128, 60), (6, 64, 1)),
         ("dense", (8, 32, 768), (8, 0, 0)),
-        ("packed", (3, 32, 768), (4, 32, 31)),
+        ("packed", (3, 32, 768), (4, 32, 14)),
         ("packed", (5, 0, 768), (8, 128, 31)),
-        ("packed", (4, 256, 100), (4, 128, 31)),
-        ("packed", (4, 32, 10), (4, 16, 31)),
+        ("packed", (4, 256, 100), (4, 128, 14)),
+        ("packed", (4, 32, 10), (4, 16, 14)),
         ("both", (3, 32, 768), (4, 32, 14)),
         ("both", (2, 0, 768), (2, 128, 14)),
         ("both", (5, 32, 768), (8, 0, 0)),

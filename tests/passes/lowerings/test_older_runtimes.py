@@ -8,6 +8,7 @@ import onnx_graphsurgeon as gs
 import pytest
 
 from passes.formats.block import decode
+from passes.formats.encode import encode
 from passes.graph.editor import Editor, Emitter
 from passes.graph.features import FIRST_OPSET, NOTHING, Feature
 from passes.lowerings.base import StoredWeight
@@ -15,7 +16,7 @@ from passes.lowerings.scales import expand_scales
 from passes.lowerings.stored import store_codes
 from passes.lowerings.table import make_lowering
 from passes.lowerings.unpack import opset_for
-from tests.helpers import activation_bound, constant_nodes, emitted, operators, optimized, plain, run
+from tests.helpers import activation_bound, constant_nodes, emitted, operators, optimized, plain, random, run
 from tests.passes.lowerings.test_lowerings import FLOAT, SHAPES, Write, as_float, encoded
 
 ALL = frozenset(Feature)
@@ -102,7 +103,7 @@ def test_looked_up_rows_are_those_of_newer_operators(tmp_path, name, bits, opset
     """Indices of any shape, negative ones, none at all: to the last bits the values of the decoded table."""
     lacks = ALL - {Feature.NBITS_2, Feature.NBITS_8}
     lowering = make_lowering(name, lacks)
-    tensor = encoded(lowering, bits, 16, shape)
+    tensor = encode(random(*shape), lowering.table_format(bits, 16, shape[0], opset=1))
     table = decode(tensor).T
 
     def write(at: Emitter, x: gs.Variable) -> list[gs.Tensor]:
@@ -121,7 +122,7 @@ def test_looked_up_rows_are_those_of_newer_operators(tmp_path, name, bits, opset
 @pytest.mark.parametrize("lacks", [NOTHING, ALL], ids=["newest", "oldest"])
 def test_scales_of_half_a_byte(tmp_path, opset, size, lacks):
     """Odd numbers of exponents, which do not fill their bytes."""
-    fmt = make_lowering("packed").format(4, 16, 64)
+    fmt = make_lowering("packed").format(8, 16, 64)
     exponents = np.arange(size, dtype=np.uint8)[:, None] % 16
     fmt = type(fmt).shifted(4, 16) if fmt.max_exponent > 15 else fmt
     column = np.ones((1, 1), np.float16)
@@ -136,7 +137,7 @@ def test_scales_of_half_a_byte(tmp_path, opset, size, lacks):
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7])
 def test_stored_constants_are_those_of_int4(tmp_path, bits):
-    tensor = encoded(make_lowering("packed"), 4, 32, (64, 24))
+    tensor = encoded(make_lowering("qdq"), 4, 32, (64, 24))
     tensor = tensor if bits == 4 else encoded(make_lowering("dense"), bits, 32, (64, 24))
 
     def write(at: Emitter, _: gs.Variable) -> list[gs.Tensor]:
