@@ -2,7 +2,7 @@
 
 import math
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,14 +50,18 @@ class InputPlan:
         kinds = axis_kinds(self.inputs)
         return {entry.name: concrete_shape(entry, kinds, sizes) for entry in self.inputs}
 
-    def feed(self, **changes: int) -> Feed:
-        """Make the feed, with some of the counts changed; MemoryError for one that no memory holds."""
+    def feed(self, without: Collection[str] = (), /, **changes: int) -> Feed:
+        """Make the feed, with some of the counts changed, and without some inputs that come from elsewhere.
+
+        MemoryError for one that no memory holds.
+        """
         sizes = self.sizes(**changes)
         shapes = self.shapes(sizes)
         if any(math.prod(shape) > _MOST_ELEMENTS for shape in shapes.values()):
             raise MemoryError("an input is declared larger than any memory")
         rng = np.random.default_rng(self.seed)
-        return {e.name: make_value(e, shapes[e.name], sizes, rng, e.role in self.plain) for e in self.inputs}
+        made = (entry for entry in self.inputs if entry.name not in without)
+        return {e.name: make_value(e, shapes[e.name], sizes, rng, e.role in self.plain) for e in made}
 
 
 def candidate_plans(

@@ -87,7 +87,7 @@ class Decoder:
             # Without caches a step reads all tokens again.
             read = 1 if self.caches else tokens.shape[1]
             counts = {"batch": rows * pieces, "sequence": read, "past": tokens.shape[1] - read}
-            following = self._like(feed, self.plan.feed(**counts))
+            following = self._like(feed, self.plan.feed(self.caches, **counts))
             step = {**following, **self._unmasked(following), **caches, self.tokens: tokens[:, -read:]}
         return tokens.reshape(rows, -1)[:, :length]
 
@@ -185,12 +185,17 @@ def _reads_cache(plan: InputPlan) -> bool:
 
 def _draw(logits: Array, rng: np.random.Generator) -> Array:
     """Return one number of each row's vocabulary, [...], drawn from the likeliest of logits [..., vocabulary]."""
-    logits = logits.astype(np.float64)
-    order = np.argsort(-logits, axis=-1)
-    ordered = np.take_along_axis(logits, order, -1)
-    odds = np.exp(ordered - ordered[..., :1])
+    odds = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
     odds /= odds.sum(axis=-1, keepdims=True)
+    # What is rarer is outside: all of it together has no more than the tail's part. So a few are left to be sorted.
+    count = max(int((odds > (1 - NUCLEUS) / odds.shape[-1]).sum(axis=-1).max()), 1)
+    likeliest = np.argpartition(-odds, count - 1, axis=-1)[..., :count]
+    odds = np.take_along_axis(odds, likeliest, -1)
+    order = np.argsort(-odds, axis=-1)
+    odds = np.take_along_axis(odds, order, -1)
     inside = np.cumsum(odds, axis=-1) - odds < NUCLEUS
-    # The largest of logits with Gumbel noise is a draw from their softmax.
-    noisy = np.where(inside, ordered + rng.gumbel(size=ordered.shape), -np.inf)
-    return np.take_along_axis(order, noisy.argmax(axis=-1)[..., None], -1)[..., 0]
+    # The largest of logarithms with Gumbel noise is a draw from what they are the logarithms of.
+    with np.errstate(divide="ignore"):
+        noisy = np.where(inside, np.log(odds) + rng.gumbel(size=odds.shape), -np.inf)
+    drawn = np.take_along_axis(order, noisy.argmax(axis=-1)[..., None], -1)
+    return np.take_along_axis(likeliest, drawn, -1)[..., 0]

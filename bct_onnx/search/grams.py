@@ -27,6 +27,8 @@ from passes.graph.walk import walk
 TOGETHER_BYTES = 1 << 28
 # Part of a feed's rows that codes are fitted to where the rest is to tell whether that pays.
 FITTED = 0.75
+# Mean square below which a row is as good as zero.
+SMALLEST_SQUARE = 1e-30
 
 
 def open_with_outputs(path: Path, names: Iterable[str], place: Path | None = None) -> tuple[Session, list[str]]:
@@ -60,7 +62,7 @@ class Seen:
     """What is known of one activation: of the first rows of every feed, and of the rest of them.
 
     Attributes:
-        first, rest: x.T @ x, float32 [k, k], summed over the rows.
+        first, rest: x.T @ x, float32 [k, k], summed over the rows, each with a mean square of 1.
         rows: how many rows the first and the rest are.
         real: whether the feeds are the user's.
     """
@@ -112,7 +114,7 @@ class Grams:
         rows = {name: np.zeros(2, np.int64) for name in names}
         for feed in self._feeds:
             for name, array in self._session.run(feed, names).items():
-                every = array.reshape(-1, array.shape[-1]).astype(np.float32, copy=False)
+                every = _of_one_size(array.reshape(-1, array.shape[-1]).astype(np.float32, copy=False))
                 # What comes last is other samples, where a feed has several.
                 parts = np.split(every, [int(np.ceil(FITTED * len(every)))])
                 known = sums.setdefault(name, [np.zeros((every.shape[1],) * 2, np.float32) for _ in parts])
@@ -125,6 +127,17 @@ class Grams:
             for name, (first, rest) in sums.items()
             if np.isfinite(first).all() and np.isfinite(rest).all()
         }
+
+
+def _of_one_size(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return rows [rows, k] with a mean square of 1 each.
+
+    A few rows of a language model, the first token's, say, are a hundred times as large as the rest: codes would be
+    fitted to them alone.
+    """
+    squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float64) / rows.shape[1]
+    with np.errstate(invalid="ignore"):
+        return np.asarray(rows / np.sqrt(np.maximum(squares, SMALLEST_SQUARE))[:, None], np.float32)
 
 
 def _together(widths: Mapping[str, int]) -> Iterator[list[str]]:

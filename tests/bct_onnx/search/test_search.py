@@ -272,7 +272,8 @@ def test_grams_are_of_the_activations_and_codes_rely_on_them(source) -> None:
         assert seen is not None
         gram = seen.everything
         assert gram.samples == 300
-        np.testing.assert_allclose(gram.matrix, activation.T @ activation / 300, rtol=1e-3, atol=1e-5)
+        rows_of_one = activation / np.sqrt(np.square(activation).mean(axis=1, keepdims=True))
+        np.testing.assert_allclose(gram.matrix, rows_of_one.T @ rows_of_one / 300, rtol=1e-3, atol=1e-5)
     assert grams.get("nothing") is None
     fmt, v = BlockFormat.shifted(4, 8), random(K, K, seed=2)
     coder = compensating_coder(grams)
@@ -281,7 +282,19 @@ def test_grams_are_of_the_activations_and_codes_rely_on_them(source) -> None:
     np.testing.assert_array_equal(decode(coder(v, fmt, None, 1)), decode(encode(v, fmt)))
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+@pytest.mark.parametrize("value", [1e4, 1e30])
+def test_a_row_that_is_larger_than_others_counts_as_much_as_they_do(source: Path, value: float) -> None:
+    rows = random(400, K, seed=7)
+    large = rows.copy()
+    large[5] *= np.float32(value)
+    large[6] = 0
+    one, other = (Grams(source, {"x": K}, [{"x": each}]).get("x") for each in (rows, large))
+    assert one is not None and other is not None
+    left = one.everything.matrix - np.outer(rows[6], rows[6]) / (400 * np.square(rows[6]).mean())
+    np.testing.assert_allclose(other.everything.matrix, left, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_activations_that_are_not_finite_say_nothing(source: Path, value: float) -> None:
     rows, v, fmt = random(400, K, seed=7), random(K, K, seed=2), BlockFormat.shifted(4, 8)
     rows[5, 3] = value
