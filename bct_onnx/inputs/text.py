@@ -81,7 +81,7 @@ class Decoder:
         step: Feed = {**start, **self._unmasked(start)}
         while tokens.shape[1] < size:
             answer = self.run(step)
-            drawn = _draw(answer[self.logits][:, -1], rng).astype(tokens.dtype)[:, None]
+            drawn = draw(answer[self.logits][:, -1], rng).astype(tokens.dtype)[:, None]
             tokens = np.concatenate([tokens, drawn], axis=1)
             caches = self._taken(answer, caches)
             # Without caches a step reads all tokens again.
@@ -129,7 +129,7 @@ class Decoder:
         """Return the feed with all tokens drawn at once from the logits of the place before, a few rounds of it."""
         for _ in range(ROUNDS):
             tokens, logits = np.asarray(feed[self.tokens]), self.run(feed)[self.logits]
-            drawn = _draw(logits[:, :-1], rng).astype(tokens.dtype)
+            drawn = draw(logits[:, :-1], rng).astype(tokens.dtype)
             feed = {**feed, self.tokens: np.concatenate([tokens[:, :1], drawn], axis=1)}
         return feed
 
@@ -183,7 +183,7 @@ def _reads_cache(plan: InputPlan) -> bool:
     return bool(plan.sizes().get("cached", 1))
 
 
-def _draw(logits: Array, rng: np.random.Generator) -> Array:
+def draw(logits: Array, rng: np.random.Generator) -> Array:
     """Return one number of each row's vocabulary, [...], drawn from the likeliest of logits [..., vocabulary]."""
     odds = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
     odds /= odds.sum(axis=-1, keepdims=True)
