@@ -149,7 +149,8 @@ class _Probes:
         ends.look(self.switchable.session, self.feeds, self.expected, self.workers)
         groups = sorted({ends.of(switches[place].tensor) for place in order})
         by_end = [(group, [place for place in order if ends.of(switches[place].tensor) == group]) for group in groups]
-        first, probed = by_end[0][1][:1], dict[int, float]()
+        first = by_end[0][1][:1] if by_end else []
+        probed: dict[int, float] = {}
         for group, places in by_end:
             if group:
                 self.switchable.unload()
