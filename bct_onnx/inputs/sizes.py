@@ -5,6 +5,7 @@ import math
 import operator
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from threading import Lock
 
 from bct_onnx.inputs.flow import Flow
 from bct_onnx.inputs.roles import Dim, ModelInput, Role
@@ -19,6 +20,8 @@ PLANS: tuple[Sizes, ...] = (
     {"batch": 6, "sequence": 1, "uncached": 7, "past": 24, "encoder": 5},
     {"batch": 1, "sequence": 128, "past": 0, "encoder": 64},
 )
+# Python 3.11 counts how deep all of its parsers are together: threads that parse at once raise a SystemError.
+_PARSER = Lock()
 _COMMON: Sizes = {"side": 224, "channels": 3, "features": 64}
 
 # What the name of an axis says it counts; the first that matches.
@@ -147,7 +150,8 @@ def _parse(dim: str) -> ast.expr | None:
     if re.search("[A-Za-z]-[A-Za-z]", dim):
         return None  # a hyphen in a name
     try:
-        tree = ast.parse(dim, mode="eval").body
+        with _PARSER:
+            tree = ast.parse(dim, mode="eval").body
     except SyntaxError:
         return None
     return tree if isinstance(tree, ast.BinOp) else None
