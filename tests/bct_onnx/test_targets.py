@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from bct_onnx import BctError, compress
-from bct_onnx.presets import PRESETS, Request
+from bct_onnx.presets import MORE_TABLE_BITS, PRESETS, Request
 from bct_onnx.targets import STANDARD, TARGETS
 from passes import LOWERINGS
 from tests.bct_onnx.conftest import Run
@@ -28,7 +28,8 @@ def test_the_target_picks_forms_and_the_preset_bits(tmp_path, text, target, pres
     by_token = {forms.by_token, "packed"} if preset in ("fast", "balanced") else {forms.by_token}
     expected = {forms.lowering} if forms.lowering else {PRESETS[preset].lowering, *by_token}
     assert report.options.lowering in expected
-    assert report.options.widths <= BITS[preset]
+    assert report.options.widths - {report.options.table_bits} <= BITS[preset]
+    assert report.options.table_bits in (None, report.options.bits + MORE_TABLE_BITS)
     domains = {node.domain for node in nodes(onnx.load(tmp_path / "out.onnx").graph)}
     assert forms.domains is None or domains <= STANDARD
 
