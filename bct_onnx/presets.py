@@ -51,7 +51,7 @@ DEFAULT_PRESET = "balanced"
 # Block size where a preset's small blocks, one bit of exponent each, give way to blocks with whole scales.
 SCALED_BLOCK = 32
 # Bits that a table of which rows are looked up has more than weights of few bits in forms for decoding by token: its
-# errors count twice, in the lookups and in the output product, and nothing makes up for them. SmolLM2-135M.
+# errors count twice, in the lookups and in the output product, and nothing makes up for them (docs/decoders.md).
 MORE_TABLE_BITS = 1
 # Width of the only codes that standard operators have at every opset.
 STANDARD_BITS = 8

@@ -29,6 +29,11 @@ from .lowerings.packed import Packed
 from .report import Skip
 
 COMPUTES = True
+# Inputs of MoE: weights, each with its bias behind it, between which QMoE has scales; a third weight.
+FIRST, SECOND, THIRD = 2, 4, 6
+AXES = 3
+# Rows of a matrix that is longer than any block.
+LONG = 1 << 20
 
 
 @dataclass
@@ -41,12 +46,7 @@ class PackedRows(Packed):
         return self.format(bits, block_size, k).centered
 
 
-# Inputs of MoE: weights, each with its bias behind it, between which QMoE has scales; a third weight.
-FIRST, SECOND, THIRD = 2, 4, 6
-AXES = 3
 PACKED = PackedRows(lacks=frozenset({Feature.NBITS_2}))
-# Rows of a matrix that is longer than any block.
-LONG = 1 << 20
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,6 @@ PLANS: tuple[Sizes, ...] = (
     {"batch": 6, "sequence": 1, "uncached": 7, "past": 24, "encoder": 5},
     {"batch": 1, "sequence": 128, "past": 0, "encoder": 64},
 )
-# Python 3.11 counts how deep all of its parsers are together: threads that parse at once raise a SystemError.
-_PARSER = Lock()
 _COMMON: Sizes = {"side": 224, "channels": 3, "features": 64}
 
 # What the name of an axis says it counts; the first that matches.
@@ -143,6 +141,10 @@ def _symbols(dim: Dim) -> list[str]:
         return []
     tree = _parse(dim)
     return [node.id for node in ast.walk(tree) if isinstance(node, ast.Name)] if tree else [dim]
+
+
+# Python 3.11 counts how deep all of its parsers are together: threads that parse at once raise a SystemError.
+_PARSER = Lock()
 
 
 def _parse(dim: str) -> ast.expr | None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from passes.formats.block import BlockFormat, BlockTensor
 from passes.graph.editor import Emitter
-from passes.lowerings.base import Apart, StoredWeight
+from passes.lowerings.base import Apart, StoredWeight, TablesLikeWeights
 from passes.written import as_rows
 
 
@@ -66,7 +66,7 @@ def uncoded(weight: NDArray[np.floating], fmt: BlockFormat, activation: str | No
 
 
 @dataclass
-class FloatLowering:
+class FloatLowering(TablesLikeWeights):
     """A lowering of one graph that writes weights as they are, those of `uncoded`, and lists them."""
 
     name: str = "floats"
@@ -83,11 +83,6 @@ class FloatLowering:
         """Return any format."""
         del k
         return BlockFormat.shifted(bits, block_size)
-
-    def table_format(self, bits: int, block_size: int, k: int, opset: int) -> BlockFormat:
-        """Return what a weight has."""
-        del opset
-        return self.format(bits, block_size, k)
 
     def opset(self, bits: int) -> int:
         """Return the lowest opset: there is nothing to decode."""

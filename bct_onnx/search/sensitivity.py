@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +108,8 @@ def measure_sensitivity(
     probes = _Probes(switchable, feeds[: counts[-1]], expected[: counts[-1]], counts, workers)
     order = spread_order(switches)[: planned.weights]
     probed = probes.run(order, start + PATIENCE * seconds, partial(progress, "measuring") if progress else None)
-    found = zip(switches, filled(switches, probed), map(probed.__contains__, count()), strict=False)
+    sensitivities = enumerate(zip(switches, filled(switches, probed), strict=True))
+    found = [(switch, sensitivity, place in probed) for place, (switch, sensitivity) in sensitivities]
     weights = list(in_order(partial(_weight, switchable, options), found, options.workers))
     took = time.monotonic() - start
     curve = Curve(sorted(weights, key=lambda weight: -max(weight.bytes.values())))

@@ -77,7 +77,6 @@ class Session:
             self._session = open_session(model, _options(use, threads))
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise OrtError(essential_words(error)) from error
-        self.threads = threads
         self.inputs = self._session.get_inputs()
         outputs = self._session.get_outputs()
         self.outputs = [value.name for value in outputs]

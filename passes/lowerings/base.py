@@ -49,6 +49,19 @@ class StoredWeight:
     planes: tuple[gs.Constant, ...] = ()
 
 
+class TablesLikeWeights:
+    """Lowerings whose tables of which rows are looked up have the formats of weights."""
+
+    def format(self, bits: int, block_size: int, k: int) -> BlockFormat:
+        """Return what a weight of k rows has."""
+        raise NotImplementedError
+
+    def table_format(self, bits: int, block_size: int, k: int, opset: int) -> BlockFormat:
+        """Return the same."""
+        del opset
+        return self.format(bits, block_size, k)
+
+
 class Lowering(Protocol):
     """One way to store a weight and to compute with it. Activations are float32.
 

@@ -21,7 +21,7 @@ from ..functions.quantize_rows import LONGEST_SUM
 from ..graph.editor import Emitter
 from ..graph.features import OPSET_INT4
 from . import packed_rows
-from .base import Apart, StoredWeight
+from .base import Apart, StoredWeight, TablesLikeWeights
 from .operators import OPSET_QUANTIZE, slice_between, slice_first
 from .rowwise import RowQuantizer
 from .scales import scale_constant
@@ -29,7 +29,7 @@ from .unpack import BYTE, decode_blocks, decode_codes, opset_for, planes, trelli
 
 
 @dataclass
-class Dense:
+class Dense(TablesLikeWeights):
     """Decode at load, compute in int8.
 
     Attributes:
@@ -54,11 +54,6 @@ class Dense:
         block = 0 if bits == self.most_bits else min(block_size, round_up(k))
         # A trellis' levels, doubled by a shift, need a whole byte.
         return BlockFormat.best(bits, block) if self.most_bits == BYTE else BlockFormat.shifted(bits, block)
-
-    def table_format(self, bits: int, block_size: int, k: int, opset: int) -> BlockFormat:
-        """Return what a weight has."""
-        del opset
-        return self.format(bits, block_size, k)
 
     def opset(self, bits: int) -> int:
         """Return the opset of operators on bits, or of QuantizeLinear for whole bytes."""

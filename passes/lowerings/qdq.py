@@ -20,7 +20,7 @@ from ..formats.block import BlockFormat, BlockTensor, round_up
 from ..formats.planes import pack_nibbles
 from ..graph.editor import Emitter
 from ..graph.features import OPSET_INT4, Feature
-from .base import Apart, StoredWeight
+from .base import Apart, StoredWeight, TablesLikeWeights
 from .operators import FLOAT, INT4, INT8, cast, reshape, slice_first
 from .scales import expand_scales
 from .unpack import opset_for, unpack
@@ -34,7 +34,7 @@ EVEN_BLOCKS = (128, 64, 32, 16)
 
 
 @dataclass
-class Qdq:
+class Qdq(TablesLikeWeights):
     """Dequantize in blocks with standard operators; what the runtime makes of it is the runtime's choice."""
 
     name: str = "qdq"
@@ -51,11 +51,6 @@ class Qdq:
         asked = block_size or WHOLE_COLUMN_BLOCK
         even = next((size for size in (asked, *EVEN_BLOCKS) if size <= asked and k % size == 0), asked)
         return BlockFormat.fine(next(w for w in WIDTHS if w >= bits), min(even, round_up(k)))
-
-    def table_format(self, bits: int, block_size: int, k: int, opset: int) -> BlockFormat:
-        """Return what a weight has."""
-        del opset
-        return self.format(bits, block_size, k)
 
     def opset(self, bits: int) -> int:
         """Return the opset of operators on bits, for codes of a byte that of operators that broadcast."""

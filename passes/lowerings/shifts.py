@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..formats.block import BlockFormat
+from .base import TablesLikeWeights
 from .packed import Packed, kernel_block
 
 
 @dataclass
-class Shifts(Packed):
+class Shifts(TablesLikeWeights, Packed):
     """Keep codes and shifts, and multiply as the packed weights are."""
 
     name: str = "shifts"
@@ -21,8 +22,3 @@ class Shifts(Packed):
     def format(self, bits: int, block_size: int, k: int) -> BlockFormat:
         """Return the next width and block size that the kernel takes, with powers of two for all scales."""
         return BlockFormat.shifts_only(self.width(bits), kernel_block(block_size, k))
-
-    def table_format(self, bits: int, block_size: int, k: int, opset: int) -> BlockFormat:
-        """Return what a weight has."""
-        del opset
-        return self.format(bits, block_size, k)

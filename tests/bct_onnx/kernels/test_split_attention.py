@@ -11,7 +11,14 @@ from tests.bct_onnx.kernels.calls import call, run
 from tests.bct_onnx.kernels.test_attention import draw, rows_of
 
 FORMS = [(biased, masked) for biased in BIASED.values() for masked in (False, True)]
-SIZES = [((2, 3, 40, 16), 3, 16), ((3, 4, 5, 20), 2, 24), ((1, 6, 70, 33), 1, 31), ((2, 2, 1, 8), 2, 8)]
+# Queries, heads of keys and values, and the width of values: of more than one panel, too.
+SIZES = [
+    ((2, 3, 40, 16), 3, 16),
+    ((3, 4, 5, 20), 2, 24),
+    ((1, 6, 70, 33), 1, 31),
+    ((2, 2, 1, 8), 2, 8),
+    ((1, 2, 20, 48), 2, 70),
+]
 
 
 @pytest.fixture(autouse=True)
