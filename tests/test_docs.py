@@ -17,7 +17,9 @@ from bct_onnx.fidelity import OutputError
 from bct_onnx.presets import PRESETS
 from bct_onnx.search import Goal
 from bct_onnx.sessions.cost import LoadCosts
+from passes.functions import block_matmul
 from passes.functions.function import FUNCTIONS
+from passes.functions.join_columns import joined
 from passes.report import EdgeReport, NodeReport, SkippedNode
 from tests.helpers import model, random
 
@@ -42,14 +44,17 @@ def rows(text):
 def test_every_function_is_in_the_format():
     table = {cells[0]: " ".join(cells[1:4]) for cells in rows(page("format.md")) if len(cells) == 5}
     patterns = {pattern: said for names, said in table.items() for pattern in re.findall(r"`([^`]+)`", names)}
+    joined(block_matmul.INT8, ("2Trellis", "8"))
     for name, function in FUNCTIONS.items():
         (pattern,) = [pattern for pattern in patterns if fnmatchcase(name, pattern)]
         said = set(re.findall(r"`(\w+)`", patterns[pattern]))
-        # Planes and their turn are called codes.
-        inputs = {each for each in function.inputs.split(", ") if not re.fullmatch(r"(codes|rows)\d", each)}
-        planes = len(inputs) <= function.inputs.count(",")
+        # Those of parts have numbers; planes and their turn are called codes.
+        number = r"\d+$" if name.startswith("BlockMatMulJoined") else "$"
+        named = [re.sub(number, "", each) for each in function.inputs.split(", ")]
+        inputs = {each for each in named if not re.fullmatch(r"(codes|rows)\d*", each)}
+        planes = len(inputs) < len(named)
         assert said >= inputs - {"codes"} - ({"turn"} if planes else set())
-        assert said >= function.attributes.keys()
+        assert said >= {re.sub(number, "", each) for each in function.attributes}
     for pattern in patterns:
         assert any(fnmatchcase(name, pattern) for name in FUNCTIONS), pattern
 

@@ -52,7 +52,7 @@ class OrtRunner:
 
     def __post_init__(self) -> None:
         """Load the model; raises what ONNX Runtime raises."""
-        self._session = open_session(self.path, Options(self.threads, library=self.library))
+        self._session = open_session(self.path, Options(self.threads), self.library)
 
     def __call__(self, feed: Mapping[str, Any], in_place: Mapping[str, str]) -> dict[str, Any]:
         """Return the outputs by name; those of `in_place` are written into the memory of their inputs."""

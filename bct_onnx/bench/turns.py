@@ -188,7 +188,7 @@ class Sessions:
     def _load(self, candidate: Candidate) -> Loaded:
         if candidate.runtime in RUNNERS:
             return Elsewhere(Worker(partial(RUNNERS[candidate.runtime], candidate.path, self._threads)))
-        return Here(open_session(candidate.path, Options(self._threads, library=candidate.library)))
+        return Here(open_session(candidate.path, Options(self._threads), candidate.library))
 
 
 def load_cost(candidate: Candidate, threads: int) -> Cost:

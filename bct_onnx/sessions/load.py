@@ -5,6 +5,7 @@ the number of threads and, where there is one, a library of operators; it prints
 """
 
 import json
+import os
 import resource
 import sys
 import time
@@ -33,7 +34,6 @@ class Options(ort.SessionOptions):  # type: ignore[misc]  # onnxruntime has no t
         *,
         optimize: str = "all",
         optimized: Path | None = None,
-        library: str = "",
         entries: Mapping[str, str] | None = None,
     ) -> None:
         """Set options.
@@ -42,7 +42,6 @@ class Options(ort.SessionOptions):  # type: ignore[misc]  # onnxruntime has no t
             threads: of one operator; 0 for one a core.
             optimize: none, basic, extended or all of the graph optimizations.
             optimized: file to write the optimized model to.
-            library: path of a library of operators, or none.
             entries: ONNX Runtime's configuration entries by name.
         """
         super().__init__()
@@ -51,8 +50,6 @@ class Options(ort.SessionOptions):  # type: ignore[misc]  # onnxruntime has no t
         self.graph_optimization_level = _LEVELS[optimize]
         if optimized is not None:
             self.optimized_model_filepath = str(optimized)
-        if library:
-            self.register_custom_ops_library(library)
         for name, value in (entries or {}).items():
             self.add_session_config_entry(name, value)
 
@@ -65,11 +62,28 @@ class Options(ort.SessionOptions):  # type: ignore[misc]  # onnxruntime has no t
 NO_SPINNING = {"session.intra_op.allow_spinning": "0"}
 
 
-def open_session(model: str | Path | bytes, options: Options | None = None) -> OrtSession:
-    """Load a file, or a model as its bytes, on the CPU; raises ONNX Runtime's exceptions, which have no common base."""
-    source = model if isinstance(model, bytes) else str(model)
+# The entry that tells the native kernels which file a session is for: they register what its functions call. Longer
+# values than this are an error of ONNX Runtime.
+_MODEL_ENTRY, _LONGEST_ENTRY = "bct_onnx.model", 2048
+
+
+def open_session(model: str | Path | bytes, options: Options | None = None, library: str = "") -> OrtSession:
+    """Load a file, or a model as its bytes, on the CPU.
+
+    Args:
+        model: the file or bytes.
+        options: ONNX Runtime's; with a library they are for this session alone.
+        library: path of a library of operators, or none.
+
+    Raises ONNX Runtime's exceptions, which have no common base.
+    """
+    source, options = model if isinstance(model, bytes) else str(model), options or Options()
+    if library:
+        if isinstance(source, str) and len(os.fsencode(source)) < _LONGEST_ENTRY:
+            options.add_session_config_entry(_MODEL_ENTRY, source)
+        options.register_custom_ops_library(library)
     # Without its fallback ONNX Runtime neither prints nor loads a second time.
-    return OrtSession(source, options or Options(), providers=["CPUExecutionProvider"], enable_fallback=0)
+    return OrtSession(source, options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
 def peak_bytes() -> int:
@@ -91,7 +105,7 @@ def main() -> None:
     """Load the model of the first argument with as many threads as the second says, or nothing for `-`."""
     path, threads, library = sys.argv[1], int(sys.argv[2]), "".join(sys.argv[3:])
     start = time.perf_counter()
-    loaded = None if path == "-" else open_session(path, Options(threads, library=library))
+    loaded = None if path == "-" else open_session(path, Options(threads), library)
     seconds = time.perf_counter() - start
     print(json.dumps({"seconds": seconds, "peak_bytes": peak_bytes()}))  # noqa: T201
     del loaded

@@ -22,4 +22,4 @@ def session(model: str | Path | bytes, threads: int = 0) -> OrtSession:
     """
     library = kernels.library() if kernels.available() else ""
     with freed_memory_returned():
-        return open_session(model, Options(threads, library=library))
+        return open_session(model, Options(threads), library)

@@ -13,7 +13,8 @@ def compose_calls(graph: gs.Graph) -> None:
     What several calls read, or a body does, is computed once, by a node of its own.
     """
     # What computes an input of what, and the function that does both.
-    composed = {tuple(part.name for part in each.calls): each for each in FUNCTIONS.values() if len(each.calls) > 1}
+    together = (each for each in FUNCTIONS.values() if len(each.calls) > 1 and not each.nested)
+    composed = {tuple(part.name for part in each.calls): each for each in together}
     for node in graph.nodes:
         for index, tensor in enumerate(node.inputs if node.domain == DOMAIN else ()):
             maker = tensor.inputs[0] if tensor.inputs and len(tensor.outputs) == 1 else None

@@ -22,7 +22,7 @@ LEFT = 5 / 6
 def take_turns(graph: gs.Graph, editor: Editor) -> None:
     """Let the calls that decode large weights take turns, large ones first, so that each turn's peak is as high."""
     # A call that another one composes is still there, and makes nothing.
-    calls = [node for node in graph.nodes if node.outputs and _turn(node) is not None]
+    calls = [node for node in graph.nodes if node.outputs and _places(node)]
     sizes = {id(node): _bytes(node) for node in calls}
     if sum(sizes.values()) < SMALLEST_BYTES:
         return
@@ -36,16 +36,15 @@ def take_turns(graph: gs.Graph, editor: Editor) -> None:
     for node in sorted(calls, key=lambda node: -sizes[id(node)]):
         part, number = heapq.heappop(filled)
         heapq.heappush(filled, (part + sizes[id(node)] / LEFT ** (number - numbers[0]), number))
-        place = _turn(node)
-        assert place is not None
-        node.inputs[place] = turns[number]
+        for place in _places(node):
+            node.inputs[place] = turns[number]
 
 
-def _turn(node: gs.Node) -> int | None:
-    """Return which input of a call is its turn, or None."""
+def _places(node: gs.Node) -> list[int]:
+    """Return which inputs of a call are turns: one of each weight that it decodes."""
     function = function_of(node)
     names = function.inputs.split(", ") if function is not None else []
-    return names.index("turn") if "turn" in names else None
+    return [place for place, name in enumerate(names) if name.rstrip("0123456789") == "turn"]
 
 
 def _bytes(node: gs.Node) -> int:

@@ -161,6 +161,28 @@ def test_widths_of_their_own(tmp_path, lowering, size):
         assert relative_error(output, X3 @ weight + BIASES[f"b{name[-1]}"]) < ACTIVATION
 
 
+@pytest.mark.parametrize(
+    "widths, name",
+    [
+        ({"wq": 3, "wk": 8, "wv": 5}, "3Trellis85TrellisBias"),
+        ({"wq": 6, "wk": 2, "wv": 2}, "6Trellis2Trellis2TrellisBias"),
+    ],
+)
+def test_one_call_holds_the_codes_of_all_parts(tmp_path, widths, name):
+    """It reads them as they lie in the file."""
+    weights = {each: random(64, 48, seed=seed) for seed, each in enumerate(WEIGHTS)}
+    biases = {each: random(48, seed=9) for each in BIASES}
+    x = random(2, 3, 64, seed=11)
+    body = model(THREE.replace("40]", "64]").replace("24]", "48]") % BIASED, **weights, **biases)
+    result = rewrite(body, tmp_path, bits_for=widths)
+    calls = [node.op_type for node in result.proto.graph.node]
+    assert f"BlockMatMulJoined{name}" in calls
+    assert not any("DecodeBlocks" in each for each in calls)
+    for output, (each, weight) in zip(run(result.proto, x=x), weights.items(), strict=True):
+        expected = x @ decoded(weight, widths[each]) + biases[f"b{each[-1]}"]
+        assert relative_error(output, expected) < ACTIVATION
+
+
 def test_one_that_has_no_codes_keeps_all_three_in_float(tmp_path):
     weights = WEIGHTS | {"wk": np.where(np.eye(K, N) > 0, np.float32(np.nan), WEIGHTS["wk"])}
     result = rewrite(model(THREE % BIASED, **weights, **BIASES), tmp_path, bits_for=WIDTHS)

@@ -1,6 +1,7 @@
 #include "matrix.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace bct {
 namespace {
@@ -41,16 +42,48 @@ Block block_of(const Matrix& matrix, const Rows& rows, int64_t row, int64_t coun
   return block;
 }
 
-}  // namespace
-
-Panels unpack_all(const Isa& isa, const Call& call, const Weight& weight) {
+// The panels of a weight, from the memory of their codes and sums on.
+void unpack_into(const Isa& isa, const Call& call, const Weight& weight, uint8_t* codes, int32_t* sums) {
   const int64_t panels = panels_of(weight.n), bytes = padded(weight.k) * PANEL;
-  Panels found = make_panels(weight.k, weight.n);
   call.parallel(static_cast<size_t>((panels + MOST_PANELS - 1) / MOST_PANELS), [&](size_t task) {
     const int64_t first = static_cast<int64_t>(task) * MOST_PANELS;
-    isa.unpack(weight, first * PANEL, std::min(MOST_PANELS, panels - first), found.codes.get() + first * bytes,
-               found.sums.data() + first * PANEL);
+    isa.unpack(weight, first * PANEL, std::min(MOST_PANELS, panels - first), codes + first * bytes, sums + first * PANEL);
   });
+}
+
+// Where the codes of a column begin in panels of k rows: four rows' codes lie together, 16 columns' behind each other.
+int64_t column_place(int64_t k, int64_t column) {
+  const int64_t within = column % PANEL;
+  return column / PANEL * padded(k) * PANEL + within / 16 * padded(k) * 16 + within % 16 * 4;
+}
+
+// Columns of panels of their own become those from `first` on of other panels.
+void move_columns(const Panels& from, int64_t k, int64_t columns, int64_t first, Panels& to) {
+  for (int64_t column = 0; column < columns; ++column) {
+    const uint8_t* source = from.codes.get() + column_place(k, column);
+    uint8_t* target = to.codes.get() + column_place(k, first + column);
+    for (int64_t i = 0; i < padded(k) / 4; ++i) std::memcpy(target + 64 * i, source + 64 * i, 4);
+    to.sums[static_cast<size_t>(first + column)] = from.sums[static_cast<size_t>(column)];
+  }
+}
+
+}  // namespace
+
+Panels unpack_all(const Isa& isa, const Call& call, const std::vector<Weight>& parts) {
+  int64_t columns = 0;
+  for (const Weight& part : parts) columns += part.n;
+  const int64_t k = parts.front().k;
+  Panels found = make_panels(k, columns);
+  int64_t first = 0;
+  for (const Weight& part : parts) {
+    if (first % PANEL == 0) {
+      unpack_into(isa, call, part, found.codes.get() + column_place(k, first), found.sums.data() + first);
+    } else {
+      const Panels own = unpack_all(isa, call, std::vector<Weight>{part});
+      move_columns(own, k, part.n, first, found);
+    }
+    first += part.n;
+  }
   return found;
 }
 

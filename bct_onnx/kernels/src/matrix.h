@@ -25,7 +25,8 @@ struct Matrix {
   float alpha;
 };
 
-Panels unpack_all(const Isa& isa, const Call& call, const Weight& weight);
+// Of weights [k, n] that lie side by side.
+Panels unpack_all(const Isa& isa, const Call& call, const std::vector<Weight>& parts);
 
 void multiply(const Isa& isa, const Call& call, const Matrix& matrix, const Rows& rows);
 

@@ -55,9 +55,6 @@ ort::Status* guarded(const ort::Api& api, const std::string& name, const Body& b
   }
 }
 
-// The table that the kernels were registered with; shape inference is handed none.
-const ort::Api* g_api = nullptr;
-
 const Operator& self(const ort::CustomOp* op) { return *static_cast<const Operator*>(op); }
 
 struct Made {
@@ -129,6 +126,8 @@ ort::Status* infer(const ort::CustomOp* op, ort::ShapeContext* context) {
 }
 
 }  // namespace
+
+const ort::Api* g_api = nullptr;
 
 void require(bool holds, const char* message) {
   if (!holds) throw Error(message);
@@ -249,38 +248,3 @@ void Operator::allow_in_place(const char* runtime) {
 }
 
 }  // namespace bct
-
-// What ONNX Runtime calls. It fails never: what is not registered runs as the function that is in the file.
-extern "C" __attribute__((visibility("default"))) ort::Status* RegisterCustomOps(ort::SessionOptions* options,
-                                                                                const ort::ApiBase* base) {
-  const ort::Api* api = base->get_api(ort::API_VERSION);
-  if (api == nullptr) return nullptr;
-  bct::g_api = api;
-  // Sessions refer to the domain as long as they live, so it stays.
-  static ort::Domain* const domain = [api, base]() -> ort::Domain* {
-    ort::Domain* made = nullptr;
-    if (ort::Status* status = api->create_domain("bct_onnx", &made)) {
-      api->release(status);
-      return nullptr;
-    }
-    // Never freed: sessions may end after this library's static objects.
-    auto& operators = *new std::vector<std::unique_ptr<bct::Operator>>;
-    bct::add_products(operators);
-    bct::add_quantizers(operators);
-    bct::add_packed(operators);
-    bct::add_nbits(operators);
-    bct::add_gathers(operators);
-    bct::add_attentions(operators);
-    bct::add_activation_products(operators);
-    bct::add_codings(operators);
-    bct::add_tables(operators);
-    for (const auto& op : operators) {
-      op->allow_in_place(base->version());
-      if (ort::Status* status = api->add_operator(made, op.get())) api->release(status);
-    }
-    return made;
-  }();
-  if (domain == nullptr) return nullptr;
-  if (ort::Status* status = api->add_domain(options, domain)) api->release(status);
-  return nullptr;
-}

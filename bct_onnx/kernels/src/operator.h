@@ -20,6 +20,9 @@ struct Error : std::runtime_error {
 
 void require(bool holds, const char* message);
 
+// The table that the operators were registered with; shape inference is handed none.
+extern const ort::Api* g_api;
+
 // Number of elements; Error where it, or a dimension, is none that memory holds.
 int64_t elements(const Shape& shape);
 
@@ -111,5 +114,8 @@ void add_attentions(std::vector<std::unique_ptr<Operator>>& all);
 void add_activation_products(std::vector<std::unique_ptr<Operator>>& all);
 void add_codings(std::vector<std::unique_ptr<Operator>>& all);
 void add_tables(std::vector<std::unique_ptr<Operator>>& all);
+
+// The operator of a name that lists parts, of which there are as many as there are orders of parts; null for others.
+std::unique_ptr<Operator> joined_product(const std::string& name);
 
 }  // namespace bct

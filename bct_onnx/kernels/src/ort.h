@@ -82,6 +82,10 @@ struct Api {
   Status* ints_attribute(const KernelInfo* info, const char* name, int64_t* out, size_t* count) const {
     return at<Status* (*)(const KernelInfo*, const char*, int64_t*, size_t*)>(163)(info, name, out, count);
   }
+  // The value of a configuration entry, ended by zero; `size` is the place there is, and becomes what it takes.
+  Status* config_entry(const SessionOptions* options, const char* key, char* value, size_t* size) const {
+    return at<Status* (*)(const SessionOptions*, const char*, char*, size_t*)>(238)(options, key, value, size);
+  }
   Status* constant_input(const KernelInfo* info, size_t index, int* is_constant, const Value** out) const {
     return at<Status* (*)(const KernelInfo*, size_t, int*, const Value**)>(249)(info, index, is_constant, out);
   }

@@ -7,10 +7,14 @@
 
 #include "endings.h"
 #include "matrix.h"
-#include "weights.h"
+#include "parts.h"
 
 namespace bct {
 namespace {
+
+constexpr const char* JOINED = "BlockMatMulJoined";
+// The input where the weight begins.
+constexpr size_t WEIGHT = 2;
 
 // The axes before the last two, as of the shorter ones' broadcast to `rank`.
 Shape batch_of(const Shape& shape, size_t rank) {
@@ -72,81 +76,57 @@ struct Result {
 
 class Product : public Kernel {
  public:
-  Product(const Info& info, const Packing* packing, const Endings& endings) : packing_(packing), endings_(endings) {
+  Product(const Info& info, const Packings& packings, const Endings& endings)
+      : endings_(endings), parts_(info, packings, WEIGHT) {
     if (endings_.alpha) alpha_ = info.real("alpha");
     if (!endings_.leaves) writer_ = std::make_unique<RowWriter>(info, endings_.rows, "next_zero_point");
     const int64_t zero_point = info.whole("zero_point");
     require(zero_point >= 0 && zero_point <= 255, "zero_point is no uint8");
     zero_point_ = static_cast<int32_t>(zero_point);
     tensor_scale_ = info.real("tensor_scale");
-    if (packing_ != nullptr) {
-      codes_ = info.wholes("codes"), shifts_ = info.wholes("shifts"), matrix_ = info.wholes("matrix");
-      planes_ = packing_->widths().size();
-    }
-    scale_input_ = packing_ == nullptr ? 3 : 3 + planes_ + 1;
     Tensor scale;
-    if (info.constant(scale_input_, &scale)) scale_ = floats(scale, tensor_scale_), scale_shape_ = scale.shape;
-    std::vector<Tensor> inputs(scale_input_);
-    bool constant = true;
-    for (size_t i = 2; i < scale_input_; ++i) {
-      constant = (is_turn(i) || info.constant(i, &inputs[i])) && constant;
-    }
-    if (!constant) return;
-    weight_ = read_weight(inputs), weight_shape_ = inputs[2].shape, constant_ = true;
+    if (info.constant(parts_.end(), &scale)) scale_ = floats(scale, tensor_scale_), scale_shape_ = scale.shape;
+    std::vector<Tensor> inputs;
+    constant_ = parts_.constant(info, &inputs);
+    if (constant_) weights_ = parts_.read(inputs), weight_shape_ = inputs[WEIGHT].shape;
   }
 
   void compute(const Call& call) override {
     const Tensor q = call.input(0), row_scale = call.input(1);
-    // Unpacked at the first call, so that making a session is no work. A batch of weights is decoded at every call.
-    if (constant_ && (packing_ != nullptr || weight_shape_.size() == 2)) {
-      std::call_once(unpacked_, [&] { panels_ = unpack_all(isa_, call, weight_); });
-    }
-    Matrix matrix{weight_, panels_.codes ? &panels_ : nullptr, scale_.data(), zero_point_, nullptr,
-                  endings_.curve, alpha_};
+    std::vector<Weight> own;
     Shape weight_shape = weight_shape_, scale_shape = scale_shape_;
     if (!constant_) {
-      std::vector<Tensor> inputs(scale_input_);
-      for (size_t i = 2; i < scale_input_; ++i) {
-        if (!is_turn(i)) inputs[i] = call.input(i);
-      }
-      matrix.weight = read_weight(inputs);
-      weight_shape = inputs[2].shape;
+      const std::vector<Tensor> inputs = parts_.inputs(call);
+      own = parts_.read(inputs), weight_shape = inputs[WEIGHT].shape;
+    }
+    const std::vector<Weight>& weights = constant_ ? weights_ : own;
+    Matrix matrix{whole(weights), nullptr, scale_.data(), zero_point_, nullptr, endings_.curve, alpha_};
+    Panels panels;
+    // Unpacked at the first call, so that making a session is no work. A batch of weights is decoded at every call.
+    if (constant_ && (!parts_.stored() || weight_shape_.size() == 2)) {
+      std::call_once(unpacked_, [&] { panels_ = unpack_all(isa_, call, weights_); });
+      if (panels_.codes) matrix.panels = &panels_;
+    } else if (weights.size() > 1) {
+      panels = unpack_all(isa_, call, weights), matrix.panels = &panels;
     }
     std::vector<float> scales;
     if (scale_.empty()) {
-      const Tensor scale = call.input(scale_input_);
+      const Tensor scale = call.input(parts_.end());
       scales = floats(scale, tensor_scale_), scale_shape = scale.shape;
       matrix.column_scale = scales.data();
     }
     if (endings_.bias) {
-      const Tensor bias = call.input(scale_input_ + 1);
+      const Tensor bias = call.input(parts_.end() + 1);
       require(!bias.shape.empty() && bias.shape.back() == matrix.weight.n && bias.size() == matrix.weight.n,
               "bias is not one number a column");
       matrix.bias = bias.as<float>();
     }
     if (!endings_.residual) return run(call, q, row_scale, matrix, weight_shape, scale_shape, {});
-    run(call, q, row_scale, matrix, weight_shape, scale_shape, call.input(scale_input_ + endings_.inputs()));
+    run(call, q, row_scale, matrix, weight_shape, scale_shape, call.input(parts_.end() + endings_.inputs()));
   }
 
  private:
-  size_t rows_input() const { return scale_input_ + 1 + endings_.inputs(); }
-
-  bool is_turn(size_t input) const { return packing_ != nullptr && input == 3 + planes_; }
-
-  Weight read_weight(const std::vector<Tensor>& inputs) const {
-    if (packing_ != nullptr) {
-      const std::vector<Tensor> planes(inputs.begin() + 3, inputs.begin() + 3 + static_cast<ptrdiff_t>(planes_));
-      return packed_weight(*packing_, planes, inputs[2], codes_, shifts_, matrix_);
-    }
-    const Tensor& weight = inputs[2];
-    require(weight.shape.size() >= 2, "the weight is no matrix");
-    Weight found{};
-    found.bits = 8, found.count = 1, found.widths[0] = 8;
-    found.planes[0] = weight.as<uint8_t>();
-    found.k = weight.shape[weight.shape.size() - 2], found.n = weight.shape.back();
-    elements({found.k, found.n});
-    return found;
-  }
+  size_t rows_input() const { return parts_.end() + 1 + endings_.inputs(); }
 
   void run(const Call& call, const Tensor& q, const Tensor& row_scale, Matrix matrix, const Shape& weight_shape,
            const Shape& scale_shape, const Tensor& residual) const {
@@ -156,7 +136,7 @@ class Product : public Kernel {
     Shape scales = q.shape;
     scales.back() = 1;
     require(row_scale.shape == scales, "row_scale is not one number a row of q");
-    const size_t axes = packing_ == nullptr ? weight_shape.size() : 2;
+    const size_t axes = parts_.stored() ? weight_shape.size() : 2;
     const int64_t columns = elements(scale_shape);
     const float* row_scales = row_scale.as<float>();
     Shape y_shape = q.shape;
@@ -208,61 +188,74 @@ class Product : public Kernel {
   }
 
   const Isa& isa_ = isa();
-  const Packing* packing_;
   const Endings& endings_;
+  Parts parts_;
   std::unique_ptr<RowWriter> writer_;
   float alpha_ = 1;
-  size_t planes_ = 0, scale_input_ = 0;
   int32_t zero_point_ = 0;
   float tensor_scale_ = 1;
-  Shape codes_, shifts_, matrix_;
   bool constant_ = false;
-  Weight weight_{};
+  std::vector<Weight> weights_;
   std::once_flag unpacked_;
   Panels panels_;
   Shape weight_shape_, scale_shape_;
   std::vector<float> scale_;
 };
 
+std::unique_ptr<Operator> make_product(const std::string& name, const Packings& packings, const Endings& ending) {
+  std::vector<int> inputs{ort::UINT8, ort::FLOAT};
+  for (const int type : types_of(packings)) inputs.push_back(type);
+  const size_t scale = inputs.size();
+  inputs.push_back(ort::ANY);
+  inputs.insert(inputs.end(), ending.inputs(), ort::FLOAT);
+  const size_t residual = inputs.size() - 1;
+  std::vector<int> outputs{ort::FLOAT};
+  if (!ending.leaves) {
+    for (const int type : ending.rows.inputs()) inputs.push_back(type);
+    outputs = ending.rows.outputs();
+  }
+  const bool stored = packings.size() == 1 && packings.front() == nullptr;
+  return std::make_unique<Operator>(
+      name, inputs, outputs,
+      [packings, &ending](const Info& info) { return std::make_unique<Product>(info, packings, ending); },
+      [stored, &ending, scale, residual](const std::vector<Dims>& in) {
+        const Dims& columns = stored ? in[WEIGHT] : in[scale];
+        if (in[0].lengths.empty() || columns.lengths.empty()) return std::vector<Dims>{};
+        if (stored && columns.lengths.size() != 2) return std::vector<Dims>{};
+        Dims y = in[0];
+        y.lengths.back() = columns.lengths.back();
+        y.names.back() = stored ? columns.names.back() : "";
+        if (ending.residual) y = sum_of(y, in[residual]);
+        if (!ending.leaves) return ending.rows.shapes(y);
+        return y.lengths.empty() ? std::vector<Dims>{} : std::vector<Dims>{y};
+      });
+}
+
+const std::vector<Endings>& endings() {
+  static const std::vector<Endings> all = all_endings();
+  return all;
+}
+
 }  // namespace
 
 void add_products(std::vector<std::unique_ptr<Operator>>& all) {
-  static const std::vector<Packing> packed = packings();
-  static const std::vector<Endings> endings = all_endings();
-  for (const Endings& ending : endings) {
-    auto add = [&](const std::string& suffix, std::vector<int> inputs, const Packing* packing) {
-      const size_t scale = inputs.size() - 1;
-      inputs.insert(inputs.end(), ending.inputs(), ort::FLOAT);
-      const size_t residual = inputs.size() - 1;
-      std::vector<int> outputs{ort::FLOAT};
-      if (!ending.leaves) {
-        for (const int type : ending.rows.inputs()) inputs.push_back(type);
-        outputs = ending.rows.outputs();
-      }
-      all.push_back(std::make_unique<Operator>(
-          "BlockMatMul" + suffix + ending.name, inputs, outputs,
-          [packing, &ending](const Info& info) { return std::make_unique<Product>(info, packing, ending); },
-          [packing, &ending, scale, residual](const std::vector<Dims>& in) {
-            const Dims& columns = packing == nullptr ? in[2] : in[scale];
-            if (in[0].lengths.empty() || columns.lengths.empty()) return std::vector<Dims>{};
-            if (packing == nullptr && columns.lengths.size() != 2) return std::vector<Dims>{};
-            Dims y = in[0];
-            y.lengths.back() = columns.lengths.back();
-            y.names.back() = packing == nullptr ? columns.names.back() : "";
-            if (ending.residual) y = sum_of(y, in[residual]);
-            if (!ending.leaves) return ending.rows.shapes(y);
-            return y.lengths.empty() ? std::vector<Dims>{} : std::vector<Dims>{y};
-          }));
-    };
-    add("8", {ort::UINT8, ort::FLOAT, ort::INT8, ort::ANY}, nullptr);
-    for (const Packing& packing : packed) {
-      std::vector<int> inputs{ort::UINT8, ort::FLOAT, ort::UINT8};
-      for (const int type : packing.types()) inputs.push_back(type);
-      inputs.push_back(ort::FLOAT);  // turn
-      inputs.push_back(ort::ANY);    // scale
-      add(packing.suffix(), inputs, &packing);
+  for (const Endings& ending : endings()) {
+    all.push_back(make_product("BlockMatMul8" + ending.name, {nullptr}, ending));
+    for (const Packing& packing : packed()) {
+      all.push_back(make_product("BlockMatMul" + packing.suffix() + ending.name, {&packing}, ending));
     }
   }
+}
+
+std::unique_ptr<Operator> joined_product(const std::string& name) {
+  if (name.rfind(JOINED, 0) != 0) return nullptr;
+  std::string rest = name.substr(std::strlen(JOINED));
+  const Packings parts = take_packings(rest);
+  if (parts.size() < 2) return nullptr;
+  for (const Endings& ending : endings()) {
+    if (ending.name == rest) return make_product(name, parts, ending);
+  }
+  return nullptr;
 }
 
 }  // namespace bct

@@ -1,6 +1,8 @@
 """Models of one call of a function, run by its body or by the native kernel."""
 
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,9 +54,11 @@ def call(
 
 
 def session(model: onnx.ModelProto, native: bool = True, optimize: str = "all", threads: int = 2) -> OrtSession:
-    """Return a session of a model."""
-    options = Options(threads, optimize=optimize, library=kernels.library() if native else "")
-    return open_session(model.SerializeToString(), options)
+    """Return a session of a model: from a file, so that the library registers what the file's functions call."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.onnx")
+        path.write_bytes(model.SerializeToString())
+        return open_session(path, Options(threads, optimize=optimize), kernels.library() if native else "")
 
 
 def run(model: onnx.ModelProto, feeds: Mapping[str, Array], native: bool = True, optimize: str = "all") -> list[Array]:
