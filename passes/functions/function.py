@@ -19,6 +19,8 @@ OPSET_AXES = 18
 
 # Every function by its name, of which a model holds those that it calls.
 FUNCTIONS: dict[str, Function] = {}
+# Those that `compose` made, by the names of what they do together: the outer and the inner function.
+COMPOSED: dict[tuple[str, str], Function] = {}
 
 
 @dataclass(frozen=True)
@@ -155,8 +157,10 @@ def compose(outer: Function, given: str, inner: Function, name: str, summary: st
     """
     inputs = [inner.inputs if name == given else name for name in outer.inputs.split(", ")]
     body = f"{given} = {call(inner)}\n{outer.outputs} = {call(outer)}"
-    calls = (outer, inner)
-    return Function(name, ", ".join(inputs), outer.outputs, body, summary, outer.dtypes, outer.axes, calls=calls)
+    both = Function(
+        name, ", ".join(inputs), outer.outputs, body, summary, outer.dtypes, outer.axes, calls=(outer, inner)
+    )
+    return COMPOSED.setdefault((outer.name, inner.name), both)
 
 
 def reduce_last(op: str, x: str, opset: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
-from ..functions.function import DOMAIN, FUNCTIONS
+from ..functions.function import COMPOSED, DOMAIN
 
 
 def compose_calls(graph: gs.Graph) -> None:
@@ -12,13 +12,10 @@ def compose_calls(graph: gs.Graph) -> None:
 
     What several calls read, or a body does, is computed once, by a node of its own.
     """
-    # What computes an input of what, and the function that does both.
-    together = (each for each in FUNCTIONS.values() if len(each.calls) > 1 and not each.nested)
-    composed = {tuple(part.name for part in each.calls): each for each in together}
     for node in graph.nodes:
         for index, tensor in enumerate(node.inputs if node.domain == DOMAIN else ()):
             maker = tensor.inputs[0] if tensor.inputs and len(tensor.outputs) == 1 else None
-            both = composed.get((node.op, maker.op)) if maker is not None and maker.domain == DOMAIN else None
+            both = COMPOSED.get((node.op, maker.op)) if maker is not None and maker.domain == DOMAIN else None
             if maker is not None and both is not None:
                 node.op, node.attrs = both.name, {**maker.attrs, **node.attrs}
                 node.inputs = [*node.inputs[:index], *maker.inputs, *node.inputs[index + 1 :]]
