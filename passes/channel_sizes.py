@@ -27,6 +27,7 @@ STEPS, RATE, MOMENTUM, SQUARES = 80, 0.06, 0.8, 0.95
 LAST_RATE, MEAN_RATE = 0.2, 0.5
 # Peaks are norms of the power 2^DOUBLINGS.
 DOUBLINGS = 4
+POWER = 1 << DOUBLINGS
 # Columns of a weight that tell how large its peaks are.
 MOST_COLUMNS = 256
 
@@ -79,13 +80,14 @@ class Quantized:
         if not np.all(unit > 0):
             return mean, size
         every = -(-self.weight.shape[1] // MOST_COLUMNS)
+        at = np.stack([np.log(size / unit), np.zeros(len(size))])
         descent = _Descent(
             ((self.rows - mean) / unit).astype(np.float32),
             self.squares * np.square(unit),
             self.magnitudes[:, ::every] * unit.astype(np.float32)[:, None],
             float(every),
+            at[0],
         )
-        at = np.stack([np.log(size / unit), np.zeros(len(size))])
         first, second = np.zeros_like(at), np.zeros_like(at)
         rate = RATE * np.array([[1.0], [MEAN_RATE if shifts else 0.0]])
         for step in range(1, STEPS + 1):
@@ -118,49 +120,74 @@ def least_noise(
     return (*best, noise(best) / before if np.isfinite(before) and before > 0 else 1.0)
 
 
-@dataclass(frozen=True)
 class _Descent:
     """The logarithm of the noise, of channels in units of their deviation.
 
-    Attributes:
-        rows: shifted rows, [rows, k].
-        squares: sums of the weight's squares, [k].
-        weight: magnitudes of some columns of the weight, [k, columns].
-        every: how many columns each of them stands for.
+    Rows and columns are brought to a peak of 1 before the first step, so that float32 has room for high powers of them
+    at any later one.
     """
 
-    rows: NDArray[np.float32]
-    squares: Floats
-    weight: NDArray[np.float32]
-    every: float
+    def __init__(
+        self, rows: NDArray[np.float32], squares: Floats, weight: NDArray[np.float32], every: float, log: Floats
+    ) -> None:
+        """Take shifted rows [rows, k], sums of the weight's squares [k], and magnitudes of some of its columns.
+
+        `weight`, [k, columns], stands for `every` times as many columns; `log` [k] are sizes to begin with.
+        """
+        self.rows, self.squares, self.every, self.start = rows, squares, every, log
+        size = np.exp(log).astype(np.float32)
+        self.row_peaks = _not_zero(np.abs(rows / size).max(axis=1))
+        scaled = weight * size[:, None]
+        column_peaks = _not_zero(scaled.max(axis=0))
+        scaled /= column_peaks
+        self.column_squares = np.square(column_peaks, dtype=np.float64)
+        self.powers = _power(scaled)
 
     def gradient(self, log: Floats, moved: Floats) -> Floats:
         """Return the gradient [2, k] at the logarithms of sizes and at means."""
         size = np.exp(log)
-        x = (self.rows - moved.astype(np.float32)) / size.astype(np.float32)
-        peak, share = _peaks(np.abs(x), axis=1)
-        rows = np.square(peak)[:, None] * share
-        # A share goes with a high power of x: it is 0 where x is.
-        tilted = (rows / np.where(x == 0, np.float32(1), x)).sum(axis=0) / size
-        squares, most = np.square(size) * self.squares, float(np.square(peak).sum())
-        column, parts = _peaks(self.weight * size.astype(np.float32)[:, None], axis=0)
-        steps, length = np.square(column), np.square(x).mean(axis=0)
+        x = self.rows - moved.astype(np.float32)
+        x /= size.astype(np.float32)
+        length, mean = np.einsum("rk,rk->k", x, x) / len(x), x.mean(axis=0)
+        x /= self.row_peaks[:, None]
+        # Of a norm of the power p an element has the part x^p / sum(x^p); its slope goes with x^(p - 1).
+        below = _power_below(x)
+        x *= below
+        totals = _not_zero(x.sum(axis=1))
+        peaks = np.square(self.row_peaks * totals ** np.float32(1 / POWER), dtype=np.float64)
+        each, most = (peaks / totals).astype(np.float32), float(peaks.sum())
+        rows = np.einsum("r,rk->k", each, x)
+        tilted = np.einsum("r,rk->k", each / self.row_peaks, below) / size
+        squares = np.square(size) * self.squares
+        grown = np.exp(POWER * (log - self.start)).astype(np.float32)
+        totals = _not_zero(np.einsum("k,kn->n", grown, self.powers))
+        steps = self.column_squares * np.square(totals ** np.float32(1 / POWER), dtype=np.float64)
+        columns = grown * np.einsum("kn,n->k", self.powers, (steps / totals).astype(np.float32))
         activation = most / len(x) * squares.sum()
         weight = SHARE * self.every * float(steps.sum()) * float(length.sum())
-        of_activation = np.stack([squares / squares.sum() - rows.sum(axis=0) / most, -tilted / most])
-        of_weight = np.stack(
-            [(steps * parts).sum(axis=1) / steps.sum() - length / length.sum(), -x.mean(axis=0) / size / length.sum()]
-        )
+        of_activation = np.stack([squares / squares.sum() - rows / most, -tilted / most])
+        of_weight = np.stack([columns / steps.sum() - length / length.sum(), -mean / size / length.sum()])
         part = activation / (activation + weight)
         return np.asarray(2 * (part * of_activation + (1 - part) * of_weight), np.float64)
 
 
-def _peaks(magnitudes: NDArray[np.float32], axis: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return norms of a high power along an axis, and the part that each element has in its norm."""
-    largest = np.maximum(magnitudes.max(axis=axis, keepdims=True), np.float32(1e-30))
-    powers = magnitudes / largest
-    for _ in range(DOUBLINGS):
+def _not_zero(peaks: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.maximum(peaks, np.float32(1e-30))
+
+
+def _power(magnitudes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the power POWER of magnitudes."""
+    powers = np.square(magnitudes)
+    for _ in range(DOUBLINGS - 1):
         np.square(powers, out=powers)
-    total = powers.sum(axis=axis, keepdims=True)
-    powers /= np.maximum(total, np.float32(1e-30))
-    return np.squeeze(largest * total ** np.float32(1 / 2**DOUBLINGS), axis=axis), powers
+    return powers
+
+
+def _power_below(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the power POWER - 1 of x: x * x^2 * x^4 and so on."""
+    powers, found = np.square(x), x.copy()
+    for _ in range(DOUBLINGS - 2):
+        found *= powers
+        np.square(powers, out=powers)
+    found *= powers
+    return found

@@ -43,9 +43,8 @@ def test_noise_is_the_error_of_codes(power: float) -> None:
 
 def test_gradient_is_that_of_the_logarithm_of_the_noise() -> None:
     of = product()
-    descent = channel_sizes._Descent(
-        of.rows.astype(np.float32), np.square(of.weight).sum(axis=1), np.abs(of.weight).astype(np.float32), 1.0
-    )
+    rows, weight = of.rows.astype(np.float32), np.abs(of.weight).astype(np.float32)
+    descent = channel_sizes._Descent(rows, np.square(of.weight).sum(axis=1), weight, 1.0, np.linspace(0.5, -0.5, K))
 
     def smooth(log: np.ndarray, mean: np.ndarray) -> float:
         power, size = 2.0**channel_sizes.DOUBLINGS, np.exp(log)
