@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,11 +67,23 @@ class Ends:
         """The names of all that crosses a place."""
         return list(dict.fromkeys(name for place in self.places for name in place.crossing))
 
-    def look(self, whole: Session, feeds: Sequence[Feed], expected: Sequence[Outputs], workers: int) -> None:
-        """Take feeds, the model's answers to them, and what crosses the places, which a session of the whole tells."""
-        names = self.crossing
+    def look(
+        self,
+        whole: Callable[[], Session],
+        feeds: Sequence[Feed],
+        expected: Sequence[Outputs],
+        workers: int,
+        crossed: Sequence[Outputs] = (),
+    ) -> None:
+        """Take feeds, the model's answers to them, and what crosses the places, which a session of the whole tells.
+
+        `crossed` has that of the first feeds already.
+        """
+        names, known = self.crossing, list(crossed[: len(feeds)])
         self._feeds, self._expected = feeds, expected
-        self._crossing = list(in_order(lambda feed: whole.run(feed, names), feeds, workers)) if names else []
+        rest = feeds[len(known) :] if names else []
+        more = in_order(lambda feed: whole().run(feed, names), rest, workers)
+        self._crossing = [*known, *more] if names else []
 
     def of(self, tensor: str) -> int:
         """Return the number of the last place that stands before all that reads a tensor."""
@@ -149,6 +161,29 @@ def end_of(proto: onnx.ModelProto, place: Place, values: Mapping[str, Array]) ->
     graph.input.extend([*(value for value in whole.input if value.name in needed), *crossing])
     graph.output.extend(value for value in whole.output if value.name in made)
     return end
+
+
+def make_late(proto: onnx.ModelProto, weights: set[str]) -> None:
+    """Move what is made of weights alone, joined ones, say, right before what reads it first: it need not cross places.
+
+    `weights` are inputs that have a default. The nodes of the main graph stay sorted.
+    """
+    nodes = proto.graph.node
+    known = weights | _constant(proto)
+    alone = []
+    for node in nodes:
+        reads = _reads(node)
+        alone.append(bool(reads) and reads <= known)
+        known.update(node.output if alone[-1] else ())
+    places, first = list(range(len(nodes))), dict[str, int]()
+    for number in reversed(places):
+        if alone[number]:
+            places[number] = min((first[name] for name in nodes[number].output if name in first), default=number)
+        first |= {name: min(places[number], first.get(name, places[number])) for name in _reads(nodes[number])}
+    order = sorted(range(len(nodes)), key=lambda number: (places[number], not alone[number], number))
+    copies = [onnx.NodeProto.FromString(nodes[number].SerializeToString()) for number in order]
+    del nodes[:]
+    nodes.extend(copies)
 
 
 def first_readers(proto: onnx.ModelProto) -> dict[str, int]:

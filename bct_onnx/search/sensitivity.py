@@ -147,7 +147,8 @@ class _Probes:
         The first is run whatever the clock says. Those that begin at one place are run together, in the order given.
         """
         ends, switches = self.switchable.ends, self.switchable.switches
-        ends.look(self.switchable.session, self.feeds, self.expected, self.workers)
+        whole = self.switchable
+        ends.look(lambda: whole.session, self.feeds, self.expected, self.workers, whole.crossed)
         groups = sorted({ends.of(switches[place].tensor) for place in order})
         by_end = [(group, [place for place in order if ends.of(switches[place].tensor) == group]) for group in groups]
         first = by_end[0][1][:1] if by_end else []

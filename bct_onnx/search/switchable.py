@@ -16,7 +16,7 @@ import onnx_graphsurgeon as gs
 import passes
 from bct_onnx import files
 from bct_onnx.arrays import Array, Feed, Outputs
-from bct_onnx.search.ends import Ends
+from bct_onnx.search.ends import Ends, make_late
 from bct_onnx.search.floats import FloatLowering, JoinedFloats, Switch, uncoded
 from bct_onnx.search.work import is_size, nominal_seconds, products_of, with_sizes
 from bct_onnx.sessions import MemoryUse, Session, give_back
@@ -63,8 +63,11 @@ class SwitchableModel:
         self._inside = sum(switch.matrix.size for switch in known if switch.tensor in inside)
         self.switches = [switch.mapped(self._file.values(kept[switch.tensor])) for switch in known]
         _add_inputs(proto, [switch.tensor for switch in self.switches])
+        make_late(proto, {switch.tensor for switch in self.switches})
         self._proto, self._path, self._use = proto, path, use
         self._outputs = [value.name for value in proto.graph.output]
+        # What crosses the places of `ends` for the feeds to which there are answers, as far as they tell.
+        self.crossed: list[Outputs] = []
         self._loaded: Session | None = None
         self._lock = Lock()
 
@@ -83,13 +86,17 @@ class SwitchableModel:
         """One that tells what crosses the places of `ends`, too."""
         with self._lock:
             if self._loaded is None:
-                told = onnx.ModelProto()
-                told.CopyFrom(self._proto)
-                names = [name for name in self.ends.crossing if name not in self._outputs]
-                told.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-                files.write_proto(told, self._path)
+                files.write_proto(self._telling(), self._path)
                 self._loaded = Session(self._path, self._use, self.threads)
             return self._loaded
+
+    def _telling(self) -> onnx.ModelProto:
+        """Return the model with what crosses the places of `ends` as outputs, too."""
+        told = onnx.ModelProto()
+        told.CopyFrom(self._proto)
+        names = [name for name in self.ends.crossing if name not in self._outputs]
+        told.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+        return told
 
     def run(self, feed: Feed, instead: Mapping[str, Array] | None = None) -> dict[str, Array]:
         """Return the outputs with the named tensors replaced; several threads may ask at once."""
@@ -109,11 +116,15 @@ class SwitchableModel:
             rough = [self.run(feed) for feed in feeds]
             numbers = sum(switch.matrix.size for switch in self.switches)
             return list(rough), [nominal_seconds([], len(self._proto.graph.node), each, numbers) for each in rough]
-        files.write_proto(with_sizes(self._proto), self._path)
+        files.write_proto(with_sizes(self._telling()), self._path)
         session = Session(self._path, MemoryUse.MAPPED)
-        answers = [session.run(feed) for feed in feeds]
+        told = [session.run(feed) for feed in feeds]
         del session
         give_back()
+        crossing = set(self.ends.crossing)
+        self.crossed = [{name: each[name] for name in each if name in crossing} for each in told]
+        others = crossing.difference(self._outputs)
+        answers = [{name: each[name] for name in each if name not in others} for each in told]
         products, nodes = products_of(self._proto), len(self._proto.graph.node)
         costs = [nominal_seconds(products, nodes, answer, self._inside) for answer in answers]
         return [{name: answer[name] for name in answer if not is_size(name)} for answer in answers], costs

@@ -8,11 +8,11 @@ import pytest
 
 from bct_onnx import files
 from bct_onnx.arrays import Array
-from bct_onnx.search.ends import Ends, Place, end_of, find_places, first_readers
+from bct_onnx.search.ends import Ends, Place, end_of, find_places, first_readers, make_late
 from bct_onnx.search.switchable import SwitchableModel
 from bct_onnx.sessions import MemoryUse, Session
 from passes import Options
-from tests.helpers import model, random
+from tests.helpers import model, random, run
 
 K, LAYERS = 32, 16
 
@@ -54,7 +54,7 @@ def test_ends_answer_like_the_whole_model(tmp_path: Path, use: MemoryUse, output
     feeds = feeds_of(3, 7)
     expected = [switchable.run(feed) for feed in feeds]
     ends = switchable.ends
-    ends.look(switchable.session, feeds, expected, workers=2)
+    ends.look(lambda: switchable.session, feeds, expected, workers=2)
     assert len(switchable.switches) == LAYERS
     numbers = [ends.of(switch.tensor) for switch in switchable.switches]
     assert sorted(set(numbers)) == [0, 1, 2]
@@ -82,6 +82,41 @@ def test_an_end_holds_the_weights_behind_its_place_alone() -> None:
     assert {value.name for value in end.graph.input} == set(place.crossing)
 
 
+def test_what_is_made_of_weights_alone_stands_before_what_reads_it() -> None:
+    """Joined weights do not cross the places before it."""
+    text = " ".join(
+        f"p{i} = MatMul(h{i}, j{i}) b{i}, c{i} = Split <axis = -1, num_outputs = 2> (p{i}) h{i + 1} = Add(b{i}, c{i})"
+        for i in range(LAYERS)
+    )
+    joined = " ".join(
+        f"t{i} = Transpose <perm = [1, 0]> (v{i}) j{i} = Concat <axis = 1> (w{i}, t{i})" for i in range(LAYERS)
+    )
+    body = """c = Constant <value = bool {1}> () last = If(c) <
+        then_branch = a () => (float t) { t = ReduceSum <keepdims = 0> (j3) },
+        else_branch = b () => (float e) { e = ReduceSum <keepdims = 0> (h0) }>"""
+    names = [f"{kind}{i}" for i in range(LAYERS) for kind in "vw"]
+    inputs = ", ".join(f"float[{K}, {K}] {name}" for name in names)
+    outputs = "float[m, 32] y, float last"
+    proto = model(
+        f"g (float[m, 32] h0, {inputs}) => ({outputs}) {{ {joined} {text} {body} y = Neg(h{LAYERS}) }}",
+        **{name: random(K, K, seed=number) for number, name in enumerate(names)},
+    )
+    feeds = feeds_of(3)
+    before = run(proto, h0=feeds[0]["x"])
+    assert max(len(place.crossing) for place in find_places(proto)) > 1
+    make_late(proto, set(names))
+    onnx.checker.check_model(proto, full_check=True)
+    for one, other in zip(run(proto, h0=feeds[0]["x"]), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+    # What the body reads stays.
+    assert [len(set(place.crossing) - {"h0", "j3"}) for place in find_places(proto)] == [1, 1]
+    first = first_readers(proto)
+    made = {name: number for number, node in enumerate(proto.graph.node) for name in node.output}
+    for i in range(LAYERS):
+        assert made[f"j{i}"] == first[f"j{i}"] - 1
+        assert made[f"t{i}"] == made[f"j{i}"] - 1
+
+
 def test_what_a_body_reads_crosses_a_place() -> None:
     body = """z = If(c) <then_branch = a () => (float[m, 32] t) { t = MatMul(h1, w0) },
         else_branch = b () => (float[m, 32] e) { e = Identity(h1) }>"""
@@ -102,5 +137,5 @@ def test_ends_that_do_not_answer_like_the_model_are_left_out(tmp_path: Path) -> 
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in ends.crossing)
     onnx.save(proto, tmp_path / "told.onnx")
     whole = Session(tmp_path / "told.onnx")
-    ends.look(whole, feeds, [whole.run(feed, ["y"]) for feed in feeds], workers=1)
+    ends.look(lambda: whole, feeds, [whole.run(feed, ["y"]) for feed in feeds], workers=1)
     assert ends.load(1, 1) is None
