@@ -75,7 +75,9 @@ def _search(
         coder = search.memoized(coder, scratch.move)
         if not measured.curve.weights:
             return workspace.write(model, options, notes, coder)
-        tries = Tries(workspace, model, options, coder, measured)
+        # What a session decodes is the same in whole bytes.
+        quick = search.decoded(coder, scratch.move) if options.form.decoded_at_load else None
+        tries = Tries(workspace, model, options, coder, measured, quick)
         result, choice, met = choose(tries, goal, notes)
     error = tries.found(result)
     record = SearchRecord(goal, measured.curve, choice, error, met, measured.measured, measured.seconds)

@@ -192,7 +192,7 @@ def _run(
     # What an earlier attempt left.
     path.unlink(missing_ok=True)
     try:
-        files.write(graph, model, path)
+        files.write(graph, model, path, lasting=False)
         answer = Session(path).run(dict(feed))  # type: ignore[arg-type]
     except OrtError:
         return {}

@@ -98,9 +98,12 @@ class Workspace:
         return Result(written, options, tuple(notes), tuple(reports), tuple(left), verification, coverage)
 
     def encode(
-        self, model: files.ModelFile, options: Options, coder: Coder, notes: list[str]
+        self, model: files.ModelFile, options: Options, coder: Coder, notes: list[str], lasting: bool = True
     ) -> tuple[files.WrittenFile, list[PassReport], list[LeftInFloat]]:
-        """Rewrite the model and write it, marked, in place of what was written before."""
+        """Rewrite the model and write it, marked, in place of what was written before.
+
+        `lasting` is what `files.write` says of it.
+        """
         graph = model.graph()
 
         def progress(what: str, done: int, total: int) -> None:
@@ -115,14 +118,14 @@ class Workspace:
                 notes.append(f"weights that hold NaN or infinity are kept exact: {', '.join(broken)}")
             left = passes.left_in_float(graph, reports)
             self.progress("writing", 0, 0)
-            return self._put(graph, model, options.inline), reports, left
+            return self._put(graph, model, options.inline, lasting), reports, left
 
-    def _put(self, graph: gs.Graph, model: files.ModelFile, inline: bool) -> files.WrittenFile:
+    def _put(self, graph: gs.Graph, model: files.ModelFile, inline: bool, lasting: bool) -> files.WrittenFile:
         """Write the graph, marked, in place of what an earlier attempt left."""
         if not any(entry.key == MARK for entry in model.proto.metadata_props):
             model.proto.metadata_props.append(onnx.StringStringEntryProto(key=MARK, value=__version__))
         self.clear()
-        return files.write(graph, model, self.path, external_data=self.external_data, inline=inline)
+        return files.write(graph, model, self.path, external_data=self.external_data, inline=inline, lasting=lasting)
 
     def bound(self, result: Result) -> Bound:
         """Return what the outputs of a result have to keep to."""
@@ -151,7 +154,7 @@ class Workspace:
         self.clear()
         try:
             # In a file of their own weights are mapped.
-            files.write(model.graph(), model, self.path, external_data="always")
+            files.write(model.graph(), model, self.path, external_data="always", lasting=False)
             model.let_go()
             run = Session(self.path).run
             errors, mismatches = output_errors(self.reference.answers, list(map(run, self.reference.feeds)))

@@ -44,13 +44,20 @@ class WrittenFile:
 
 
 def write(
-    graph: gs.Graph, source: ModelFile, target: Path, *, external_data: ExternalData = "auto", inline: bool = False
+    graph: gs.Graph,
+    source: ModelFile,
+    target: Path,
+    *,
+    external_data: ExternalData = "auto",
+    inline: bool = False,
+    lasting: bool = True,
 ) -> WrittenFile:
     """Write a graph, all else taken from `source`, to the new file `target` (a Stage's path).
 
     Weights that no pass touched are streamed from the source's file. Above 1 GiB ("auto") or "always", tensors
     of 1 KiB and more go to `<target name>.<hash>.data` beside it. `inline`: calls of functions are replaced by what
-    they do. Raises BctError if the graph cannot be written.
+    they do. Where it is not `lasting`, it is soon removed: it need not survive a power cut, and its hash is that of
+    nothing. Raises BctError if the graph cannot be written.
     """
     target = Path(target)
     model, payloads = exporter.to_model(graph, source.proto, source.content, inline)
@@ -61,16 +68,16 @@ def write(
             raise BctError(f"{target}: {total} bytes do not fit one ONNX file; allow external data")
         data = None
         if external_data == "always" or (external_data == "auto" and total > _LARGE):
-            data = _write_data(payloads, target)
+            data = _write_data(payloads, target, lasting)
             pieces = _embed(model, payloads, data.name if data else None)
-        digest = _write_new(target, pieces)
+        digest = _write_new(target, pieces, lasting)
     except OSError as error:
         raise BctError(f"{target}: cannot be written: {error.strerror}") from error
     external = [data] if data else []
     size = total_bytes([target, *external])
     opset = next((entry.version for entry in model.opset_import if entry.domain == ""), 0)
     # ModelFile.sha256 begins with the model, which was written after its data: both are read once more.
-    digest = file_hash(target, external) if external else digest
+    digest = file_hash(target, external) if external and lasting else digest
     return WrittenFile(target, size, digest, opset, model.ir_version)
 
 
@@ -101,7 +108,7 @@ def _offsets(payloads: Sequence[Payload]) -> dict[int, int]:
     return offsets
 
 
-def _write_data(payloads: Sequence[Payload], target: Path) -> Path | None:
+def _write_data(payloads: Sequence[Payload], target: Path, lasting: bool) -> Path | None:
     """Write the external data beside `target`, named after its hash; returns None if there is none."""
     pieces: list[Any] = []
     end = 0
@@ -111,12 +118,15 @@ def _write_data(payloads: Sequence[Payload], target: Path) -> Path | None:
     if not pieces:
         return None
     unnamed = target.with_name(f"{target.name}.data")
-    digest = _write_new(unnamed, pieces)
+    digest = _write_new(unnamed, pieces, lasting)
     return unnamed.rename(target.with_name(data_name(target.name, digest)))
 
 
-def _write_new(path: Path, pieces: Iterable[Any]) -> str:
-    """Write pieces to a file that must be new, down to the disk; returns their SHA-256 in hexadecimal."""
+def _write_new(path: Path, pieces: Iterable[Any], lasting: bool) -> str:
+    """Write pieces to a file that must be new; returns their SHA-256 in hexadecimal.
+
+    A lasting file is written down to the disk; of any other the hash is that of nothing.
+    """
     digest = hashlib.sha256()
     with path.open("xb") as file:
         for piece in pieces:
@@ -125,13 +135,16 @@ def _write_new(path: Path, pieces: Iterable[Any]) -> str:
                 raise BctError(f"{path}: a tensor has {len(content)} bytes of data where {len(piece)} were declared")
             for start in range(0, len(content), _BLOCK):
                 block = content[start : start + _BLOCK]
-                if len(block) < _BLOCK:
+                if not lasting:
+                    file.write(block)
+                elif len(block) < _BLOCK:
                     digest.update(block)
                     file.write(block)
                 else:
                     hashed = in_background(partial(digest.update, block))
                     file.write(block)
                     hashed.result()
-        file.flush()
-        os.fsync(file.fileno())
+        if lasting:
+            file.flush()
+            os.fsync(file.fileno())
     return digest.hexdigest()

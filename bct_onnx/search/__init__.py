@@ -1,6 +1,7 @@
 """Bits chosen by measurement: what each weight's codes do to the answers, and the smallest file under a goal."""
 
 from bct_onnx.search.choice import Choice
+from bct_onnx.search.decoded import decoded
 from bct_onnx.search.goal import DEFAULT_DROP, DEFAULT_SECONDS, PRESET_GOALS, Goal
 from bct_onnx.search.grams import Grams, compensating_coder, product_inputs
 from bct_onnx.search.memoize import memoized
@@ -23,6 +24,7 @@ __all__ = [
     "channel_ranges",
     "codes_of_size",
     "compensating_coder",
+    "decoded",
     "measure_sensitivity",
     "memoized",
     "normalized_inputs",

@@ -51,7 +51,7 @@ class SwitchableModel:
         named = [replace(s, name=t.name) for s, t in zip(floats.switches, tensors, strict=True)]
         switches = [*named, *_constants(graph, options, {switch.tensor for switch in named})]
         # ONNX Runtime maps weights that lie in a file of their own: neither it nor the model holds copies of them.
-        files.write(graph, model, path, external_data="always")
+        files.write(graph, model, path, external_data="always", lasting=False)
         model.let_go()
         self._file = files.read(path)
         proto = onnx.load_model(path, load_external_data=False)
