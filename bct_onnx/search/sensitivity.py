@@ -19,7 +19,7 @@ from bct_onnx.inputs import more_feeds
 from bct_onnx.search.choice import Curve, Weight
 from bct_onnx.search.ends import End
 from bct_onnx.search.floats import Switch
-from bct_onnx.search.roles import filled, spread_order
+from bct_onnx.search.roles import filled, spread_order, told_by_others
 from bct_onnx.search.stand_in import disturbed, take_sample
 from bct_onnx.search.switchable import SwitchableModel, formats, stored_bytes
 from bct_onnx.search.work import affordable
@@ -86,8 +86,9 @@ def measure_sensitivity(
 
     `path` is a new file for the model with switchable weights, loaded as `use` says. With `made` the feeds are
     nobody's: where memory is not scarce more are drawn like them, and the token numbers that a language model reads
-    from its own answers. The first feeds that `seconds` allow at a nominal speed are run for every weight; weights for
-    which there is no time are taken to be as sensitive as those of their role in other layers. Errors at other widths
+    from its own answers. The first feeds that `seconds` allow at a nominal speed are run for every weight but those of
+    every second layer; these, and weights for which there is no time, are taken to be as sensitive as those of their
+    role in other layers. Errors at other widths
     follow from the weight's own error there. Nothing but the arguments decides what is run, unless it takes four times
     as long as it should.
     """
@@ -106,14 +107,15 @@ def measure_sensitivity(
     # Feeds of other kinds take other branches of the model.
     counts = [planned.feeds, *range(planned.feeds + 1, verified + 1)]
     probes = _Probes(switchable, feeds[: counts[-1]], expected[: counts[-1]], counts, workers)
-    order = spread_order(switches)[: planned.weights]
+    spared = told_by_others(switches)
+    order = [place for place in spread_order(switches) if place not in spared][: planned.weights]
     probed = probes.run(order, start + PATIENCE * seconds, partial(progress, "measuring") if progress else None)
     sensitivities = enumerate(zip(switches, filled(switches, probed), strict=True))
     found = [(switch, sensitivity, place in probed) for place, (switch, sensitivity) in sensitivities]
     weights = list(in_order(partial(_weight, switchable, options), found, options.workers))
     took = time.monotonic() - start
     curve = Curve(sorted(weights, key=lambda weight: -max(weight.bytes.values())))
-    return Sensitivity(curve, len(probed), len(probed) < planned.weights, took, feeds, verified, expected)
+    return Sensitivity(curve, len(probed), len(probed) < len(order), took, feeds, verified, expected)
 
 
 def _by_kind(error: OutputError, kinds: int) -> OutputError:

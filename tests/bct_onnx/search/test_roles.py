@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bct_onnx.search.floats import Switch
-from bct_onnx.search.roles import filled, role_of, spread_order
+from bct_onnx.search.roles import filled, roles_of, spread_order, told_by_others
 
 
 def switch(name: str, k: int = 2) -> Switch:
@@ -19,10 +19,45 @@ def layers(count: int) -> list[Switch]:
     return [switch(f"layer.{number}.{part}", k) for number in range(count) for part, k in (("a", 2), ("b", 4))]
 
 
+def exported(count: int) -> list[Switch]:
+    """Return a table, then layers of four weights of one shape and two of another, named after their numbers."""
+    shapes = [4, *([2, 2, 2, 2, 6, 8] * count), 3]
+    return [switch(f"onnx::MatMul_{700 + number}", k) for number, k in enumerate(shapes)]
+
+
 def test_a_role_is_a_name_but_for_numbers_and_a_shape() -> None:
-    assert role_of(switch("layer.1.a")) == role_of(switch("layer.22.a"))
-    assert role_of(switch("layer.1.a")) != role_of(switch("layer.1.b"))
-    assert role_of(switch("onnx::MatMul_1", 2)) != role_of(switch("onnx::MatMul_1", 4))
+    one, two = roles_of([switch("layer.1.a"), switch("layer.22.a")])
+    assert one == two
+    one, two = roles_of([switch("layer.1.a"), switch("layer.1.b")])
+    assert one != two
+    one, two = roles_of([switch("onnx::MatMul_1", 2), switch("onnx::MatMul_1", 4)])
+    assert one != two
+    assert roles_of([]) == []
+
+
+def test_a_role_is_a_place_in_a_layer_where_names_do_not_tell() -> None:
+    roles = roles_of(exported(6))
+    layers = [roles[1 + 6 * number : 7 + 6 * number] for number in range(6)]
+    assert len(set(layers[0])) == 6
+    assert all(layer == layers[0] for layer in layers)
+    assert roles[0] not in layers[0] and roles[-1] not in layers[0]
+
+
+@pytest.mark.parametrize("count", range(1, 13))
+def test_every_second_layer_is_told_by_those_beside_it(count: int) -> None:
+    for switches, each, first in ((exported(count), 6, 1), (layers(count), 2, 0)):
+        measured = set(range(len(switches))) - told_by_others(switches)
+        for part in range(first, first + each):
+            numbers = [number for number in range(count) if part + each * number in measured]
+            every = range(count) if count < 4 else sorted({*range(0, count, 2), count - 1})
+            assert numbers == list(every)
+        assert {0, len(switches) - 1} <= measured
+
+
+def test_weights_that_are_no_layers_are_all_measured() -> None:
+    """Four of one shape, and what lies between them does not repeat."""
+    shapes = [2, 3, 2, 4, 5, 2, 2, 6, 7]
+    assert told_by_others([switch(f"w{number}", k) for number, k in enumerate(shapes)]) == set()
 
 
 @given(st.integers(1, 40), st.integers(1, 80))
