@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from passes import Options, plain_codes
 from passes.formats.block import BlockFormat, decode
 from passes.formats.encode import encode
 from tests.bct_onnx.search.conftest import K
+from tests.helpers import model as model_of
 from tests.helpers import random, run
 
 
@@ -67,6 +69,23 @@ def test_a_file_of_them_answers_the_same_to_the_bit(source: Path, tmp_path: Path
         answers.append(run(path, x=x)[0])
     np.testing.assert_array_equal(*answers)
     assert not np.array_equal(answers[0], run(source, x=x)[0])
+
+
+def test_so_do_weights_side_by_side_with_widths_of_their_own(tmp_path: Path) -> None:
+    text = """g (float[m, 64] x) => (float[m, 64] y, float[m, 64] z, float[m, 64] t) {
+        y = MatMul(x, q) z = MatMul(x, k) t = MatMul(x, v) }"""
+    weights = {name: random(K, K, seed=number) for number, name in enumerate("qkv")}
+    onnx.save(model_of(text, **weights), tmp_path / "in.onnx")
+    options, x = Options(bits=3, block_size=8, lowering="dense", bits_for={"q": 2, "v": 6}), random(5, K, seed=3)
+    answers = []
+    for number, coder in enumerate((plain_codes, decoded(memoized(plain_codes)))):
+        model = files.read(tmp_path / "in.onnx")
+        graph = model.graph()
+        passes.run(graph, options, coder=coder)
+        files.write(graph, model, path := tmp_path / f"{number}.onnx", lasting=False)
+        answers.append(np.stack(run(path, x=x)))
+    np.testing.assert_array_equal(*answers)
+    assert np.square(answers[0] - np.stack(run(tmp_path / "in.onnx", x=x))).mean() > 0
 
 
 def test_a_search_writes_its_own_codes_once(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
