@@ -33,14 +33,14 @@ def compress_at_opset(request: Request, model: files.ModelFile, workspace: Works
     """
     options, notes = request.options(model.proto)
     limits = request.limits
-    source, model = model.path, _fitted(model, limits, workspace, notes)
+    source, model = model.path, _fitted(model, options, limits, workspace, notes)
     has = opset_of(model.proto)
     preferred = passes.preferred_opsets(options, operators_of(model.proto))
     better = [opset for opset in _within(preferred, limits.opset) if opset > has]
     for opset in better:
         try:
             raised = replace(model, proto=with_ir_version(raise_opset(model.proto, opset), limits.ir_version))
-            workspace.check_converted(raised)
+            workspace.check_converted(raised, options)
             return _noted(attempt(workspace, raised, options, notes), limits, opset, preferred)
         except InaccurateError:
             raise
@@ -80,7 +80,9 @@ def _noted(result: Result, limits: Limits, opset: int, preferred: list[int]) -> 
     return replace(result, notes=(*result.notes, f"for ONNX Runtime {limits.release}: {'; '.join(costs)}"))
 
 
-def _fitted(model: files.ModelFile, limits: Limits, workspace: Workspace, notes: list[str]) -> files.ModelFile:
+def _fitted(
+    model: files.ModelFile, options: Options, limits: Limits, workspace: Workspace, notes: list[str]
+) -> files.ModelFile:
     """Return the model at an opset and IR version that the runtime accepts; what is done to it is noted.
 
     Raises BctError where its opset cannot be lowered. Operators that are newer still are left for the check of what is
@@ -100,7 +102,7 @@ def _fitted(model: files.ModelFile, limits: Limits, workspace: Workspace, notes:
             lowered = with_ir_version(lower_opset(fitting.proto, limits.opset), limits.ir_version)
             fitting = replace(fitting, proto=lowered)
             said.append(f"opset {has} is lowered to {limits.opset}")
-        workspace.check_converted(fitting)
+        workspace.check_converted(fitting, options)
     except ConversionError as error:
         if has <= limits.newest_opset:
             return replace(model, proto=with_ir_version(model.proto, limits.ir_version))

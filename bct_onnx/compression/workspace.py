@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ import onnx_graphsurgeon as gs
 
 import passes
 from bct_onnx import files, search
+from bct_onnx.arrays import Outputs
 from bct_onnx.compression.coverage import Coverage, count_coverage, measure_sizes
 from bct_onnx.errors import BctError, VerificationError
 from bct_onnx.fidelity import output_errors
@@ -145,20 +146,19 @@ class Workspace:
         result.verification.check(bound)
         return replace(result, bound=bound)
 
-    def check_converted(self, model: files.ModelFile) -> None:
-        """Raise ConversionError unless a model whose opset was changed answers as it did before."""
+    def check_converted(self, model: files.ModelFile, options: Options) -> None:
+        """Raise ConversionError unless a model whose opset was changed answers as it did before.
+
+        What `_ranges` will look for is seen on the way.
+        """
         if self.reference is None or self.memory.use is not MemoryUse.FULL or self.reference.seeded:
             return
         self.progress("comparing with the raised opset", 0, 0)
         # What was written at another opset.
         self.clear()
         try:
-            # In a file of their own weights are mapped.
-            files.write(model.graph(), model, self.path, external_data="always", lasting=False)
-            model.let_go()
-            run = Session(self.path).run
-            errors, mismatches = output_errors(self.reference.answers, list(map(run, self.reference.feeds)))
-            del run
+            told, ranges = self._told(model, self.reference, options)
+            errors, mismatches = output_errors(self.reference.answers, told)
         except OrtError as error:
             raise ConversionError(f"ONNX Runtime does not run what the converter makes: {error}") from error
         finally:
@@ -168,6 +168,31 @@ class Workspace:
         wrong = [name for name, error in errors.items() if (error.error or 0.0) > SAME or (error.same or 1.0) < 1]
         if changed := [*mismatches, *wrong]:
             raise ConversionError(f"the converter changes the values of output {changed[0]!r}")
+        if ranges:
+            self.found["ranges"] = ranges
+
+    def _told(
+        self, model: files.ModelFile, reference: Reference, options: Options
+    ) -> tuple[list[Outputs], Mapping[str, ChannelRange]]:
+        """Return a model's answers to the feeds of a reference and, where a pass will ask, what its channels hold."""
+        graph = model.graph()
+        names = search.normalized_inputs(model.graph()) if self._looks(options) else []
+        made = {tensor.name: tensor for node in graph.nodes for tensor in node.outputs if tensor.name in names}
+        added = made.keys() - {tensor.name for tensor in graph.outputs}
+        graph.outputs += [made[name] for name in made if name in added]
+        # In a file of their own weights are mapped.
+        files.write(graph, model, self.path, external_data="always", lasting=False)
+        model.let_go()
+        run, told = Session(self.path).run, list[Outputs]()
+
+        def answers() -> Iterator[Outputs]:
+            for feed in reference.feeds:
+                answer = run(feed)
+                told.append({name: array for name, array in answer.items() if name not in added})
+                yield answer
+
+        ranges = search.ranges_of(answers(), made, len(reference.feeds))
+        return told, ranges
 
     @property
     def is_small(self) -> bool:
@@ -192,9 +217,7 @@ class Workspace:
 
     def _ranges(self, model: files.ModelFile, options: Options) -> Mapping[str, ChannelRange]:
         """Return what the channels of the products' inputs hold, where a pass asks for it and memory allows."""
-        fitted = self.real and min(options.widths) < EXACT_BITS
-        asked = "even_channels" in options.operators and options.form.integer_rows
-        if self.reference is None or fitted or not asked or not self.is_small:
+        if self.reference is None or not self._looks(options):
             return {}
         if "ranges" not in self.found:
             try:
@@ -204,6 +227,12 @@ class Workspace:
             except OrtError:
                 self.found["ranges"] = {}
         return self.found["ranges"]
+
+    def _looks(self, options: Options) -> bool:
+        """Tell whether a pass asks for what channels hold, and memory allows to look."""
+        fitted = self.real and min(options.widths) < EXACT_BITS
+        asked = "even_channels" in options.operators and options.form.integer_rows
+        return asked and not fitted and self.is_small
 
     def clear(self) -> None:
         """Remove what an earlier attempt left."""

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from bct_onnx.arrays import Feed
+from bct_onnx.arrays import Feed, Outputs
 from bct_onnx.search.grams import open_with_outputs
 from passes import ChannelRange, Options, make_plain
 from passes.graph.linear import Linear, match_linear
@@ -38,13 +38,17 @@ def channel_ranges(
     `place`, and what is raised, as `open_with_outputs` has it.
     """
     session, known = open_with_outputs(path, names, place)
-    if not known:
-        return {}
-    parts: dict[str, list[ChannelRange]] = {name: [] for name in known}
-    for feed in feeds:
-        for name, array in session.run(feed, known).items():
+    return ranges_of((session.run(feed, known) for feed in feeds), known, len(feeds)) if known else {}
+
+
+def ranges_of(answers: Iterable[Outputs], names: Iterable[str], count: int) -> dict[str, ChannelRange]:
+    """Return what the channels of the named activations hold over a model's answers to so many feeds."""
+    parts: dict[str, list[ChannelRange]] = {name: [] for name in names}
+    for answer in answers:
+        for name in parts.keys() & answer.keys():
+            array = answer[name]
             if array.ndim > 1 and array.size and array.dtype == np.float32:
-                parts[name].append(_range(array.reshape(-1, array.shape[-1]), -(-MOST_ROWS // len(feeds))))
+                parts[name].append(_range(array.reshape(-1, array.shape[-1]), -(-MOST_ROWS // count)))
     return {name: _joined(found) for name, found in parts.items() if found and _is_even(found)}
 
 

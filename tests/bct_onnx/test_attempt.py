@@ -9,6 +9,7 @@ from onnx import numpy_helper
 
 from bct_onnx import VerificationError, compress, files, search
 from bct_onnx.compression import workspace
+from bct_onnx.opsets import raise_opset
 from bct_onnx.sessions import OrtError
 from bct_onnx.verify import Reference, Verification, compare
 from tests.helpers import MLP, K, random
@@ -65,3 +66,28 @@ def test_a_model_that_does_not_run_at_the_best_opset_is_written_at_the_next(
     report = compress(tmp_path / "in.onnx", tmp_path / "out.onnx", preset="fast")
     assert report.notes == ("opset 13 cannot be raised to 23: not implemented",)
     assert report.output.opset == 21
+
+
+@pytest.mark.parametrize("outputs", ["float[m, 96] y", "float[m, 96] y, float[m, 64] n"])
+def test_what_channels_hold_is_seen_where_the_raised_opset_is_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outputs: str
+) -> None:
+    """The model runs no second time for it, and the file is the same."""
+    nodes = "n = LayerNormalization<axis = -1>(x, g, b) p = MatMul(n, w) y = Add(p, c)"
+    text = f"g (float[m, 64] x) => ({outputs}) {{ {nodes} }}"
+    bias = random(K, seed=5)
+    bias[7] = 9
+    given = {"g": np.abs(random(K, seed=4)) + np.float32(0.5), "b": bias, "w": random(K, 96, seed=1), "c": random(96)}
+    onnx.save(model_of(text, 17, **given), tmp_path / "in.onnx")
+    looked: list[object] = []
+    ranges = search.channel_ranges
+    monkeypatch.setattr(search, "channel_ranges", lambda *found: looked.append(found) or ranges(*found))
+    report = compress(tmp_path / "in.onnx", tmp_path / "out.onnx", preset="fast")
+    assert {each.name: each.replaced for each in report.passes}["even_channels"] == 1
+    assert not looked
+    raised = raise_opset(onnx.load(tmp_path / "in.onnx"), report.output.opset)
+    onnx.save(raised, tmp_path / "raised.onnx")
+    compress(tmp_path / "raised.onnx", tmp_path / "other.onnx", preset="fast")
+    assert looked
+    one, other = (onnx.load(tmp_path / name).graph for name in ("out.onnx", "other.onnx"))
+    assert {t.name: t.raw_data for t in one.initializer} == {t.name: t.raw_data for t in other.initializer}
