@@ -15,7 +15,7 @@ from bct_onnx.sessions import Session, give_back
 from passes import Coder, Options
 
 # Files of a search's own codes that are measured, at most, on the way to a bounded error.
-MOST_MEASURED = 5
+MOST_MEASURED = 6
 
 Key = tuple[tuple[str, int], ...]
 # The error of a file, and a digest of its answers to the feeds of verification.

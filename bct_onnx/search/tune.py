@@ -11,7 +11,7 @@ from bct_onnx.search.choice import Choice, Curve
 # Files written for a goal in bytes, at most.
 MOST_TRIES = 7
 # Part of the allowed error that a try aims at, and part that is near enough not to try for more.
-AIM, NEAR_ERROR = 0.98, 0.95
+AIM, NEAR_ERROR = 0.98, 0.97
 # Part of a file's bytes that is not worth another try.
 NEAR_BYTES = 0.005
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import passes
-from bct_onnx import compress, files
+from bct_onnx import compress, files, search
 from bct_onnx.compression.tries import Tries
 from bct_onnx.search import decoded, memoized
 from passes import Options, plain_codes
@@ -110,3 +110,21 @@ def test_a_search_writes_its_own_codes_once(source: Path, tmp_path: Path, monkey
     assert report.search is not None
     assert report.search.error in tried
     assert report.search.met
+
+
+def test_a_file_that_answers_otherwise_is_measured_itself(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[float] = []
+    exact = Tries.exact
+
+    def told(self: Tries, bits: dict[str, int]) -> float:
+        tried.append(exact(self, bits))
+        return tried[-1]
+
+    monkeypatch.setattr(Tries, "exact", told)
+    monkeypatch.setattr(search, "decoded", lambda coder, _: lambda weight, *rest: coder(weight * 1.02, *rest))
+    report = compress(source, tmp_path / "out.onnx", max_drop=0.2)
+    assert report.search is not None
+    assert tried
+    assert report.search.error not in tried
