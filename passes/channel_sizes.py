@@ -28,6 +28,9 @@ LAST_RATE, MEAN_RATE = 0.2, 0.5
 # Peaks are norms of the power 2^DOUBLINGS.
 DOUBLINGS = 4
 POWER = 1 << DOUBLINGS
+# Part of a peak below which an element is none of it: its power is next to nothing, and slow to compute with where
+# float32 has not all its bits.
+LEAST_PART = np.float32(0.01)
 # Columns of a weight that tell how large its peaks are.
 MOST_COLUMNS = 256
 
@@ -141,6 +144,7 @@ class _Descent:
         column_peaks = _not_zero(scaled.max(axis=0))
         scaled /= column_peaks
         self.column_squares = np.square(column_peaks, dtype=np.float64)
+        scaled *= scaled >= LEAST_PART
         self.powers = _power(scaled)
 
     def gradient(self, log: Floats, moved: Floats) -> Floats:
@@ -150,6 +154,7 @@ class _Descent:
         x /= size.astype(np.float32)
         length, mean = np.einsum("rk,rk->k", x, x) / len(x), x.mean(axis=0)
         x /= self.row_peaks[:, None]
+        x *= np.abs(x) >= LEAST_PART
         # Of a norm of the power p an element has the part x^p / sum(x^p); its slope goes with x^(p - 1).
         below = _power_below(x)
         x *= below

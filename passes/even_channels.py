@@ -23,9 +23,7 @@ from .channels import large_channels
 from .context import ChannelRange, Context
 from .formats.column_scale import TINY
 from .formats.numbers import half_holds
-from .formats.threads import in_order
 from .graph.linear import Linear, match_linear
-from .graph.walk import walk
 from .layer_normalization.form import Normalization, match_normalization
 from .lowerings.stored import store_short
 from .moving_biases import MOVED, Biased, biased_product, put_bias, renewed
@@ -62,7 +60,6 @@ class Evened:
 
 def match(scope: gs.Graph, node: gs.Node, context: Context) -> Rewrite[Evened] | None:
     """Return the normalization whose channels, made even, are quantized with less noise."""
-    context.found(_even_all)
     channels = _channels(node, context)
     found = None if channels is None else _evened(channels)
     return None if channels is None or found is None else Rewrite(scope, channels.evened(*found))
@@ -158,14 +155,11 @@ def _channels(node: gs.Node, context: Context) -> _Channels | None:
     return _Channels(node, form, known, readers, biases)
 
 
-def _even_all(context: Context) -> None:
-    """Find, in threads, what is best for all normalizations: `_evened` has it at hand then."""
-    every = (_channels(node, context) for _, node in walk(context.editor.graph))
-    list(in_order(_evened, [channels for channels in every if channels], context.options.workers))
-
-
 def _evened(channels: _Channels) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Return the means and sizes with the least noise of the products, or None where little is gained."""
+    """Return the means and sizes with the least noise of the products, or None where little is gained.
+
+    One normalization after the other: calls to numpy are so short here that threads wait for each other instead.
+    """
     known, readers, shifted = channels.known, channels.readers, channels.shifted
     # Weights that were changed since have other names.
     key = (shifted, *(linear.weight.source.name for linear in readers))
