@@ -28,8 +28,8 @@ void multiply_few(const Isa& isa, const Call& call, const Packed& weight, const 
   auto* zeros = reinterpret_cast<int32_t*>(q + rows * length);
   std::vector<float> scale(static_cast<size_t>(rows * apart)), sums(scale.size());
   for (int64_t r = 0; r < rows; ++r) {
-    isa.quantize_blocks(weight, product.x + r * weight.k, q + r * length, zeros + r * chunks * 16, scale.data() + r * apart,
-                        sums.data() + r * apart);
+    isa.quantize_blocks(weight, product.x + r * weight.k, q + r * length, zeros + r * chunks * 16,
+                        scale.data() + r * apart, sums.data() + r * apart);
   }
   const int64_t columns = std::max<int64_t>(16, TASK_BYTES / std::max<int64_t>(1, weight.row_bytes()) / 2 * 2);
   call.parallel(static_cast<size_t>((weight.n + columns - 1) / columns), [&](size_t task) {
@@ -210,9 +210,10 @@ void add_packed(std::vector<std::unique_ptr<Operator>>& all) {
   const auto add = [&](const Layout& layout, bool above, const char* ending) {
     std::vector<int> inputs{ort::FLOAT, ort::BOOL, layout.is_signed ? ort::INT8 : ort::UINT8};
     if (layout.zeros != 0) inputs.push_back(ort::UINT8);
-    if (layout.multiples != 0) inputs.insert(inputs.end(), {ort::ANY, ort::INT8, ort::INT8});  // multiples, table, spread
-    if (!layout.is_signed) inputs.push_back(ort::FLOAT);                                       // turn
-    inputs.push_back(ort::ANY);                                                                // column_scale
+    // Multiples, table, spread, turn, column_scale.
+    if (layout.multiples != 0) inputs.insert(inputs.end(), {ort::ANY, ort::INT8, ort::INT8});
+    if (!layout.is_signed) inputs.push_back(ort::FLOAT);
+    inputs.push_back(ort::ANY);
     all.push_back(std::make_unique<Operator>(
         std::string("BothMatMul") + layout.name + (above ? "Above" : "") + ending, inputs, outputs,
         [&layout, above](const Info& info) { return std::make_unique<BothMatMul>(info, layout, above); },
