@@ -5,10 +5,10 @@
     many -- If: x [..., k] -- quantize rows -- MatMulIntegerToFloat(int8) -- Mul(row scale) +
             x [..., k] -- MatMulNBits(codes, scale) ----------------------------------------+-> y [..., n]
 
-BothMatMul8 has codes of a byte: DecodeBytes and ColumnScales in the place of the two. BothMatMulOffset... have zero
-points of blocks, uint8 [n, blocks / 2], for the packed form, as MatMulNBits has them; their int8 weight and scales are
-inputs. So are those of BothMatMulDecoded..., and its codes, bytes that are decoded of others. A session decodes and
-arranges each form once, outside of the branches.
+BothMatMul8 has codes of a byte: DecodeBytes and ColumnScales in the place of the two. BothMatMulOffset4 has zero points
+of blocks, too, uint8 [n, blocks / 2] as MatMulNBits has them: DecodeOffsets. BothMatMulTable is given int8 rows [n, k],
+decoded elsewhere for whoever looks rows up, too: Transpose, and TableBytes. A session decodes and arranges each form
+once, outside of the branches.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from .function import Function, call
 from .quantize_rows import inside
 
 MULTIPLES = (decode_multiples.MULTIPLES, decode_multiples.MULTIPLE_SCALES)
+OFFSETS = (decode_multiples.OFFSETS, decode_multiples.MULTIPLE_SCALES)
 BYTES = (decode_multiples.BYTES, decode_multiples.COLUMN_SCALES)
 
 
@@ -59,14 +60,22 @@ def _branches(opset: int, above: bool, blockwise: bool, zero_points: str = "") -
         >"""
 
 
-def _body(opset: int, bits: int, above: bool, blockwise: bool) -> str:
-    decode, scales = BYTES if bits == nbits.BYTE else MULTIPLES
+def _body(opset: int, inner: tuple[Function, Function], above: bool, blockwise: bool) -> str:
+    decode, scales = inner
     return f"""
         matrix = {call(decode)}
         block_scale = {call(scales)}
         begin = Constant <value_ints = [0]> ()
         end = Constant <value_ints: ints = @depth> ()
         weight = Slice (matrix, begin, end, begin)
+        {_branches(opset, above, blockwise, ", zero_points" if decode is decode_multiples.OFFSETS else "")}"""
+
+
+def _table_body(opset: int, above: bool, blockwise: bool) -> str:
+    return f"""
+        weight = Transpose <perm = [1, 0]> (table)
+        codes = {call(decode_multiples.TABLE_BYTES)}
+        block_scale = {call(decode_multiples.COLUMN_SCALES)}
         {_branches(opset, above, blockwise)}"""
 
 
@@ -77,40 +86,33 @@ def _ending(above: bool, blockwise: bool) -> str:
 _SUMMARY = "Multiply many rows with an int8 weight, few with its packed codes"
 
 
-def _function(bits: int, above: bool, blockwise: bool) -> Function:
-    inner = BYTES if bits == nbits.BYTE else MULTIPLES
+def _function(name: str, inner: tuple[Function, Function], above: bool, blockwise: bool) -> Function:
     return Function(
-        f"BothMatMul{bits}{_ending(above, blockwise)}",
+        f"BothMatMul{name}{_ending(above, blockwise)}",
         f"x, many, {inner[0].inputs}, column_scale",
         "y",
-        partial(_body, bits=bits, above=above, blockwise=blockwise),
+        partial(_body, inner=inner, above=above, blockwise=blockwise),
         _SUMMARY,
         calls=inner,
     )
 
 
-def _offset(above: bool, blockwise: bool) -> Function:
+def _table(above: bool, blockwise: bool) -> Function:
     return Function(
-        f"BothMatMulOffset{_ending(above, blockwise)}",
-        "x, many, weight, column_scale, codes, block_scale, zero_points",
+        f"BothMatMulTable{_ending(above, blockwise)}",
+        "x, many, table, column_scale",
         "y",
-        partial(_branches, above=above, blockwise=blockwise, zero_points=", zero_points"),
-        _SUMMARY,
-    )
-
-
-def _decoded(above: bool, blockwise: bool) -> Function:
-    return Function(
-        f"BothMatMulDecoded{_ending(above, blockwise)}",
-        "x, many, weight, column_scale, codes, block_scale",
-        "y",
-        partial(_branches, above=above, blockwise=blockwise),
-        _SUMMARY,
+        partial(_table_body, above=above, blockwise=blockwise),
+        "Multiply many rows with the int8 rows of a table, few with its bytes",
+        calls=(decode_multiples.TABLE_BYTES, decode_multiples.COLUMN_SCALES),
     )
 
 
 # By width, whether x has a floor, and whether its axes allow for blockwise QuantizeLinear, see quantize_rows.
-BY_ROWS = {key: _function(*key) for key in product(nbits.WIDTHS, (False, True), (False, True))}
+BY_ROWS = {
+    (bits, above, blockwise): _function(f"{bits}", BYTES if bits == nbits.BYTE else MULTIPLES, above, blockwise)
+    for bits, above, blockwise in product(nbits.WIDTHS, (False, True), (False, True))
+}
 # By the last two.
-OFFSET = {key: _offset(*key) for key in product((False, True), (False, True))}
-DECODED = {key: _decoded(*key) for key in product((False, True), (False, True))}
+OFFSET = {key: _function("Offset4", OFFSETS, *key) for key in product((False, True), (False, True))}
+TABLE = {key: _table(*key) for key in product((False, True), (False, True))}

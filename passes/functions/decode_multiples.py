@@ -173,6 +173,20 @@ BYTES = Function(
     dtypes=(np.int8,),
     axes="matrix",
 )
+TABLE_BYTES = Function(
+    "TableBytes",
+    "table",
+    "y",
+    f"""
+        bytes = Cast <to = 2> (table)
+        signs = {byte(128)}
+        codes = BitwiseXor (bytes, signs)
+        blocks_shape = Constant <value_ints: ints = @byte_blocks> ()
+        y = Reshape (codes, blocks_shape)""",
+    "Make codes around 128 of int8 rows",
+    dtypes=(np.uint8,),
+    axes="byte_blocks",
+)
 
 _COLUMN = """
         floats = Cast <to = 1> (column_scale)

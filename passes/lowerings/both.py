@@ -3,11 +3,9 @@
 x [..., k] -- Size -- Greater -> many                           (shared by all products of as many rows)
 x, many, codes uint8 [n, blocks, block bytes], multiples [n, blocks], column scale [n] -- BothMatMul -> [..., n]
 
-With zero points uint8 [n, blocks / 2] codes are decoded apart, once, at load:
+Blocks may have zero points, uint8 [n, blocks / 2], too. A table of which rows are looked up is int8 [n, k] in memory:
 
-codes, multiples, zero points -- DecodeOffsets -> int8 [k, n]
-multiples, column scale -- MultipleScales -> block scales [n, blocks]
-x, many, int8, column scale, codes, block scales, zero points -- BothMatMulOffset -> [..., n]
+x, many, table int8 [n, k], column scale [n] -- BothMatMulTable -> [..., n]
 
 Where it is known beforehand how many rows there are (sizes are fixed; a branch of the model's own is for one token, the
 other for the prompt) the product has one form and no branch.
@@ -16,7 +14,6 @@ other for the prompt) the product has one form and no branch.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -70,19 +67,15 @@ class Both(Packed):
         many = at.once(RowCount, RowCount).exceeds(at, x, weight.k, MOST_ROWS[weight.format.bits])
         if weight.k > quantize_rows.LONGEST_SUM or many is False:
             return self._multiply_packed(at, x, weight, name, node)
-        values = partial(at.once, ("int8", weight.values.name), lambda: _decode(at.at_load(), weight))
         if many is True:
-            dense = replace(weight, values=values(), scale=weight.column_scale, by_rows=False)
+            values = at.once(("int8", weight.values.name), lambda: _decode(at.at_load(), weight))
+            dense = replace(weight, values=values, scale=weight.column_scale, by_rows=False)
             return Dense().multiply(at, x, dense, name, node, floor)
         # A vector has no axis of rows to give a scale each.
         blockwise = at.has(Feature.BLOCKWISE) and rank(x) is not None
-        call: tuple[gs.Tensor | gs.Variable | bool, ...]
-        if weight.zeros is None:
-            function = both_matmul.BY_ROWS[weight.format.bits, floor is not None, blockwise]
-            call = (x, many, *_decoding(at.at_load(), weight), weight.column_scale)
-        else:
-            function = both_matmul.OFFSET[floor is not None, blockwise]
-            call = (x, many, values(), weight.column_scale, weight.values, weight.scale, weight.zeros)
+        ways = (floor is not None, blockwise)
+        function = both_matmul.BY_ROWS[weight.format.bits, *ways] if weight.zeros is None else both_matmul.OFFSET[ways]
+        call = (x, many, *_decoding(at.at_load(), weight), weight.column_scale)
         attrs = {**quantize_rows.attributes(floor), **packed_attributes(weight), **_decoded(weight)}
         attrs |= {"tensor_scale": weight.tensor_scale}
         return at.call(function, *call, name=f"{name}.product", node=node, attrs=attrs)[0]
@@ -96,10 +89,9 @@ class Both(Packed):
         if table.k > quantize_rows.LONGEST_SUM or many is False:
             return int8_tables.multiply(at, x, table, name, node)
         blockwise = at.has(Feature.BLOCKWISE) and rank(x) is not None
-        call = (x, many, Dense().columns(at, table), table.scale, *int8_tables.bytes_of(at, table))
-        attrs = {**quantize_rows.attributes(floor), **int8_tables.attributes(table), "tensor_scale": table.tensor_scale}
-        function = both_matmul.DECODED[floor is not None, blockwise]
-        return at.call(function, *call, name=f"{name}.product", node=node, attrs=attrs)[0]
+        attrs = {**quantize_rows.attributes(floor), **int8_tables.attributes(table)}
+        function = both_matmul.TABLE[floor is not None, blockwise]
+        return at.call(function, x, many, table.values, table.scale, name=f"{name}.product", node=node, attrs=attrs)[0]
 
 
 class RowCount:
@@ -131,15 +123,16 @@ def _decode(load: Emitter, weight: PackedWeight) -> gs.Variable:
     blocks, size = weight.format.blocks(weight.k)
     function = decode_multiples.MULTIPLES if weight.zeros is None else decode_multiples.OFFSETS
     function = decode_multiples.BYTES if weight.multiples is None else function
-    attrs = {**_decoded(weight), "count": [blocks]}
-    (values,) = load.call(function, *_decoding(load, weight), name=f"{weight.name}.int8", attrs=attrs)
+    inputs = _decoding(load, weight)
+    (values,) = load.call(function, *inputs, name=f"{weight.name}.int8", attrs=_decoded(weight))
     return slice_first(load, values, 0, weight.k, f"{weight.name}.unpadded") if blocks * size > weight.k else values
 
 
 def _decoded(weight: PackedWeight) -> dict[str, list[int]]:
     """Return the attributes of what decodes a weight, and of its scales: sizes."""
     blocks, size = weight.format.blocks(weight.k)
-    return {"matrix": [blocks * size, weight.n], "depth": [weight.k], "blocks": [weight.n, blocks]}
+    sizes = {"matrix": [blocks * size, weight.n], "depth": [weight.k], "blocks": [weight.n, blocks]}
+    return {**sizes, "count": [blocks]}
 
 
 def _decoding(load: Emitter, weight: PackedWeight) -> tuple[gs.Tensor, ...]:

@@ -61,11 +61,14 @@ struct Packed {
   int64_t blocks;
   int64_t k;
   int64_t n;
-  const uint8_t* multiples;   // of the column's scale, [n, blocks]; null where all are 1
-  bool nibbles;               // two multiples a byte
-  const float* column_scale;  // [n]
-  const float* block_scale;   // [n, blocks], instead of multiples and those of columns
+  const uint8_t* multiples;    // of the column's scale, [n, blocks]; null where all are 1
+  bool nibbles;                // two multiples a byte
+  const float* column_scale;   // [n]
+  const float* block_scale;    // [n, blocks], instead of multiples and those of columns
+  const uint8_t* zero_points;  // of codes of 4 bits, two a byte, [n, zero_bytes]; null where all are 2^(bits - 1)
+  bool is_signed;              // codes of a byte are around 0
 
+  int64_t zero_bytes() const { return (blocks + 1) / 2; }
   int64_t row_bytes() const { return blocks * block * bits / 8; }
   int64_t chunks() const { return (row_bytes() + 63) / 64; }
   // Numbers of blocks lie so far apart that 16 can be read from any of them.
@@ -78,6 +81,7 @@ struct FewRows {
   const int8_t* q;       // [rows, chunks, 8 / bits, 64]
   const int32_t* zeros;  // [rows, chunks, 16]
   const float* scale;    // [rows, blocks_apart]
+  const float* sums;     // of blocks, [rows, blocks_apart]
   int64_t rows;
   float* scratch;  // [2 * rows, blocks_apart]
   float* y;        // [rows, n]
@@ -172,10 +176,12 @@ struct Isa {
   // Attention of any number of queries, and of few, for which keys and values are read once and as they lie.
   void (*attend)(const Keys& keys, const Query* queries, int64_t count);
   void (*attend_few)(const Keys& keys, const Query* queries, int64_t count);
-  void (*quantize_blocks)(const Packed& weight, const float* x, int8_t* q, int32_t* zeros, float* scale);
+  void (*quantize_blocks)(const Packed& weight, const float* x, int8_t* q, int32_t* zeros, float* scale, float* sums);
   // Columns from `first` to before `last`.
   void (*multiply_packed)(const Packed& weight, const FewRows& rows, int64_t first, int64_t last);
-  // One panel from column `first` on, its columns beyond n zero, and the sums of its columns.
+  // One panel from column `first` on, its columns beyond n zero, and the sums of its columns. Where it is quick, codes of
+  // 4 bits are unpacked sooner than read as int8.
+  bool unpacks_quickly;
   void (*unpack_packed)(const Packed& weight, int64_t first, uint8_t* to, int32_t* sums);
   // One panel from column `first` on, the sums of its columns and their scales; columns beyond n are zeros.
   void (*pack_columns)(const FloatColumns& columns, int64_t first, uint8_t* panel, int32_t* sums, float* scales);

@@ -4,6 +4,6 @@
 
 namespace bct {
 extern const Isa AVXVNNI = {"avxvnni", unpack, multiply, quantize, normalize, attend, attend_few, quantize_blocks,
-                            multiply_packed, unpack_packed, pack_columns, bfloats, encoding, coding};
+                            multiply_packed, unpacks_quickly, unpack_packed, pack_columns, bfloats, encoding, coding};
 }
 #endif

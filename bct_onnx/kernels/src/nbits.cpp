@@ -1,4 +1,4 @@
-// NBitsMatMul, NBitsMatMulScales: passes/functions/nbits.py. Where scales are powers of two apart, as shifts of blocks
+// NBitsMatMul, NBitsMatMulOffset, NBitsMatMulScales: passes/functions/nbits.py. Where scales are powers of two apart, as shifts of blocks
 // are, and there are tiles for it, products are in bfloat16, that holds codes and shifts exactly and rounds x as finely as
 // int8 in blocks does. Else, and for steps of one row, codes are read as they lie, and x is int8 in blocks.
 
@@ -106,7 +106,9 @@ class BfloatWeight {
 
 class NBitsMatMul : public PackedProduct {
  public:
-  NBitsMatMul(const Info& info, bool exponents) : PackedProduct(info), exponents_(exponents) {
+  NBitsMatMul(const Info& info, bool exponents, bool zeros)
+      : PackedProduct(info), exponents_(exponents), zeros_(zeros) {
+    require(!zeros_ || geometry_.bits == 4, "bits with zero points are not 4");
     Tensor codes, first, second;
     constant_ = info.constant(1, &codes) && info.constant(2, &first) && (!exponents_ || info.constant(3, &second));
     if (!exponents_) return;
@@ -129,8 +131,9 @@ class NBitsMatMul : public PackedProduct {
     } else {
       own = block_scales(call), weight.block_scale = own.data();
     }
+    if (zeros_) set_zeros(weight, call.input(3));
     if (rows.rows == 0) return;
-    if (constant_ && isa_.bfloats.multiply != nullptr && !is_step(call.input(0).shape)) {
+    if (constant_ && !zeros_ && isa_.bfloats.multiply != nullptr && !is_step(call.input(0).shape)) {
       std::call_once(tried_, [&] { is_bfloat_ = bfloats_.make(isa_, call, weight); });
       if (is_bfloat_) return bfloats_.multiply(isa_, call, weight, rows);
     }
@@ -160,7 +163,7 @@ class NBitsMatMul : public PackedProduct {
     return found;
   }
 
-  bool exponents_;
+  bool exponents_, zeros_;
   float step_ = 0, tensor_scale_ = 1;
   bool constant_ = false, is_bfloat_ = false;
   std::once_flag made_, tried_;
@@ -171,15 +174,17 @@ class NBitsMatMul : public PackedProduct {
 }  // namespace
 
 void add_nbits(std::vector<std::unique_ptr<Operator>>& all) {
-  for (const bool exponents : {false, true}) {
+  const auto add = [&](const char* name, bool exponents, bool zeros) {
     std::vector<int> inputs{ort::FLOAT, ort::UINT8};
     if (exponents) inputs.push_back(ort::ANY);
     inputs.push_back(exponents ? ort::ANY : ort::FLOAT);
+    if (zeros) inputs.push_back(ort::UINT8);
     all.push_back(std::make_unique<Operator>(
-        exponents ? "NBitsMatMulScales" : "NBitsMatMul", inputs, std::vector<int>{ort::FLOAT},
-        [exponents](const Info& info) { return std::make_unique<NBitsMatMul>(info, exponents); },
+        name, inputs, std::vector<int>{ort::FLOAT},
+        [=](const Info& info) { return std::make_unique<NBitsMatMul>(info, exponents, zeros); },
         [](const std::vector<Dims>& in) { return rows_of(in[0], in[1]); }));
-  }
+  };
+  add("NBitsMatMul", false, false), add("NBitsMatMulOffset", false, true), add("NBitsMatMulScales", true, false);
 }
 
 }  // namespace bct

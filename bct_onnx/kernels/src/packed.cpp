@@ -1,5 +1,6 @@
 // BothMatMul: passes/functions/both_matmul.py. Codes stay as they lie in the file: few rows read
-// them there; for many rows they are decoded to panels, once, at the first call that has so many.
+// them there; for many rows they are decoded to panels, at every call where that is quick, else once, at the first call
+// that has so many.
 
 #include <algorithm>
 #include <cstring>
@@ -25,9 +26,10 @@ void multiply_few(const Isa& isa, const Call& call, const Packed& weight, const 
   const int64_t length = chunks * 64 * (8 / weight.bits);
   auto* q = static_cast<int8_t*>(scratch(CODES, static_cast<size_t>(rows * (length + chunks * 64))));
   auto* zeros = reinterpret_cast<int32_t*>(q + rows * length);
-  std::vector<float> scale(static_cast<size_t>(rows * apart));
+  std::vector<float> scale(static_cast<size_t>(rows * apart)), sums(scale.size());
   for (int64_t r = 0; r < rows; ++r) {
-    isa.quantize_blocks(weight, product.x + r * weight.k, q + r * length, zeros + r * chunks * 16, scale.data() + r * apart);
+    isa.quantize_blocks(weight, product.x + r * weight.k, q + r * length, zeros + r * chunks * 16,
+                        scale.data() + r * apart, sums.data() + r * apart);
   }
   const int64_t columns = std::max<int64_t>(16, TASK_BYTES / std::max<int64_t>(1, weight.row_bytes()) / 2 * 2);
   call.parallel(static_cast<size_t>((weight.n + columns - 1) / columns), [&](size_t task) {
@@ -35,7 +37,7 @@ void multiply_few(const Isa& isa, const Call& call, const Packed& weight, const 
     auto* own = static_cast<float*>(scratch(SCALES, bytes));
     std::memset(own, 0, bytes);
     const int64_t first = static_cast<int64_t>(task) * columns;
-    isa.multiply_packed(weight, {q, zeros, scale.data(), rows, own, product.y}, first,
+    isa.multiply_packed(weight, {q, zeros, scale.data(), sums.data(), rows, own, product.y}, first,
                         std::min(weight.n, first + columns));
   });
 }
@@ -88,33 +90,49 @@ void multiply_many(const Isa& isa, const Call& call, const Packed& weight, const
   });
 }
 
+// What a function's codes are, and which of its inputs says what. 0: none; x, many and codes are always the first.
+struct Layout {
+  const char* name;
+  int bits;
+  size_t zeros, multiples, scale;
+  bool is_signed;
+};
+constexpr size_t CODES_INPUT = 2;
+constexpr Layout TWO{"2", 2, 0, 3, 7, false}, FOUR{"4", 4, 0, 3, 7, false}, EIGHT{"8", 8, 0, 0, 4, false};
+constexpr Layout OFFSET{"Offset4", 4, 3, 4, 8, false}, TABLE{"Table", 8, 0, 0, 3, true};
+
 class BothMatMul : public PackedProduct {
  public:
-  BothMatMul(const Info& info, int bits, bool above)
-      : PackedProduct(info), last_(bits == 8 ? 4 : 7), tensor_scale_(info.real("tensor_scale")) {
-    require(geometry_.bits == bits, "bits are not those of the function's name");
+  BothMatMul(const Info& info, const Layout& layout, bool above)
+      : PackedProduct(info), layout_(layout), tensor_scale_(info.real("tensor_scale")) {
+    require(geometry_.bits == layout.bits, "bits are not those of the function's name");
     require(geometry_.k <= LONGEST_SUM, "K is too long for sums in integers");
+    geometry_.is_signed = layout.is_signed;
     if (above) {
       const int64_t zero_point = info.whole("zero_point");
       require(zero_point >= 0 && zero_point <= 255, "zero_point is no uint8");
       codes_ = {true, static_cast<int32_t>(zero_point), info.real("least_peak"), info.real("step")};
     }
-    Tensor scale, codes, multiples;
-    if (info.constant(last_, &scale)) column_scale_ = floats(scale, tensor_scale_);
-    constant_ = info.constant(2, &codes) && (bits == 8 || info.constant(3, &multiples));
+    Tensor scale, some;
+    if (info.constant(layout.scale, &scale)) column_scale_ = floats(scale, tensor_scale_);
+    constant_ = info.constant(CODES_INPUT, &some);
+    for (const size_t input : {layout.zeros, layout.multiples}) {
+      if (input != 0) constant_ = constant_ && info.constant(input, &some);
+    }
   }
 
   void compute(const Call& call) override {
     Packed weight = geometry_;
-    set_codes(weight, call.input(2));
-    if (weight.bits < 8) {
-      const Tensor multiples = call.input(3);
+    set_codes(weight, call.input(CODES_INPUT));
+    if (layout_.multiples != 0) {
+      const Tensor multiples = call.input(layout_.multiples);
       require(multiples.type == ort::UINT4 || multiples.type == ort::UINT8, "multiples are not whole numbers");
       require(multiples.size() == weight.n * weight.blocks, "multiples are not one number a block");
       weight.multiples = multiples.as<uint8_t>(), weight.nibbles = multiples.type == ort::UINT4;
     }
+    if (layout_.zeros != 0) set_zeros(weight, call.input(layout_.zeros));
     std::vector<float> scales;
-    if (column_scale_.empty()) scales = floats(call.input(last_), tensor_scale_);
+    if (column_scale_.empty()) scales = floats(call.input(layout_.scale), tensor_scale_);
     const std::vector<float>& found = column_scale_.empty() ? scales : column_scale_;
     require(static_cast<int64_t>(found.size()) == weight.n, "column_scale is not one number a column");
     weight.column_scale = found.data();
@@ -123,15 +141,16 @@ class BothMatMul : public PackedProduct {
     const FloatRows product = prepare(call);
     if (product.rows == 0) return;
     if (*many.as<bool>()) {
-      if (constant_) std::call_once(unpacked_, [&] { panels_ = unpack_all(isa_, call, weight); });
-      multiply_many(isa_, call, weight, constant_ ? &panels_ : nullptr, codes_, product);
+      const bool keep = constant_ && (weight.bits == 2 || !isa_.unpacks_quickly);
+      if (keep) std::call_once(unpacked_, [&] { panels_ = unpack_all(isa_, call, weight); });
+      multiply_many(isa_, call, weight, keep ? &panels_ : nullptr, codes_, product);
     } else {
       few(call, weight, product);
     }
   }
 
  private:
-  size_t last_;
+  const Layout& layout_;
   float tensor_scale_;
   RowCodes codes_ = SYMMETRIC;
   std::vector<float> column_scale_;
@@ -156,6 +175,11 @@ PackedProduct::PackedProduct(const Info& info) {
 void PackedProduct::set_codes(Packed& weight, const Tensor& codes) const {
   require(codes.size() == weight.n * weight.row_bytes(), "codes are not [N, blocks, bytes of a block]");
   weight.codes = codes.as<uint8_t>();
+}
+
+void PackedProduct::set_zeros(Packed& weight, const Tensor& zeros) {
+  require(zeros.size() == weight.n * weight.zero_bytes(), "zero_points are not half a byte a block");
+  weight.zero_points = zeros.as<uint8_t>();
 }
 
 FloatRows PackedProduct::prepare(const Call& call) const {
@@ -183,18 +207,22 @@ std::vector<Dims> rows_of(const Dims& x, const Dims& codes) {
 
 void add_packed(std::vector<std::unique_ptr<Operator>>& all) {
   const std::vector<int> outputs{ort::FLOAT};
-  for (const int bits : {2, 4, 8}) {
-    for (const char* ending : {"", "ByDivision"}) {
-      for (const bool above : {false, true}) {
-        std::vector<int> inputs{ort::FLOAT, ort::BOOL, ort::UINT8};
-        if (bits < 8) inputs.insert(inputs.end(), {ort::ANY, ort::INT8, ort::INT8});  // multiples, table, spread
-        inputs.insert(inputs.end(), {ort::FLOAT, ort::ANY});               // turn, column_scale
-        all.push_back(std::make_unique<Operator>(
-            "BothMatMul" + std::to_string(bits) + (above ? "Above" : "") + ending, inputs, outputs,
-            [bits, above](const Info& info) { return std::make_unique<BothMatMul>(info, bits, above); },
-            [](const std::vector<Dims>& in) { return rows_of(in[0], in[2]); }));
-      }
-    }
+  const auto add = [&](const Layout& layout, bool above, const char* ending) {
+    std::vector<int> inputs{ort::FLOAT, ort::BOOL, layout.is_signed ? ort::INT8 : ort::UINT8};
+    if (layout.zeros != 0) inputs.push_back(ort::UINT8);
+    // Multiples, table, spread, turn, column_scale.
+    if (layout.multiples != 0) inputs.insert(inputs.end(), {ort::ANY, ort::INT8, ort::INT8});
+    if (!layout.is_signed) inputs.push_back(ort::FLOAT);
+    inputs.push_back(ort::ANY);
+    all.push_back(std::make_unique<Operator>(
+        std::string("BothMatMul") + layout.name + (above ? "Above" : "") + ending, inputs, outputs,
+        [&layout, above](const Info& info) { return std::make_unique<BothMatMul>(info, layout, above); },
+        [](const std::vector<Dims>& in) { return rows_of(in[0], in[CODES_INPUT]); }));
+  };
+  for (const bool above : {false, true}) {
+    for (const Layout* layout : {&TWO, &FOUR, &EIGHT}) add(*layout, above, ""), add(*layout, above, "ByDivision");
+    // What asks for division, x of an unknown rank, is rare: left to the body.
+    add(OFFSET, above, ""), add(TABLE, above, "");
   }
 }
 

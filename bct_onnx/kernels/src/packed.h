@@ -20,6 +20,7 @@ class PackedProduct : public Kernel {
 
  protected:
   void set_codes(Packed& weight, const Tensor& codes) const;
+  static void set_zeros(Packed& weight, const Tensor& zeros);
   FloatRows prepare(const Call& call) const;
   // Codes are read as they lie, for a few rows at a time, which are int8 in blocks.
   void few(const Call& call, const Packed& weight, const FloatRows& rows) const;
