@@ -45,11 +45,16 @@ def multiply(at: Emitter, x: gs.Tensor, table: StoredWeight, name: str, node: st
     return at.call(nbits.MATMUL, *call, name=f"{name}.product", node=node, attrs=attributes(table))[0]
 
 
+def as_bytes(load: Emitter, values: gs.Tensor, name: str) -> gs.Variable:
+    """Write int8 numbers as the codes of the kernel, uint8 around 128."""
+    signed = cast(load, values, UINT8, f"{name}.signed")
+    sign = load.constant(np.array([SIGN], np.uint8), "sign")
+    return load.op("BitwiseXor", signed, sign, name=name, dtype=np.uint8)
+
+
 def _bytes_of(load: Emitter, table: StoredWeight) -> tuple[gs.Tensor, gs.Tensor]:
     block, name = even_block(table.k), f"{table.name}.bytes"
-    signed = cast(load, table.values, UINT8, f"{name}.signed")
-    sign = load.constant(np.array([SIGN], np.uint8), "sign")
-    codes = load.op("BitwiseXor", signed, sign, name=name, dtype=np.uint8)
+    codes = as_bytes(load, table.values, name)
     shape = (table.n, table.k // block)
     attrs = {"tensor_scale": table.tensor_scale, "blocks": list(shape)}
     (scale,) = load.call(decode_multiples.COLUMN_SCALES, table.scale, name=f"{name}.block_scale", attrs=attrs)
