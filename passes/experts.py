@@ -38,7 +38,11 @@ LONG = 1 << 20
 
 @dataclass
 class PackedRows(Packed):
-    """Packed weights as QMoE takes them, which has no zero points."""
+    """Packed weights as QMoE takes them, which has no zero points and is given no decoded codes."""
+
+    def format(self, bits: int, block_size: int, k: int) -> BlockFormat:
+        """Return what a weight has at the next width of the kernel."""
+        return super().format(self.width(bits), block_size, k)
 
     def table_format(self, bits: int, block_size: int, k: int, opset: int) -> BlockFormat:
         """Return what a weight has, without zero points."""

@@ -71,7 +71,7 @@ def _search(
     give_back()
     with closing(files.Scratch(workspace.path)) as scratch:
         least = replace(options, bits=min(options.bits, EXACT_BITS - 1))
-        coder = workspace.coder(model, least) if workspace.is_small else plain_codes
+        coder = workspace.coder(model, least, scratch.move) if workspace.is_small else plain_codes
         coder = search.memoized(coder, scratch.move)
         if not measured.curve.weights:
             return workspace.write(model, options, notes, coder)

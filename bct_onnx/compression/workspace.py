@@ -25,6 +25,7 @@ from bct_onnx.verify import Also, Bound, Reference, Verification, compare, defau
 from bct_onnx.version import __version__
 from passes import ChannelRange, Coder, LeftInFloat, Options, PassReport, Progress
 from passes.context import plain_codes
+from passes.graph.editor import Move
 
 # Metadata key by which a compressed model is known.
 MARK = "bct_onnx"
@@ -199,19 +200,19 @@ class Workspace:
         """Tell whether memory holds the model's floats several times."""
         return self.memory.use is MemoryUse.FULL
 
-    def coder(self, model: files.ModelFile, options: Options) -> Coder:
+    def coder(self, model: files.ModelFile, options: Options, move: Move | None = None) -> Coder:
         """Return the coder: one that makes up for errors as the user's feeds show them, or text of the model's own.
 
-        That is not enough to better codes in a trellis.
+        That is not enough to better codes in a trellis. What it knows is kept where `move` puts it.
         """
         if self.reference is None or min(options.widths) >= EXACT_BITS or not (self.real or _is_uniform(options)):
             return plain_codes
         widths = product_inputs(model.graph())
         if self.real:
-            return search.compensating_coder(Grams(model.path, widths, self.reference.feeds))
+            return search.compensating_coder(Grams(model.path, widths, self.reference.feeds, move=move))
         try:
             texts = own_texts(Session(model.path).run, model.path, model.proto)
-            return search.compensating_coder(Grams(model.path, widths, texts, real=False)) if texts else plain_codes
+            return search.compensating_coder(Grams(model.path, widths, texts, False, move)) if texts else plain_codes
         except (BctError, OrtError):
             return plain_codes
 

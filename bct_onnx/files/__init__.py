@@ -5,7 +5,7 @@ from .disk import total_bytes
 from .mapped import MappedModel, is_mapped, write_mapped, write_proto
 from .order import bodies, graphs_of
 from .reader import ModelFile, bytes_on_disk, read
-from .scratch import Scratch
+from .scratch import Scratch, let_go
 from .staging import Stage, check_target, check_text, staged, write_json, write_text
 from .writer import ExternalData, WrittenFile, write
 
@@ -23,6 +23,7 @@ __all__ = [
     "graphs_of",
     "is_accepted",
     "is_mapped",
+    "let_go",
     "read",
     "refusal",
     "staged",

@@ -1,5 +1,6 @@
 """Room on disk for what is made before it is written: large arrays live in a file without a name, mapped."""
 
+import mmap
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bct_onnx.errors import BctError
+from bct_onnx.files.tensors import release
 
 # Smaller arrays stay in memory.
 _SMALLEST = 1 << 18
@@ -44,3 +46,9 @@ class Scratch:
 
     def _refusal(self, error: OSError) -> BctError:
         return BctError(f"{self._target}: cannot be written: {error.strerror}")
+
+
+def let_go(array: np.ndarray[Any, Any]) -> None:
+    """Give back the memory that what was read of an array takes, where it was moved; it is read anew when asked for."""
+    if isinstance(array.base, mmap.mmap):
+        release(memoryview(array.base))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +15,19 @@ from numpy.typing import NDArray
 from bct_onnx import files
 from bct_onnx.arrays import Feed
 from bct_onnx.errors import BctError
-from bct_onnx.sessions import OrtError, Session
+from bct_onnx.sessions import OrtError, Session, give_back
 from passes import Coder, Options, make_plain
 from passes.context import plain_codes
 from passes.formats.block import BlockFormat, BlockTensor
 from passes.formats.compensated import Gram, compensate, output_error
+from passes.graph.editor import Move
 from passes.graph.linear import Linear, match_linear
 from passes.graph.walk import walk
 
 # Bytes of Gram matrices captured in one run of the feeds: more are faster and take more memory.
 TOGETHER_BYTES = 1 << 28
+# Bytes of them that are kept on disk, so that they are captured once for all files of a search.
+KEPT_BYTES = 1 << 30
 # Part of a feed's rows that codes are fitted to where the rest is to tell whether that pays.
 FITTED = 0.75
 # Mean square below which a row is as good as zero.
@@ -78,6 +81,20 @@ class Seen:
         return Gram(self.first / np.float32(max(1, self.rows[0])), self.rows[0], self.real)
 
     @property
+    def bytes(self) -> int:
+        """Bytes of both."""
+        return self.first.nbytes + self.rest.nbytes
+
+    def moved(self, move: Move) -> Seen:
+        """Return the same where `move` puts it."""
+        return replace(self, first=move(self.first), rest=move(self.rest))
+
+    def let_go(self) -> None:
+        """Give back the memory that what was read of it takes."""
+        files.let_go(self.first)
+        files.let_go(self.rest)
+
+    @property
     def everything(self) -> Gram:
         """What all rows tell together."""
         count = sum(self.rows)
@@ -87,29 +104,55 @@ class Seen:
 class Grams:
     """Gram matrices by name of the activation, captured a few at a time in the order of the names."""
 
-    def __init__(self, path: Path, widths: Mapping[str, int], feeds: Sequence[Feed], real: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        widths: Mapping[str, int],
+        feeds: Sequence[Feed],
+        real: bool = True,
+        move: Move | None = None,
+    ) -> None:
         """Load the model of a file with the named tensors as outputs, too; BctError where that fails.
 
-        `widths` are the activations' channels, k, by name; `real` tells whether the feeds are the user's.
+        `widths` are the activations' channels, k, by name; `real` tells whether the feeds are the user's. What was
+        captured is kept where `move` puts it, if that is given: KEPT_BYTES at most.
         """
         self._feeds, self._real = feeds, real
+        self._move, self._room = move, KEPT_BYTES if move else 0
         try:
-            self._session, names = open_with_outputs(path, widths)
+            session, names = open_with_outputs(path, widths)
         except OrtError as error:
             raise BctError(f"{path}: ONNX Runtime does not load the model: {error}") from error
+        self._session: Session | None = session
         self._groups = list(_together({name: widths[name] for name in names}))
-        self._at_hand: dict[str, Seen] = {}
+        self._at_hand: dict[str, Seen | None] = {}
+        self._kept: dict[str, Seen | None] = {}
 
     def get(self, name: str | None) -> Seen | None:
         """Return what is known of an activation, or None where it could not be captured or is not finite."""
-        if name is not None and name not in self._at_hand:
+        if name is not None and name not in self._at_hand and name not in self._kept:
             group = next((group for group in self._groups if name in group), None)
             if group is not None:
                 self._at_hand = {}
-                self._at_hand = self._capture(group)
-        return self._at_hand.get(name or "")
+                self._look(group)
+        return self._at_hand.get(name or "") or self._kept.get(name or "")
+
+    def _look(self, group: list[str]) -> None:
+        captured = self._capture(group)
+        found = {name: captured.get(name) for name in group}
+        size = sum(seen.bytes for seen in captured.values())
+        if self._move is None or size > self._room:
+            self._at_hand = found
+            return
+        move = self._move
+        self._room -= size
+        self._kept |= {name: seen and seen.moved(move) for name, seen in found.items()}
+        if all(name in self._kept for names in self._groups for name in names):
+            self._session = None
+            give_back()
 
     def _capture(self, names: list[str]) -> dict[str, Seen]:
+        assert self._session is not None
         sums: dict[str, list[NDArray[np.float32]]] = {}
         rows = {name: np.zeros(2, np.int64) for name in names}
         for feed in self._feeds:
@@ -173,12 +216,20 @@ def compensating_coder(grams: Grams) -> Coder:
         seen = grams.get(activation)
         if seen is None or len(seen.first) != len(weight):
             return plain_codes(weight, fmt, activation, workers)
-        if not fmt.trellis:
-            return compensate(weight, seen.everything, fmt, workers)
-        nearest, matrix = plain_codes(weight, fmt, activation, workers), np.asarray(weight, np.float32)
-        fitted = compensate(weight, seen.fitted, fmt, workers)
-        if output_error(nearest, matrix, seen.rest) <= output_error(fitted, matrix, seen.rest):
-            return nearest
-        return compensate(weight, seen.everything, fmt, workers)
+        tensor = _fitted(weight, fmt, activation, workers, seen)
+        seen.let_go()
+        return tensor
 
     return code
+
+
+def _fitted(
+    weight: NDArray[np.floating], fmt: BlockFormat, activation: str | None, workers: int, seen: Seen
+) -> BlockTensor:
+    if not fmt.trellis:
+        return compensate(weight, seen.everything, fmt, workers)
+    nearest, matrix = plain_codes(weight, fmt, activation, workers), np.asarray(weight, np.float32)
+    fitted = compensate(weight, seen.fitted, fmt, workers)
+    if output_error(nearest, matrix, seen.rest) <= output_error(fitted, matrix, seen.rest):
+        return nearest
+    return compensate(weight, seen.everything, fmt, workers)

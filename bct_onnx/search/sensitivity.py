@@ -199,7 +199,7 @@ def _weight(switchable: SwitchableModel, options: Options, found: tuple[Switch, 
     `found` is the weight, its sensitivity, and whether that was measured.
     """
     switch, sensitivity, measured = found
-    sample, known = take_sample(switch.matrix), formats(switch, options)
+    sample, known = take_sample(switch.matrix), formats(switch, options, switchable.opset)
     switchable.let_go()
     sizes = {bits: stored_bytes(fmt, switch.matrix.shape) for bits, fmt in known.items()}
     errors = {bits: sensitivity * sample.error(fmt, 1) for bits, fmt in known.items()}

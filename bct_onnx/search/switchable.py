@@ -26,7 +26,6 @@ from passes.formats.block import BlockFormat
 from passes.graph.constants import load
 from passes.graph.walk import walk
 from passes.lowerings.base import Apart
-from passes.lowerings.operators import OPSET_BITWISE
 from passes.written import BLOCK_SIZE, as_rows
 
 # The passes that store weights through the lowering; the rest stays as the input model has it.
@@ -44,6 +43,7 @@ class SwitchableModel:
         The weights lie in `<path>.<hash>.data` beside it, as `files.write` has it.
         """
         graph = model.graph()
+        self.opset = int(graph.opset)
         floats = JoinedFloats() if options.form.apart is Apart.NEVER else FloatLowering()
         asked = replace(options, operators=STORING, bits_for={})
         reports = passes.run(graph, asked, coder=uncoded, lowering=floats)
@@ -134,13 +134,14 @@ class SwitchableModel:
         self._file.let_go()
 
 
-def formats(switch: Switch, options: Options) -> dict[int, BlockFormat]:
-    """Return the formats that a weight can have, by width."""
+def formats(switch: Switch, options: Options, opset: int) -> dict[int, BlockFormat]:
+    """Return the formats that a weight can have at an opset, by width."""
     if switch.stored:
         return {bits: BlockFormat.fine(bits, BLOCK_SIZE) for bits in range(2, 9)}
     lowering = make_lowering(options.lowering, options.lacks)
-    form = partial(lowering.table_format, opset=OPSET_BITWISE) if switch.by_rows else lowering.format
-    asked = {bits: form(bits, options.block_size, len(switch.matrix)) for bits in range(2, 9)}
+    form = partial(lowering.table_format, opset=opset) if switch.by_rows else lowering.format
+    widths = [bits for bits in range(2, 9) if switch.by_rows or lowering.opset(bits) <= opset]
+    asked = {bits: form(bits, options.block_size, len(switch.matrix)) for bits in widths}
     return {bits: fmt for bits, fmt in asked.items() if fmt.bits == bits}
 
 

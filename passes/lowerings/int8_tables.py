@@ -46,7 +46,12 @@ def _bytes_of(at: Emitter, table: StoredWeight) -> tuple[gs.Tensor, gs.Tensor]:
 
 
 def _make_bytes(load: Emitter, table: StoredWeight) -> tuple[gs.Tensor, gs.Tensor]:
-    name, attrs = f"{table.name}.bytes", attributes(table)
-    (codes,) = load.call(decode_multiples.TABLE_BYTES, table.values, name=name, attrs=attrs)
+    name, attrs, block = f"{table.name}.bytes", attributes(table), even_block(table.k)
+    codes = as_bytes(load, table.values, name, (table.n, table.k // block, block))
     (scale,) = load.call(decode_multiples.COLUMN_SCALES, table.scale, name=f"{name}.block_scale", attrs=attrs)
     return codes, scale
+
+
+def as_bytes(load: Emitter, values: gs.Tensor, name: str, shape: tuple[int, ...]) -> gs.Variable:
+    """Write int8 numbers as the codes of the kernel, uint8 around 128 of a shape."""
+    return load.call(decode_multiples.TABLE_BYTES, values, name=name, attrs={"byte_blocks": list(shape)})[0]

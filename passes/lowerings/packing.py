@@ -21,10 +21,15 @@ def pack(codes: NDArray[np.int8], fmt: BlockFormat, workers: int) -> NDArray[np.
     packed = np.empty((n, blocks, rows * fmt.bits // 8), np.uint8)
 
     def pack_range(columns: slice) -> None:
-        packed[columns] = _pack_columns(np.ascontiguousarray(codes[:, :, columns].transpose(2, 0, 1)), fmt)
+        packed[columns] = _pack_columns(in_columns(codes[:, :, columns]), fmt)
 
     over_ranges(pack_range, n, COLUMNS, workers)
     return packed
+
+
+def in_columns(codes: NDArray[np.int8]) -> NDArray[np.int8]:
+    """Return codes [blocks, rows, n] as [n, blocks, rows]."""
+    return np.ascontiguousarray(codes.transpose(2, 0, 1))
 
 
 def _pack_columns(codes: NDArray[np.int8], fmt: BlockFormat) -> NDArray[np.uint8]:

@@ -143,7 +143,8 @@ def test_a_compressed_model_bears_another_round(source, tmp_path, lowering, agai
     [
         ({"bits": 4}, (4, 8, "dense"), ()),
         ({"preset": "small", "block_size": 64}, (4, 64, "dense"), ()),
-        ({"lowering": "packed"}, (8, 32, "packed"), ("packed has no 6-bit codes: 8 bits are used",)),
+        ({"lowering": "packed"}, (6, 32, "packed"), ()),
+        ({"lowering": "packed", "bits": 3}, (4, 32, "packed"), ("packed has no 3-bit codes: 4 bits are used",)),
         ({"lowering": "qdq", "bits": 3}, (4, 32, "qdq"), ("qdq has no 3-bit codes: 4 bits are used",)),
     ],
 )
@@ -157,7 +158,7 @@ def test_options_and_what_became_of_them(source, tmp_path, options, used, notes)
     ("options", "lowering", "note"),
     [
         ({"preset": "fast"}, "packed", "its weights are packed, whose answers are the nearest; dense ones take"),
-        ({"preset": "fast", "bits": 5}, "packed", "packed has no 5-bit codes: 8 bits are used"),
+        ({"preset": "fast", "bits": 5}, "packed", "its weights are packed"),
         ({"preset": "fast", "bits": 3}, "both", "both has no 3-bit codes: 4 bits are used"),
         ({"preset": "small"}, "both", "its weights are both, int8 for prompts and packed for tokens"),
         ({"preset": "small", "lowering": "packed"}, "packed", ""),

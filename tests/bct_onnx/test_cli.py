@@ -45,8 +45,8 @@ def test_quiet_prints_nothing(run, source, tmp_path):
 
 
 def test_notes_are_shown(run, source, tmp_path):
-    _, out, _ = run(source, tmp_path / "out.onnx", "--lowering", "packed")
-    assert "note: packed has no 6-bit codes: 8 bits are used" in out
+    _, out, _ = run(source, tmp_path / "out.onnx", "--lowering", "packed", "--bits", "3")
+    assert "note: packed has no 3-bit codes: 4 bits are used" in out
 
 
 def test_without_verification_nothing_is_said_of_it(run, source, tmp_path):

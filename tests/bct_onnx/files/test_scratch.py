@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bct_onnx.errors import BctError
-from bct_onnx.files import Scratch
+from bct_onnx.files import Scratch, let_go
 from bct_onnx.files import scratch as scratch_module
 
 
@@ -50,3 +50,14 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_folder_that_is_gone_is_told(tmp_path: Path) -> None:
     with pytest.raises(BctError, match="cannot be written"):
         Scratch(tmp_path / "absent" / "out.onnx")
+
+
+@pytest.mark.parametrize("size", [10, 1 << 20])
+def test_what_was_let_go_is_read_anew(tmp_path: Path, size: int) -> None:
+    expected = np.arange(size, dtype=np.float32)
+    with closing(Scratch(tmp_path / "out.onnx")) as scratch:
+        moved = scratch.move(expected)
+        for _ in range(2):
+            np.testing.assert_array_equal(moved, expected)
+            let_go(moved)
+    np.testing.assert_array_equal(moved, expected)

@@ -1,15 +1,14 @@
 """What is known of activations, and the codes that rely on it."""
 
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bct_onnx import files
-from bct_onnx.search import (
-    Grams,
-    compensating_coder,
-)
+from bct_onnx.search import Grams, compensating_coder
+from bct_onnx.search import grams as module
 from bct_onnx.search.grams import _together, product_inputs
 from passes.formats.block import BlockFormat, decode
 from passes.formats.compensated import compensate
@@ -69,6 +68,30 @@ def test_codes_in_a_trellis_give_way_where_fitted_ones_err_less(source: Path) ->
     for rows, fitted in ((alike, True), (random(400, K, seed=8), False)):
         coder = compensating_coder(Grams(source, {"x": K}, [{"x": rows}]))
         assert coder(v, fmt, "x", 1).format.trellis is not fitted
+
+
+def test_what_is_kept_is_captured_once(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names, feeds = {"x": K, "b": K}, [{"x": random(400, K, seed=7)}]
+    plain = Grams(source, names, feeds)
+    expected = {name: plain.get(name) for name in names}
+    monkeypatch.setattr(module, "TOGETHER_BYTES", 1)
+    for room, runs in ((1 << 30, 2), (0, 4)):
+        monkeypatch.setattr(module, "KEPT_BYTES", room)
+        captured: list[list[str]] = []
+        with closing(files.Scratch(tmp_path / "out.onnx")) as scratch:
+            grams = Grams(source, names, feeds, move=scratch.move)
+            capture = grams._capture
+
+            def counted(group: list[str], capture=capture, captured=captured):
+                captured.append(group)
+                return capture(group)
+
+            monkeypatch.setattr(grams, "_capture", counted)
+            for name in [*names, *names]:
+                seen, other = grams.get(name), expected[name]
+                assert seen is not None and other is not None
+                np.testing.assert_array_equal(seen.everything.matrix, other.everything.matrix)
+        assert len(captured) == runs
 
 
 def test_wide_activations_are_captured_one_by_one() -> None:

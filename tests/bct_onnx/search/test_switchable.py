@@ -97,12 +97,21 @@ def test_what_will_be_one_weight_is_switched_as_one(source, tmp_path) -> None:
 def test_bytes_are_those_of_the_report(source, tmp_path, lowering) -> None:
     options = Options(lowering=lowering, block_size=16)
     switch = SwitchableModel(files.read(source), options, tmp_path / "s.onnx").switches[0]
-    for bits, fmt in formats(switch, options).items():
+    for bits, fmt in formats(switch, options, 21).items():
         report = compress(
             source, tmp_path / f"{bits}.onnx", bits=bits, block_size=16, lowering=lowering, max_rel_error=10
         )
         taken = next(t for entry in report.passes for t in entry.tensors if t.name == "w").bytes_after
         assert stored_bytes(fmt, (K, K)) == taken
+
+
+@pytest.mark.parametrize(("opset", "widths"), [(17, {2, 4, 8}), (18, {2, 4, 5, 6, 7, 8})])
+def test_widths_are_those_that_the_opset_unpacks(source, tmp_path, opset, widths) -> None:
+    options = Options(lowering="packed")
+    switch = SwitchableModel(files.read(source), options, tmp_path / "s.onnx").switches[0]
+    found = formats(switch, options, opset)
+    assert set(found) == widths
+    assert all(fmt.bits == bits for bits, fmt in found.items())
 
 
 LOOP = """g (float[m, 64] x) => (float[m, 64] y) {

@@ -38,7 +38,7 @@ def test_batches(tmp_path, name):
 @every_lowering
 def test_what_is_decoded_at_load_has_every_width(name):
     lowering = make_lowering(name)
-    assert lowering.decoded_at_load == (lowering.format(6, BLOCK, K).bits == 6)
+    assert lowering.decoded_at_load == (lowering.format(3, BLOCK, K).bits == 3)
 
 
 @every_lowering

@@ -34,7 +34,7 @@ def test_a_table_has_any_width_where_its_codes_unpack(lowering, bits):
     fmt = lowering.table_format(bits, 32, 64, 18)
     assert (fmt.bits, fmt.whole_bytes, fmt.trellis) == (bits, True, bits < 7)
     older = lowering.table_format(bits, 32, 64, 17)
-    assert older == lowering.format(bits, 32, 64).centered
+    assert older == lowering.format(lowering.width(bits), 32, 64).centered
 
 
 @every_lowering
