@@ -30,6 +30,8 @@ from passes.formats.threads import in_order
 # Part of a weight's squares that is noise when it is run, what codes of 4 bits err by: it stands out of float rounding
 # and is not yet out of proportion.
 PROBE_NOISE = 2.0**-7
+# Squared relative error of outputs that rounding explains: what a branch does not read changes them no more than that.
+ROUNDING = 1e-10
 # Times the given seconds after which the clock stops a search after all.
 PATIENCE = 4
 # Times that made feeds are drawn anew, and the part of the time that the answers to them may take.
@@ -177,12 +179,12 @@ class _Probes:
         # Noise is quickly made: an error of the same size does the same harm.
         noisy, part = disturbed(switch.matrix, PROBE_NOISE)
         self.switchable.let_go()
-        instead = {switch.tensor: switch.laid_out(noisy)}
+        instead, error = {switch.tensor: switch.laid_out(noisy)}, 0.0
         for start, stop in pairwise([0, *self.counts]):
             answers = Answers(self.feeds[start:stop], self.expected[start:stop])
             answered = [self._answer(end, number, instead) for number in range(start, stop)]
-            error = round_error(overall_error(*output_errors(answers, answered), worst=False)) ** 2
-            if error or not part:
+            error = max(error, round_error(overall_error(*output_errors(answers, answered), worst=False)) ** 2)
+            if error > ROUNDING or not part:
                 break
         return error / part if part else 0.0
 
