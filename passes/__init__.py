@@ -173,8 +173,11 @@ def preferred_opsets(options: Options, operators: Iterable[str]) -> list[int]:
 
 def required_opset(options: Options) -> int:
     """Return the lowest opset that the request's weights and passes need."""
+    form = options.form
+    weights = [form.opset(bits) for bits in {options.bits, *options.bits_for.values()}]
+    tables = [form.table_opset(options.table_bits)] if options.table_bits else []
     passes: list[int] = [_offered(each, "OPSET", 1) for each in chain(options)]
-    return max([*map(options.form.opset, options.widths), *passes])
+    return max([*weights, *tables, *passes])
 
 
 def beyond_opset(options: Options, opset: int) -> frozenset[str]:

@@ -56,10 +56,18 @@ class TablesLikeWeights:
         """Return what a weight of k rows has."""
         raise NotImplementedError
 
+    def opset(self, bits: int) -> int:
+        """Return the lowest opset that weights of this width need."""
+        raise NotImplementedError
+
     def table_format(self, bits: int, block_size: int, k: int, opset: int) -> BlockFormat:
         """Return the same."""
         del opset
         return self.format(bits, block_size, k)
+
+    def table_opset(self, bits: int) -> int:
+        """Return the same."""
+        return self.opset(bits)
 
 
 class Lowering(Protocol):
@@ -96,6 +104,10 @@ class Lowering(Protocol):
 
     def opset(self, bits: int) -> int:
         """Return the lowest opset that weights of this width need."""
+        ...
+
+    def table_opset(self, bits: int) -> int:
+        """Return the lowest opset that tables of this width need."""
         ...
 
     def store(

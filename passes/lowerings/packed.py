@@ -91,6 +91,11 @@ class Packed:
         """Return the lowest opset: that of Pow and Cast as they always were, or of what unpacks codes."""
         return OPSET_BITWISE if self.format(bits, 0, LARGEST_BLOCK).bits in UNPACKED else OPSET_LEAST
 
+    def table_opset(self, bits: int) -> int:
+        """Return the lowest opset: a table has another format where no codes are unpacked."""
+        del bits
+        return OPSET_LEAST
+
     def store(
         self, load: Emitter, tensor: BlockTensor, name: str, by_rows: bool, only_rows: bool = False
     ) -> StoredWeight:

@@ -53,7 +53,7 @@ def test_a_dry_run_writes_nothing(run, source, write, tmp_path):
     assert "│ small  │ 32.94 kB │ bits by measurement, or 4, blocks of 8, dense │" in out
     code, out, _ = run(folder, tmp_path / "out", "--dry-run", "--layout", "transformers.js", "--lowering", "packed")
     assert code == 0
-    assert "│ onnx/model.onnx │ onnx/model_quantized.onnx │ balanced │ 32.94 kB │ 8 bits, " in out
+    assert "│ onnx/model.onnx │ onnx/model_quantized.onnx │ balanced │ 32.94 kB │ 6 bits, " in out
     assert "2 other files are copied" in out
     assert "left out: onnx/model_q4.onnx (a variant of onnx/model.onnx in other numbers)" in out
     assert entries(tmp_path) == before
