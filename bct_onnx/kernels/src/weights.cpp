@@ -28,13 +28,13 @@ constexpr size_t LARGE_PAGE = 1 << 21;
 
 uint8_t* make_bytes(size_t total) {
   const size_t whole = total / LARGE_PAGE * LARGE_PAGE;
-  auto* made = static_cast<uint8_t*>(std::aligned_alloc(whole != 0 ? LARGE_PAGE : 64, total));
-  require(made != nullptr, "no memory for the weight");
+  void* made = nullptr;
+  require(posix_memalign(&made, whole != 0 ? LARGE_PAGE : 64, total) == 0, "no memory for the weight");
 #ifdef MADV_HUGEPAGE
   // What it does not do costs speed alone. The rest behind whole pages would take one of its own.
   if (whole != 0) static_cast<void>(madvise(made, whole, MADV_HUGEPAGE));
 #endif
-  return made;
+  return static_cast<uint8_t*>(made);
 }
 
 }  // namespace
