@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, cast
 
 import onnx_graphsurgeon as gs
 
@@ -56,10 +56,6 @@ class TablesLikeWeights:
         """Return what a weight of k rows has."""
         raise NotImplementedError
 
-    def opset(self, bits: int) -> int:
-        """Return the lowest opset that weights of this width need."""
-        raise NotImplementedError
-
     def table_format(self, bits: int, block_size: int, k: int, opset: int) -> BlockFormat:
         """Return the same."""
         del opset
@@ -67,7 +63,7 @@ class TablesLikeWeights:
 
     def table_opset(self, bits: int) -> int:
         """Return the same."""
-        return self.opset(bits)
+        return cast("Lowering", self).opset(bits)
 
 
 class Lowering(Protocol):
