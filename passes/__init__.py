@@ -39,7 +39,7 @@ from .graph.editor import Editor, Move
 from .graph.endings import compose_endings
 from .graph.features import FIRST_OPSET, NOTHING, Feature, Lacks
 from .graph.follow import find_shapes
-from .graph.joins import compose_joins
+from .graph.joined_matmuls import compose_joined_matmuls
 from .graph.normalizations import compose_normalizations
 from .graph.product_rows import compose_product_rows
 from .graph.split_attentions import compose_split_attentions
@@ -147,12 +147,12 @@ def run(
     compose_endings(graph)
     compose_normalizations(graph)
     compose_product_rows(graph)
-    compose_joins(graph)
+    compose_joined_matmuls(graph)
     take_turns(graph, context.editor)
     context.editor.finish()  # where no pass ran, too, nothing is left of nodes that became constants
     shorten_names(graph)
     if valid:
-        check_graph(graph, "compose_joins")
+        check_graph(graph, "compose_joined_matmuls")
     return reports
 
 

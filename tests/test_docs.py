@@ -19,7 +19,7 @@ from bct_onnx.search import Goal
 from bct_onnx.sessions.cost import LoadCosts
 from passes.functions import block_matmul
 from passes.functions.function import FUNCTIONS
-from passes.functions.join_columns import joined
+from passes.functions.joined_matmul import joined
 from passes.report import EdgeReport, NodeReport, SkippedNode
 from tests.helpers import model, random
 

@@ -90,9 +90,8 @@ def measure_sensitivity(
     nobody's: where memory is not scarce more are drawn like them, and the token numbers that a language model reads
     from its own answers. The first feeds that `seconds` allow at a nominal speed are run for every weight but those of
     every second layer; these, and weights for which there is no time, are taken to be as sensitive as those of their
-    role in other layers. Errors at other widths
-    follow from the weight's own error there. Nothing but the arguments decides what is run, unless it takes four times
-    as long as it should.
+    role in other layers. Errors at other widths follow from the weight's own error there. Nothing but the arguments
+    decides what is run, unless it takes four times as long as it should.
     """
     start = time.monotonic()
     switchable = SwitchableModel(model, options, path, use)

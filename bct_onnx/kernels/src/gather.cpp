@@ -268,13 +268,12 @@ std::vector<Dims> picked(const std::vector<Dims>& in, const Dims& plane, int cod
 }  // namespace
 
 void add_gathers(std::vector<std::unique_ptr<Operator>>& all) {
-  static const std::vector<Packing> packed = packings();
   const std::vector<int> outputs{ort::FLOAT};
   all.push_back(std::make_unique<Operator>(
       "BlockGather8", std::vector<int>{ort::INT8, ort::ANY, ort::ANY}, outputs,
       [](const Info& info) { return std::make_unique<BlockGather>(info, nullptr); },
       [](const std::vector<Dims>& in) { return picked(in, in[0], 1, in[0]); }));
-  for (const Packing& packing : packed) {
+  for (const Packing& packing : packings()) {
     std::vector<int> inputs{ort::UINT8};
     for (const int type : packing.types()) inputs.push_back(type);
     for (const int type : {ort::FLOAT, ort::ANY, ort::ANY}) inputs.push_back(type);

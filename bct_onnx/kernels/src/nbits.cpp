@@ -1,6 +1,7 @@
-// NBitsMatMul, NBitsMatMulOffset, NBitsMatMulScales: passes/functions/nbits.py. Where scales are powers of two apart, as shifts of blocks
-// are, and there are tiles for it, products are in bfloat16, that holds codes and shifts exactly and rounds x as finely as
-// int8 in blocks does. Else, and for steps of one row, codes are read as they lie, and x is int8 in blocks.
+// NBitsMatMul, NBitsMatMulOffset, NBitsMatMulScales: passes/functions/nbits.py. Where scales are powers of two apart, as
+// shifts of blocks are, and there are tiles for it, products are in bfloat16, that holds codes and shifts exactly and
+// rounds x as finely as int8 in blocks does. Else, and for steps of one row, codes are read as they lie, and x is int8
+// in blocks.
 
 #include <algorithm>
 #include <cmath>

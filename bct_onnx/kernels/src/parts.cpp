@@ -19,17 +19,12 @@ Weight stored_weight(const Tensor& weight) {
 
 }  // namespace
 
-const std::vector<Packing>& packed() {
-  static const std::vector<Packing> all = packings();
-  return all;
-}
-
 Packings take_packings(std::string& name) {
   Packings found;
   for (;;) {
     std::string longest = name.rfind("8", 0) == 0 ? "8" : "";
     const Packing* best = nullptr;
-    for (const Packing& packing : packed()) {
+    for (const Packing& packing : packings()) {
       const std::string suffix = packing.suffix();
       if (suffix.size() > longest.size() && name.rfind(suffix, 0) == 0) longest = suffix, best = &packing;
     }
@@ -90,6 +85,7 @@ std::vector<Weight> Parts::read(const std::vector<Tensor>& inputs) const {
   for (const Part& part : parts_) {
     const auto from = inputs.begin() + static_cast<ptrdiff_t>(part.first);
     if (part.packing == nullptr) {
+      require(parts_.size() == 1 || from->shape.size() == 2, "a part of the weight is no matrix");
       found.push_back(stored_weight(*from));
     } else {
       const std::vector<Tensor> planes(from + 1, from + 1 + static_cast<ptrdiff_t>(part.planes));

@@ -12,9 +12,6 @@ namespace bct {
 // How parts lie in the file, null for int8.
 using Packings = std::vector<const Packing*>;
 
-// All packings below 8 bits.
-const std::vector<Packing>& packed();
-
 // The packings whose suffixes `name` begins with, the longest each; `name` keeps what is behind them.
 Packings take_packings(std::string& name);
 

@@ -241,7 +241,7 @@ const std::vector<Endings>& endings() {
 void add_products(std::vector<std::unique_ptr<Operator>>& all) {
   for (const Endings& ending : endings()) {
     all.push_back(make_product("BlockMatMul8" + ending.name, {nullptr}, ending));
-    for (const Packing& packing : packed()) {
+    for (const Packing& packing : packings()) {
       all.push_back(make_product("BlockMatMul" + packing.suffix() + ending.name, {&packing}, ending));
     }
   }

@@ -59,14 +59,17 @@ std::vector<int> Packing::types() const {
   return found;
 }
 
-std::vector<Packing> packings() {
-  std::vector<Packing> found;
-  for (int bits = 2; bits < 8; ++bits) {
-    found.push_back({bits, false, false});
-    if (bits >= 4) found.push_back({bits, true, false});
-    if (bits <= 6) found.push_back({bits, true, true});
-  }
-  return found;
+const std::vector<Packing>& packings() {
+  static const std::vector<Packing> all = [] {
+    std::vector<Packing> found;
+    for (int bits = 2; bits < 8; ++bits) {
+      found.push_back({bits, false, false});
+      if (bits >= 4) found.push_back({bits, true, false});
+      if (bits <= 6) found.push_back({bits, true, true});
+    }
+    return found;
+  }();
+  return all;
 }
 
 float one_float(const Tensor& values, int64_t place) {

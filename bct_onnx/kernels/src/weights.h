@@ -24,7 +24,7 @@ struct Packing {
 };
 
 // All packings below 8 bits.
-std::vector<Packing> packings();
+const std::vector<Packing>& packings();
 
 // A number of float16 or float32.
 float one_float(const Tensor& values, int64_t place);

@@ -8,14 +8,14 @@ from ..functions.block_matmul import INT8
 from ..functions.decode_blocks import BY_SUFFIX
 from ..functions.endings import FOLLOWED
 from ..functions.function import DOMAIN, function_of
-from ..functions.join_columns import STORED, can_join, joined
+from ..functions.joined_matmul import STORED, can_join, joined
 from .walk import is_standard
 
 _SUFFIXES = {function.name: suffix for suffix, function in BY_SUFFIX.items()}
 _PRODUCTS = {INT8.name} | {each.name for each in FOLLOWED.values() if each.name.startswith(INT8.name)}
 
 
-def compose_joins(graph: gs.Graph) -> None:
+def compose_joined_matmuls(graph: gs.Graph) -> None:
     """Let a product decode and join the parts of its weight itself, where nothing else reads them.
 
     ONNX Runtime folds what a body does when a session is made; a kernel reads the codes as they lie in the file.

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from passes.functions import block_matmul, endings
 from passes.functions.function import FUNCTIONS
-from passes.functions.join_columns import STORED, joined
+from passes.functions.joined_matmul import STORED, joined
 from passes.functions.unpack import PACKINGS
 from tests.bct_onnx.kernels.calls import Array, call, run, session
 from tests.bct_onnx.kernels.test_products import rows, scales, weight

@@ -1,7 +1,7 @@
 """Calls that decode the parts of a weight themselves, beside those that decode a whole one."""
 
 from passes.functions.block_matmul import INT8
-from passes.functions.join_columns import joined
+from passes.functions.joined_matmul import joined
 from tests.helpers import model, random, rewrite
 
 ONE = "g (float[2, 64] x) => (float[2, 48] y) { y = MatMul(x, w) }"
